@@ -1,0 +1,177 @@
+"""What was seen of a host, its VM, the guest and the cluster: plain data, no I/O.
+
+`None` always means "looked, not there". What could not be looked at is `Unobservable`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Unobservable:
+    """Could not look, and why: `because` reads as "the VM is stopped"."""
+
+    because: str
+
+
+@dataclass(frozen=True)
+class Route:
+    """`prefix` is CIDR text, `via` the next hop's address, or "" for on-link."""
+
+    prefix: str
+    via: str
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What vmproxy writes on a VM that it made, so that it knows it again (Hyper-V: in the Notes).
+
+    `seed` is the hash of what the seed is made from without private keys, `host_key` the guest's
+    SSH host public key in OpenSSH form, `routes` what was set on the host for this VM.
+    """
+
+    site: str
+    host: str
+    seed: str
+    image: str
+    host_key: str
+    routes: tuple[Route, ...] = ()
+
+
+@dataclass(frozen=True)
+class VmSeen:
+    """The VM as its hypervisor shows it. `marker` None: not made by vmproxy.
+
+    `settings` are the fields that resources/vm.py compares, by the same names, as the VM has them
+    (running or defined). `disk` and `seed` name what is attached and exists: the image's SHA-256
+    that the disk was copied from, and the seed's hash; None when the file is gone.
+    """
+
+    name: str
+    running: bool
+    settings: Mapping[str, Any]
+    marker: Marker | None
+    disk: str | None
+    seed: str | None
+
+
+@dataclass(frozen=True)
+class SwitchSeen:
+    """A virtual switch. `reachable` False: the host itself has no port on it (`why` says how)."""
+
+    name: str
+    reachable: bool = True
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class HostSeen:
+    """The machine that carries the VM. `routes` are all IPv4 routes but those of its own interfaces.
+
+    `leftovers` are files of ours on the host that no VM uses. Sizes are bytes.
+    """
+
+    vm: VmSeen | None
+    switch: SwitchSeen | None
+    routes: tuple[Route, ...]
+    images: frozenset[str] = frozenset()
+    free_memory: int = 0
+    free_disk: int = 0
+    addresses: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FileSeen:
+    """A managed file in the guest; `sha256` of its content, `mode` as "0644", `owner` as "root:root"."""
+
+    sha256: str
+    mode: str
+    owner: str
+
+
+@dataclass(frozen=True)
+class UnitSeen:
+    """A systemd unit. `stale`: it runs, but was started before a file that it uses changed."""
+
+    active: bool
+    enabled: bool
+    stale: bool
+
+
+@dataclass(frozen=True)
+class TokenSeen:
+    """The claims of the token in the guest, never the token. Times are seconds since the epoch."""
+
+    subject: str
+    uid: str
+    issued: int
+    expires: int
+
+
+@dataclass(frozen=True)
+class ProxySeen:
+    """kube-proxy as it answers. None fields: the endpoint did not answer.
+
+    `mode` from /proxyMode; `live` from /livez or /healthz; times are seconds since the epoch;
+    `failures` sums the rule sync failure counters; `denied` counts 401 and 403 answers of the API.
+    """
+
+    live: bool
+    mode: str | None
+    last_synced: float
+    last_queued: float
+    failures: int
+    denied: int
+    version: str | None = None
+
+
+@dataclass(frozen=True)
+class GuestSeen:
+    """The VM from inside. Paths missing from `files` do not exist; sysctls by their dotted name.
+
+    `guard` is the hash of the guard table's rules as the kernel has them, None when missing.
+    `routes` are those that carry vmproxy's protocol number. `now` is the guest's clock.
+    """
+
+    files: Mapping[str, FileSeen]
+    units: Mapping[str, UnitSeen]
+    sysctls: Mapping[str, str]
+    guard: str | None
+    routes: tuple[Route, ...]
+    token: TokenSeen | None
+    proxy: ProxySeen
+    kernel: str
+    nft: str | None
+    now: float
+
+
+@dataclass(frozen=True)
+class NodeSeen:
+    name: str
+    internal_ips: tuple[str, ...]
+    pod_cidrs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ClusterSeen:
+    """What a host's VM needs to know of the cluster, and the identity that stands there for it.
+
+    `version` is the API server's, as v1.36.3. `service_cidrs` in the cluster's order, IPv4 first.
+    `canary` is (ClusterIP, port) of default/kubernetes. `account_uid` None: no ServiceAccount.
+    `identity` holds the live objects' compared fields by "kind/name", missing ones left out.
+    `ca` is the API server's CA bundle, PEM. `server` is the API's URL as the VM reaches it.
+    """
+
+    version: str
+    server: str
+    ca: str
+    service_cidrs: tuple[str, ...]
+    pod_cidrs: tuple[str, ...]
+    nodes: tuple[NodeSeen, ...]
+    canary: tuple[str, int]
+    account_uid: str | None
+    identity: Mapping[str, Any]
