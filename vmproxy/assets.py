@@ -53,6 +53,16 @@ def render_text(source: str, *, origin: Path, **values: object) -> str:
         raise UsageError(f"cannot render {where}: {exc}", hint=f"a template may use: {known}") from exc
 
 
+def tojson(value: object, *, indent: int | None = None) -> str:
+    """JSON that a YAML parser reads as the same value.
+
+    jinja2's own `tojson` writes & as \\u0026, and YAML takes some characters past ASCII for line
+    breaks: those are escaped. What needs a surrogate pair is left as it is, as YAML knows no pairs.
+    """
+    plain = json.dumps(value, ensure_ascii=False, default=_as_text, indent=indent)
+    return re.sub("[\x7f-\uffff]", lambda found: f"\\u{ord(found[0]):04x}", plain)
+
+
 def _source(name: str) -> str | None:
     return text(name) if _find(name).is_file() else None
 
@@ -62,16 +72,6 @@ def _find(name: str) -> Path:
     installed = _HERE / "_assets"
     root = installed if installed.is_dir() else _HERE.parent
     return root / name if name.startswith(_CLOUD_INIT) else root / "templates" / name
-
-
-def _tojson(value: object) -> str:
-    """JSON that a YAML parser reads as the same value.
-
-    jinja2's own `tojson` writes & as \\u0026, and YAML takes some characters past ASCII for line
-    breaks: those are escaped. What needs a surrogate pair is left as it is, as YAML knows no pairs.
-    """
-    plain = json.dumps(value, ensure_ascii=False, default=_as_text)
-    return re.sub("[\x7f-\uffff]", lambda found: f"\\u{ord(found[0]):04x}", plain)
 
 
 def _as_text(value: object) -> str:
@@ -85,12 +85,12 @@ def _environment() -> Environment:
     environment = Environment(  # noqa: S701  # YAML and units, not HTML
         loader=FunctionLoader(_source), undefined=StrictUndefined, **_LAYOUT
     )
-    environment.filters["tojson"] = _tojson
+    environment.filters["tojson"] = tojson
     return environment
 
 
 @cache
 def _sandbox() -> Environment:
     environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, **_LAYOUT)
-    environment.filters["tojson"] = _tojson
+    environment.filters["tojson"] = tojson
     return environment
