@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vmproxy.errors import VmproxyError
+from vmproxy.plan import Action, Outcome, Plan
 
 _WIDTH_OF_A_PIPE = 200
 
@@ -61,3 +62,73 @@ def error(problem: VmproxyError) -> None:
         console.print(Text(f"  {line}"))
     if problem.hint:
         console.print(Text.assemble(("hint: ", "bold"), problem.hint))
+
+
+def plan(host: str, planned: Plan) -> None:
+    """What apply would do on a host, field by field, to stdout."""
+    console = _out()
+    if planned.in_sync:
+        console.print(Text.assemble((host, "bold"), ": in sync"))
+    else:
+        console.print(Text.assemble((host, "bold"), f": {_count(len(planned.actions), 'change')}"))
+    for action in planned.actions:
+        _action(console, action)
+    for line in planned.unseen:
+        console.print(Text(f"  later: {line}", style="dim"))
+    for line in planned.warnings:
+        console.print(Text.assemble("  ", ("warning: ", "yellow"), line))
+
+
+def outcomes(host: str, done: Sequence[Outcome], left: Plan) -> None:
+    """What apply did on a host, and what it did not do for lack of --yes, to stdout."""
+    console = _out()
+    if not done and left.in_sync:
+        console.print(Text.assemble((host, "bold"), ": in sync, nothing to do"))
+    else:
+        console.print(Text.assemble((host, "bold"), f": {_count(len(done), 'change')} made"))
+    for outcome in done:
+        console.print(Text.assemble("  ", (f"{outcome.action.verb:<12}", "green"), outcome.action.target))
+    if left.actions:
+        console.print("  not done, as it interrupts the running VM (--yes does it):")
+        for action in left.actions:
+            _action(console, action)
+    for line in left.warnings:
+        console.print(Text.assemble("  ", ("warning: ", "yellow"), line))
+
+
+def _action(console: Console, action: Action) -> None:
+    cold = " (cold)" if action.cold else ""
+    head = Text.assemble("  ", (f"{action.verb:<12}", "cyan"), action.target, (cold, "yellow"))
+    console.print(Text.assemble(head, (f"  {action.why}", "dim")))
+    for drift in action.drift:
+        console.print(Text(f"      {drift.field}: {_value(drift.seen)} → {_value(drift.wanted)}"))
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def removal(host: str, done: Sequence[Outcome], left: Plan) -> None:
+    """What destroy did, or would do with --yes, to stdout."""
+    console = _out()
+    if not done and not left.actions:
+        console.print(Text.assemble((host, "bold"), ": nothing to remove"))
+    elif done:
+        console.print(Text.assemble((host, "bold"), f": {_count(len(done), 'thing')} removed"))
+        for outcome in done:
+            console.print(Text.assemble("  ", (f"{outcome.action.verb:<12}", "green"), outcome.action.target))
+    else:
+        console.print(Text.assemble((host, "bold"), ": --yes would remove"))
+        for action in left.actions:
+            _action(console, action)
+
+
+def step(text: str) -> None:
+    """A heading between the steps of a longer show, to stdout."""
+    console = _out()
+    console.print()
+    console.print(Text.assemble(("▶ ", "bold cyan"), (text, "bold")))

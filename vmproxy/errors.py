@@ -23,7 +23,9 @@ class VmproxyError(Exception):
     `details` are further lines for the reader: a tool's own words, the end of a log.
     """
 
-    def __init__(self, message: str, *, hint: str | None = None, details: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, message: str, *, hint: str | None = None, details: Sequence[str] | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint

@@ -29,12 +29,13 @@ class Route:
 class Marker:
     """What vmproxy writes on a VM that it made, so that it knows it again (Hyper-V: in the Notes).
 
-    `seed` is the hash of what the seed is made from without private keys, `host_key` the guest's
+    `address` is the VM's, with its prefix length. `seed` is the hash of what the seed is made from without private keys, `host_key` the guest's
     SSH host public key in OpenSSH form, `routes` what was set on the host for this VM.
     """
 
     site: str
     host: str
+    address: str
     seed: str
     image: str
     host_key: str

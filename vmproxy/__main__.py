@@ -1,0 +1,5 @@
+"""python -m vmproxy"""
+
+from vmproxy.cli import main
+
+main()

@@ -1,0 +1,89 @@
+"""demo: the product in one command, on the embedded host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from vmproxy import console, lab, sitefile
+from vmproxy.cli.look import status, verify
+from vmproxy.cli.work import apply, plan
+from vmproxy.errors import VmproxyError
+from vmproxy.machine import Machine
+from vmproxy.run import run
+
+SERVICE = "demo/web"
+
+
+@click.command()
+@click.option("--keep", is_flag=True, help="Leave the lab and the VM running at the end.")
+@click.option("--name", default="demo", show_default=True, help="The lab's name.")
+@click.option(
+    "--binaries", type=click.Path(path_type=Path, file_okay=False), help="A folder with the cluster's binaries."
+)
+def demo(name: str, binaries: Path | None, *, keep: bool) -> int:
+    """Lab up, apply, verify, apply again, break something, repair, verify, lab down."""
+    try:
+        console.step("a cluster, a bridge, a host: vmproxy lab up")
+        there = lab.up(name=name, binaries=binaries, report=console.progress)
+        if there.site is None:
+            raise VmproxyError("cannot show the demo: the lab did not come up", hint="run it again")
+        _Show(there.site, there.namespaces["host"]).all_steps()
+        if keep:
+            console.step(f"kept; the site file is {there.site}; take it down with: vmproxy lab down --name {name}")
+    finally:
+        if not keep:
+            console.step("all gone again: vmproxy lab down")
+            lab.down(name=name, report=console.progress)
+    return 0
+
+
+@dataclass(frozen=True)
+class _Show:
+    site_file: Path
+    host_namespace: str
+
+    def all_steps(self) -> None:
+        self._command(apply, [])
+        self._command(verify, [])
+        self._curl()
+        console.step("the same again: nothing to do")
+        self._command(apply, [])
+        console.step("break two things: the host's route, and kube-proxy in the VM")
+        self._break()
+        self._command(plan, [])
+        console.step("exactly that is repaired")
+        self._command(apply, [])
+        self._command(verify, [])
+        self._command(status, [])
+
+    def _command(self, command: click.Command, words: Sequence[str]) -> None:
+        """Run one of our own commands as a user would, and stop at a bad exit code."""
+        line = [*words, "-f", str(self.site_file)]
+        console.step(f"$ vmproxy {command.name} {' '.join(line)}")
+        code = command.main(line, prog_name=f"vmproxy {command.name}", standalone_mode=False)
+        if code:
+            raise VmproxyError(f"cannot go on with the demo: vmproxy {command.name} ended with {code}")
+
+    def _curl(self) -> None:
+        with self._machine() as machine:
+            services = {service.name: service for service in machine.cluster.services()}
+        url = f"http://{services[SERVICE].cluster_ip}/hostname"
+        console.step(f"$ curl {url}   (on the host: namespace {self.host_namespace})")
+        for _ in range(4):
+            console.result(run(["ip", "netns", "exec", self.host_namespace, "curl", "-sS", url]).stdout.strip())
+
+    def _break(self) -> None:
+        with self._machine() as machine:
+            seen = machine.place.observe()
+            machine.note_host(seen)
+            machine.guest().run("systemctl stop vmproxy-kube-proxy.service")
+            for route in machine.wanted_routes(machine.observe_cluster()):
+                run(["ip", "-n", self.host_namespace, "route", "del", route.prefix])
+
+    def _machine(self) -> Machine:
+        site = sitefile.load(self.site_file)
+        return Machine(site, site.hosts[0], console.progress)

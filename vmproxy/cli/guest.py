@@ -1,0 +1,46 @@
+"""ssh and logs: into the VM."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from vmproxy import console
+from vmproxy.cli.options import file_option, one_host
+from vmproxy.machine import Machine
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@file_option
+@click.argument("name", metavar="HOST", required=False)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def ssh(path: Path, name: str | None, command: tuple[str, ...]) -> None:
+    """Log in to HOST's VM as root with the pinned key, or run COMMAND there."""
+    site, host = one_host(path, name)
+    with Machine(site, host, console.progress) as machine:
+        machine.note_host(machine.place.observe())
+        words = machine.ssh_command()
+    os.execvp(words[0], [*words, *command])  # noqa: S606 (the user's terminal goes to ssh)
+
+
+@click.command()
+@file_option
+@click.argument("name", metavar="HOST", required=False)
+@click.option(
+    "--of",
+    "which",
+    type=click.Choice(["proxy", "cloud-init", "console"]),
+    default="proxy",
+    show_default=True,
+    help="Whose log.",
+)
+@click.option("-n", "--lines", default=50, show_default=True, type=click.IntRange(1, 100_000))
+def logs(path: Path, name: str | None, which: str, lines: int) -> int:
+    """The last lines of kube-proxy's, cloud-init's or the serial console's log of HOST's VM."""
+    site, host = one_host(path, name)
+    with Machine(site, host, console.progress) as machine:
+        machine.note_host(machine.place.observe())
+        console.result(machine.logs(which, lines))
+    return 0

@@ -1,0 +1,144 @@
+"""plan, apply, destroy, render: the commands that change things or show the change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from vmproxy import console, destruction, reconcile, rendering
+from vmproxy.cli.options import Chosen, choose, file_option, host_option, json_error, output_option
+from vmproxy.errors import UsageError, VmproxyError
+from vmproxy.plan import Plan
+from vmproxy.reconcile import HostResult
+
+PENDING = 3
+T = TypeVar("T")
+
+
+@click.command()
+@file_option
+@host_option
+@output_option
+@click.option("--exit-code", is_flag=True, help="Exit with 3 when changes are pending.")
+def plan(path: Path, names: tuple[str, ...], output: str, *, exit_code: bool) -> int:
+    """Show what apply would do, field by field."""
+    chosen = choose(path, names)
+    plans = reconcile.for_each(
+        chosen.hosts, lambda host: reconcile.plan_host(chosen.site, host, chosen.reporter(host))
+    )
+    if output == "json":
+        console.result_json({"hosts": [_plan_json(*pair) for pair in _named(chosen, plans)]})
+    for name, planned in _named(chosen, plans):
+        _show_or_tell(name, planned, as_text=output == "text", many=len(plans) > 1)
+    pending = any(isinstance(item, Plan) and not item.in_sync for item in plans)
+    return _code(plans, pending=pending and exit_code)
+
+
+@click.command()
+@file_option
+@host_option
+@output_option
+@click.option("--yes", is_flag=True, help="Also do what interrupts a running VM.")
+def apply(path: Path, names: tuple[str, ...], output: str, *, yes: bool) -> int:
+    """Make it so; again: nothing to do, or exactly the drift repaired."""
+    chosen = choose(path, names)
+    results = reconcile.for_each(
+        chosen.hosts, lambda host: reconcile.apply_host(chosen.site, host, chosen.reporter(host), yes=yes)
+    )
+    if output == "json":
+        console.result_json({"hosts": [_result_json(*pair) for pair in _named(chosen, results)]})
+    for name, outcome in _named(chosen, results):
+        if isinstance(outcome, VmproxyError):
+            _tell(name, outcome, many=len(results) > 1)
+        elif output == "text":
+            console.outcomes(name, outcome.outcomes, outcome.left)
+    pending = any(isinstance(item, HostResult) and item.left.actions for item in results)
+    return _code(results, pending=pending)
+
+
+@click.command()
+@file_option
+@host_option
+@output_option
+@click.option("--yes", is_flag=True, help="Really remove it; without, only show it.")
+def destroy(path: Path, names: tuple[str, ...], output: str, *, yes: bool) -> int:
+    """Remove the routes, then the VM with its disks, then the identity in the cluster."""
+    chosen = choose(path, names)
+    results = reconcile.for_each(
+        chosen.hosts,
+        lambda host: destruction.destroy_host(chosen.site, host, chosen.reporter(host), yes=yes),
+    )
+    if output == "json":
+        console.result_json({"hosts": [_result_json(*pair) for pair in _named(chosen, results)]})
+    for name, outcome in _named(chosen, results):
+        if isinstance(outcome, VmproxyError):
+            _tell(name, outcome, many=len(results) > 1)
+        elif output == "text":
+            console.removal(name, outcome.outcomes, outcome.left)
+    pending = any(isinstance(item, HostResult) and item.left.actions for item in results)
+    return _code(results, pending=pending)
+
+
+@click.command()
+@file_option
+@host_option
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+def render(path: Path, names: tuple[str, ...], directory: Path) -> int:
+    """Write every file that apply would push to DIRECTORY, secrets redacted."""
+    chosen = choose(path, names)
+    if directory.exists() and any(directory.iterdir()):
+        raise UsageError(f"cannot render to {directory}: it is not empty", hint="name a new directory")
+    for host in chosen.hosts:
+        for name in rendering.render_host(chosen.site, host, directory / host.name, chosen.reporter(host)):
+            console.result(str(name))
+    return 0
+
+
+def _named(chosen: Chosen, items: list[T]) -> list[tuple[str, T]]:
+    return [(host.name, item) for host, item in zip(chosen.hosts, items, strict=True)]
+
+
+def _show_or_tell(name: str, planned: Plan | VmproxyError, *, as_text: bool, many: bool) -> None:
+    if isinstance(planned, VmproxyError):
+        _tell(name, planned, many=many)
+    elif as_text:
+        console.plan(name, planned)
+
+
+def _tell(name: str, problem: VmproxyError, *, many: bool) -> None:
+    if many:
+        console.progress(f"{name}:")
+    console.error(problem)
+
+
+def _code(items: list[T | VmproxyError], *, pending: bool) -> int:
+    errors = [item for item in items if isinstance(item, VmproxyError)]
+    if errors:
+        return 2 if all(isinstance(error, UsageError) for error in errors) else 1
+    return PENDING if pending else 0
+
+
+def _plan_json(name: str, planned: Plan | VmproxyError) -> dict[str, object]:
+    if isinstance(planned, VmproxyError):
+        return {"name": name, "inSync": False, "actions": [], "error": json_error(planned)}
+    return {
+        "name": name,
+        "inSync": planned.in_sync,
+        "actions": [action.as_json() for action in planned.actions],
+        "later": list(planned.unseen),
+        "warnings": list(planned.warnings),
+        "error": None,
+    }
+
+
+def _result_json(name: str, result: HostResult | VmproxyError) -> dict[str, object]:
+    if isinstance(result, VmproxyError):
+        return {"name": name, "outcomes": [], "left": [], "error": json_error(result)}
+    done = [
+        {**outcome.action.as_json(), "result": outcome.result, "detail": outcome.detail}
+        for outcome in result.outcomes
+    ]
+    left = [action.as_json() for action in result.left.actions]
+    return {"name": name, "outcomes": done, "left": left, "error": None}

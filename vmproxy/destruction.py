@@ -1,0 +1,63 @@
+"""destroy: routes first, then the VM with its disks, then the identity in the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vmproxy.errors import VmproxyError
+from vmproxy.machine import Machine
+from vmproxy.plan import Action, Plan
+from vmproxy.reconcile import HostResult
+from vmproxy.resources import credential, route, vm
+from vmproxy.seen import ClusterSeen, HostSeen, Unobservable
+from vmproxy.site import Host, Site
+
+Report = Callable[[str], None]
+
+
+def destroy_host(site: Site, host: Host, report: Report, *, yes: bool) -> HostResult:
+    """Without `yes` nothing is done and the result's `left` tells what would be.
+
+    A cluster that does not answer does not keep the host's part from going; what stays in the
+    cluster then is named by the error that is raised in the end.
+    """
+    with Machine(site, host, report) as machine:
+        if not yes:
+            cluster, _ = _look_at_cluster(machine)
+            return HostResult(host.name, left=Plan(_steps(machine, machine.place.observe(), cluster)))
+        with machine.place.lock(report):
+            return _destroy(machine)
+
+
+def _destroy(machine: Machine) -> HostResult:
+    cluster, unreachable = _look_at_cluster(machine)
+    todo = _steps(machine, machine.place.observe(), cluster)
+    outcomes = list(machine.apply_host(tuple(action for action in todo if action.place == "host")))
+    if unreachable is not None:
+        raise VmproxyError(
+            f"removed all of {machine.host.name} but its identity in the cluster: {unreachable.message}",
+            hint="run destroy again when the cluster answers",
+        ) from unreachable
+    outcomes += machine.apply_cluster(tuple(action for action in todo if action.place == "cluster"))
+    return HostResult(machine.host.name, tuple(outcomes))
+
+
+def _look_at_cluster(machine: Machine) -> tuple[ClusterSeen | Unobservable, VmproxyError | None]:
+    try:
+        return machine.observe_cluster(), None
+    except VmproxyError as exc:
+        return Unobservable(exc.message), exc
+
+
+def _steps(
+    machine: Machine, seen: HostSeen, cluster: ClusterSeen | Unobservable
+) -> tuple[Action, ...]:
+    site, host = machine.site, machine.host
+    machine.note_host(seen)
+    ranges = cluster.service_cidrs if isinstance(cluster, ClusterSeen) else ()
+    routes = route.wanted(ranges, str(host.network.address.ip))
+    return (
+        *route.remove_plan(routes, seen, why="before the VM behind it goes", cold=True),
+        *vm.destroy_plan(site.vm_name(host), site=site.name, host=host.name, seen=seen),
+        *credential.destroy_plan(site, host, cluster),
+    )

@@ -1,0 +1,279 @@
+"""One host during one run: its places, opened when first needed, and its wanted state, made once."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from functools import cached_property
+from ipaddress import IPv4Interface
+from typing import Literal
+
+from vmproxy import binaries, image, keys, paths, seed, wait
+from vmproxy.binaries import BinaryFile
+from vmproxy.errors import NotReady, Unreachable, VmproxyError
+from vmproxy.mac import static_mac
+from vmproxy.places import Connection, Delivery, HostPlace
+from vmproxy.places.cluster import Cluster
+from vmproxy.places.guest import Guest
+from vmproxy.places.qemu import QemuHost
+from vmproxy.plan import Action, Outcome
+from vmproxy.resources import proxy, route
+from vmproxy.resources.proxy import GuestWanted
+from vmproxy.resources.vm import VmWanted
+from vmproxy.seen import ClusterSeen, GuestSeen, HostSeen, Marker, Route, Unobservable
+from vmproxy.site import Host, Site
+from vmproxy.transport import ssh
+
+Report = Callable[[str], None]
+
+BOOT_SECONDS = 420.0
+"""From power on to SSH. A software-emulated Debian takes about 60 s."""
+CLOUD_INIT_SECONDS = 900.0
+CONVERGE_SECONDS = 180.0
+_LOG_LINES = 15
+
+
+class Machine:
+    """Use as a context manager: what was opened is closed at its end."""
+
+    def __init__(self, site: Site, host: Host, report: Report) -> None:
+        self.site = site
+        self.host = host
+        self._report = report
+        self._stack = ExitStack()
+        self._guest: Guest | None = None
+        self._marker: Marker | None = None
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    @cached_property
+    def place(self) -> HostPlace:
+        return self._stack.enter_context(QemuHost(self.site, self.host, deliver=self._deliver))
+
+    @cached_property
+    def cluster(self) -> Cluster:
+        return Cluster.connect(self.site.cluster)
+
+    # What is wanted.
+
+    @cached_property
+    def image(self) -> image.Image:
+        return image.resolve(self.site.image, report=self._report)
+
+    @cached_property
+    def seed(self) -> seed.Seed:
+        public = keys.identity(self.site).public
+        return seed.spec(self.site, self.host, user_key=public, mac=self._mac)
+
+    def binary(self, version: str) -> BinaryFile:
+        return binaries.kube_proxy(self.site.proxy, version, report=self._report)
+
+    def wanted_vm(self) -> VmWanted:
+        size = self.site.vm_size(self.host)
+        settings = {
+            "cpus": size.cpus,
+            "memory": size.memory,
+            "mac": self._mac,
+            "switch": self.host.switch.name,
+            "vlan": self.host.network.vlan,
+            **self.place.settings(),
+        }
+        return VmWanted(
+            name=self.site.vm_name(self.host),
+            site=self.site.name,
+            host=self.host.name,
+            address=str(self.host.network.address),
+            image=self.image.sha256,
+            seed=self.seed.hash,
+            settings=settings,
+        )
+
+    def wanted_routes(self, cluster: ClusterSeen) -> tuple[Route, ...]:
+        return route.wanted(cluster.service_cidrs, str(self.address.ip))
+
+    def wanted_guest(self, cluster: ClusterSeen, guest: GuestSeen | Unobservable) -> GuestWanted:
+        seen = guest if isinstance(guest, GuestSeen) else None
+        return proxy.wanted(
+            self.site,
+            self._host_as_it_is,
+            cluster,
+            binary=self.binary(self.site.proxy.version or cluster.version),
+            kernel=seen.kernel if seen else None,
+            nft=seen.nft if seen else None,
+        )
+
+    def warnings(self, wanted: GuestWanted, guest: GuestSeen | Unobservable) -> tuple[str, ...]:
+        return proxy.warnings(wanted, guest)
+
+    # What is seen.
+
+    def observe_cluster(self) -> ClusterSeen:
+        return self.cluster.observe(self.site, self.host)
+
+    def note_host(self, seen: HostSeen) -> None:
+        """The marker of the VM that is there says how to reach it."""
+        self._marker = seen.vm.marker if seen.vm else None
+
+    def observe_guest(self, cluster: ClusterSeen) -> GuestSeen:
+        """Raises Unreachable when the guest does not answer."""
+        guest = self.guest()
+        return guest.observe(proxy.query(self.wanted_guest(cluster, Unobservable("not looked at yet"))))
+
+    def guest(self) -> Guest:
+        """The one SSH connection of this run. Raises Unreachable when nothing answers."""
+        if self._guest is None:
+            self._guest = Guest(
+                self._stack.enter_context(self._connect()),
+                name=self.site.vm_name(self.host),
+                mint=lambda: self.cluster.mint(self.site, self.host),
+            )
+        return self._guest
+
+    # What is done.
+
+    def apply_cluster(self, actions: tuple[Action, ...]) -> Iterator[Outcome]:
+        return self.cluster.apply(actions, self._report)
+
+    def apply_host(self, actions: tuple[Action, ...]) -> Iterator[Outcome]:
+        return self.place.apply(actions, self._report)
+
+    def apply_guest(self, actions: tuple[Action, ...]) -> Iterator[Outcome]:
+        return self.guest().apply(actions, self._report)
+
+    def forget_guest(self) -> None:
+        """The VM was changed: look at its marker again, and connect anew."""
+        self._guest = None
+        self.note_host(self.place.observe())
+
+    def wait_for_boot(self) -> None:
+        """Until the guest lets us in and cloud-init has done its work."""
+        started = time.monotonic()
+        what = f"SSH of VM {self.site.vm_name(self.host)} at {self.address.ip}"
+        self._report(f"waiting for {what}")
+        try:
+            wait.until(what, self._banner, timeout=BOOT_SECONDS, every=1.0)
+            self.guest()
+        except VmproxyError as exc:
+            raise self._boot_failed(exc) from exc
+        self._report(f"SSH answered after {time.monotonic() - started:.0f} s")
+        self._wait_for_cloud_init()
+
+    def wait_converged(self, cluster: ClusterSeen) -> None:
+        self._report("waiting for kube-proxy to converge")
+        self.guest().wait_converged(cluster.canary, cluster.ca, CONVERGE_SECONDS, self._report)
+
+    def try_route(self, cluster: ClusterSeen) -> None:
+        """One ClusterIP by way of the VM, from the host itself, before the whole range goes there."""
+        address, port = cluster.canary
+        self._report(f"trying {address}:{port} from {self.host.name} through the VM")
+        answer = self.place.trial(Connection("tcp", address, port), str(self.address.ip))
+        if not answer.ok:
+            raise NotReady(
+                f"cannot route the Service range on {self.host.name}: {address}:{port} through the VM: "
+                f"{answer.detail}",
+                hint="the routes were not changed; look at: vmproxy logs " + self.host.name,
+            )
+
+    def ssh_command(self) -> list[str]:
+        """The ssh client's command line to the guest, with the pinned host key."""
+        marker = self._made_by_us()
+        known_hosts = paths.state_dir("ssh", self.site.name) / f"known_hosts-{self.host.name}"
+        part = known_hosts.with_suffix(f".{os.getpid()}")
+        part.write_text(f"{self.address.ip} {marker.host_key}\n")
+        part.replace(known_hosts)
+        options = {
+            "IdentityFile": keys.identity(self.site).private,
+            "IdentitiesOnly": "yes",
+            "UserKnownHostsFile": known_hosts,
+            "GlobalKnownHostsFile": "/dev/null",
+            "StrictHostKeyChecking": "yes",
+        }
+        words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+        return [*self.place.ssh_command(), *words, f"root@{self.address.ip}"]
+
+    def logs(self, which: Literal["proxy", "cloud-init", "console"], lines: int) -> str:
+        self._made_by_us()
+        if which == "console":
+            return "\n".join(self.place.console(lines))
+        return self.guest().logs(which, lines)
+
+    def _made_by_us(self) -> Marker:
+        if self._marker is None:
+            raise VmproxyError(
+                f"cannot look into VM {self.site.vm_name(self.host)}: there is no such VM of vmproxy's",
+                hint="run: vmproxy apply",
+            )
+        return self._marker
+
+    @cached_property
+    def _mac(self) -> str:
+        return static_mac(self.site.vm_name(self.host))
+
+    @property
+    def address(self) -> IPv4Interface:
+        """Where the VM is now: the site file's address only once the VM was made with it."""
+        return IPv4Interface(self._marker.address) if self._marker else self.host.network.address
+
+    @property
+    def _host_as_it_is(self) -> Host:
+        network = self.host.network.model_copy(update={"address": self.address})
+        return self.host.model_copy(update={"network": network})
+
+    def _deliver(self) -> Delivery:
+        host_key = seed.new_host_key()
+        return Delivery(self.image.raw, seed.build(self.seed, host_key=host_key), host_key.public)
+
+    def _connect(self) -> ssh.Ssh:
+        return ssh.connect(
+            self._open_ssh,
+            host_key=self._made_by_us().host_key,
+            identity=keys.identity(self.site).private,
+            what=f"VM {self.site.vm_name(self.host)}",
+        )
+
+    def _open_ssh(self) -> socket.socket:
+        return self.place.open_guest(str(self.address.ip), 22)
+
+    def _banner(self) -> bool | str:
+        if died := self.place.died():
+            raise Unreachable(f"cannot start VM {self.site.vm_name(self.host)}: {died}")
+        try:
+            with self._open_ssh() as channel:
+                channel.settimeout(5.0)
+                return channel.recv(4) == b"SSH-" or "something else than SSH answers"
+        except OSError as exc:
+            return f"{exc.strerror or exc}"
+
+    def _boot_failed(self, cause: VmproxyError) -> VmproxyError:
+        lines = [f"console: {line}" for line in self.place.console(_LOG_LINES)]
+        return NotReady(
+            cause.message,
+            hint=cause.hint or "does the image take a NoCloud seed (cloud-init), and is the address free?",
+            details=[*cause.details, *lines],
+        )
+
+    def _wait_for_cloud_init(self) -> None:
+        def probe() -> dict[str, object] | str:
+            status = self.guest().cloud_init_status()
+            return status if status.get("status") != "running" else "it still runs"
+
+        self._report("waiting for cloud-init to end")
+        status = wait.until("cloud-init", probe, timeout=CLOUD_INIT_SECONDS, every=1.0)
+        if status.get("status") != "done":
+            raise NotReady(
+                f"cannot use VM {self.site.vm_name(self.host)}: cloud-init ended with "
+                f"status {status.get('status')}",
+                details=_texts(status.get("errors")),
+                hint="look at: vmproxy logs " + self.host.name,
+            )
+
+
+def _texts(values: object) -> Iterable[str]:
+    return [str(value) for value in values] if isinstance(values, list) else []

@@ -1,0 +1,114 @@
+"""The VM: its disk, seed, size and place on the switch, and whether it runs.
+
+What a change costs (Hyper-V's rules, kept on QEMU too): the switch and VLAN change while the VM
+runs; CPUs, memory and firmware need it off; another image or seed needs a new VM, since cloud-init
+works once for each instance and the VM holds nothing that is worth keeping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vmproxy.errors import Conflict
+from vmproxy.plan import ABSENT, Action, Drift, differences
+from vmproxy.seen import HostSeen, VmSeen
+
+HOT = frozenset({"switch", "vlan", "start", "stop", "checkpoints", "notes"})
+"""Settings that change while the VM runs; every other one needs it off."""
+
+
+@dataclass(frozen=True)
+class VmWanted:
+    """`settings` by the names that the place reports them under; `image` and `seed` are hashes."""
+
+    name: str
+    site: str
+    host: str
+    address: str
+    image: str
+    seed: str
+    settings: Mapping[str, Any]
+
+
+def plan(wanted: VmWanted, seen: HostSeen) -> tuple[Action, ...]:
+    """The steps to the wanted VM, running. Raises Conflict when a foreign VM has its name."""
+    vm = seen.vm
+    if vm is None:
+        why = "there is no VM of that name"
+        return (_action("create", wanted, why, (Drift("vm", "present", ABSENT),)), _start(wanted))
+    _refuse_foreign(wanted, vm)
+    if made_of := _made_of_something_else(wanted, vm):
+        why = "its disk or seed is not the wanted one, and both are used at the first boot only"
+        again = _action("recreate", wanted, why, made_of, cold=vm.running)
+        return (again, _start(wanted, cold=vm.running))
+    return _settings(wanted, vm) + (() if vm.running else (_start(wanted),))
+
+
+def destroy_plan(wanted_name: str, *, site: str, host: str, seen: HostSeen) -> tuple[Action, ...]:
+    if seen.vm is None:
+        return ()
+    _refuse_foreign_names(wanted_name, site, host, seen.vm)
+    drift = (Drift("vm", ABSENT, "present"),)
+    return (
+        Action(
+            "host", "delete", wanted_name, "with its disk and seed", drift, {"vm": wanted_name}, cold=True
+        ),
+    )
+
+
+def _settings(wanted: VmWanted, vm: VmSeen) -> tuple[Action, ...]:
+    drift = differences(wanted.settings, vm.settings)
+    hot = tuple(item for item in drift if item.field in HOT)
+    off = tuple(item for item in drift if item.field not in HOT)
+    actions = []
+    if hot:
+        actions.append(_action("set", wanted, "it changes while the VM runs", hot))
+    if off:
+        why = "it changes only while the VM is off: stopped, set, started"
+        actions.append(_action("reconfigure", wanted, why, off, cold=vm.running))
+    return tuple(actions)
+
+
+def _made_of_something_else(wanted: VmWanted, vm: VmSeen) -> tuple[Drift, ...]:
+    assert vm.marker is not None
+    seed = vm.seed if vm.seed is None else vm.marker.seed
+    seen = {"disk": vm.disk or ABSENT, "seed": seed or ABSENT}
+    return differences({"disk": wanted.image, "seed": wanted.seed}, seen)
+
+
+def _refuse_foreign(wanted: VmWanted, vm: VmSeen) -> None:
+    _refuse_foreign_names(wanted.name, wanted.site, wanted.host, vm)
+
+
+def _refuse_foreign_names(name: str, site: str, host: str, vm: VmSeen) -> None:
+    if vm.marker is None:
+        raise Conflict(
+            f"cannot use VM {name} on {host}: it exists and was not made by vmproxy",
+            hint="rename or remove that VM, or change the site's or the host's name",
+        )
+    if (vm.marker.site, vm.marker.host) != (site, host):
+        raise Conflict(
+            f"cannot use VM {name} on {host}: it belongs to site {vm.marker.site}, host {vm.marker.host}",
+            hint="change the site's or the host's name",
+        )
+
+
+def _start(wanted: VmWanted, *, cold: bool = False) -> Action:
+    return _action("start", wanted, "it must run", (Drift("state", "running", "stopped"),), cold=cold)
+
+
+def _action(
+    verb: str, wanted: VmWanted, why: str, drift: tuple[Drift, ...], *, cold: bool = False
+) -> Action:
+    params = {
+        "vm": wanted.name,
+        "site": wanted.site,
+        "host": wanted.host,
+        "address": wanted.address,
+        "image": wanted.image,
+        "seed": wanted.seed,
+        "settings": dict(wanted.settings),
+    }
+    return Action("host", verb, f"vm {wanted.name}", why, drift, params, cold)
