@@ -34,7 +34,7 @@ def text(name: str) -> str:
         raise BadArtifact(f"cannot read {name}: {exc.strerror}", hint=_REINSTALL) from exc
 
 
-def render(name: str, **values: object) -> str:
+def render(name: str, /, **values: object) -> str:
     """A template filled with `values`."""
     try:
         return _environment().get_template(name).render(values)
@@ -42,7 +42,7 @@ def render(name: str, **values: object) -> str:
         raise BadArtifact(f"cannot render {name}: {exc}", hint=_REINSTALL) from exc
 
 
-def render_text(source: str, *, origin: Path, **values: object) -> str:
+def render_text(source: str, /, *, origin: Path, **values: object) -> str:
     """A user's own template. It runs in jinja2's sandbox; `origin` is named in errors."""
     try:
         return _sandbox().from_string(source).render(values)

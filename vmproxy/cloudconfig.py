@@ -22,7 +22,7 @@ from vmproxy.errors import SiteError, UsageError
 _HEADER = "#cloud-config"
 _HOST_KEY = "vmproxy makes the guest's SSH host key, to check the first log-in too"
 _LOGIN = "vmproxy logs in as root with its key"
-_PROTECTED = {
+PROTECTED = {
     "ssh_keys": _HOST_KEY,
     "ssh_deletekeys": _HOST_KEY,
     "ssh_genkeytypes": _HOST_KEY,
@@ -82,8 +82,8 @@ def _parsed(rendered: str, path: Path) -> dict[str, Any]:
 
 def _check(config: Mapping[str, Any], path: Path) -> None:
     """Every mistake at once."""
-    found = [f"{path}: {key}: can not be set: {why}" for key, why in _PROTECTED.items() if key in config]
-    free = {key: value for key, value in config.items() if key not in _PROTECTED}
+    found = [f"{path}: {key}: can not be set: {why}" for key, why in PROTECTED.items() if key in config]
+    free = {key: value for key, value in config.items() if key not in PROTECTED}
     found += [f"{path}: {line}" for line in sorted(set(mistakes(free)))]
     if found:
         raise SiteError(f"cannot use {path}: {len(found)} mistake{'s' * (len(found) > 1)}", details=found)

@@ -7,10 +7,22 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AnyHttpUrl, AnyUrl, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    AnyHttpUrl,
+    AnyUrl,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+)
 from pydantic.alias_generators import to_camel
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+_ADDRESS_FORM = "write an IPv4 address, as 192.168.10.1"
+_NETWORK_FORM = "write an IPv4 network, as 10.96.0.0/16"
+_INTERFACE_FORM = "write an IPv4 address with its network's length, as 192.168.10.5/24"
 
 
 def _label(text: str) -> str:
@@ -19,48 +31,123 @@ def _label(text: str) -> str:
     return text
 
 
-def _size(value: object) -> object:
+def _memory(value: object) -> int:
     """Text as 512MiB or 1GiB, to bytes."""
-    if isinstance(value, str):
-        match = re.fullmatch(r"(\d+)\s*(MiB|GiB)", value)
-        if not match:
-            raise ValueError("write a size as 512MiB or 2GiB")
-        return int(match[1]) << {"MiB": 20, "GiB": 30}[match[2]]
-    raise ValueError("write a size with its unit, as 512MiB or 2GiB")
+    match = re.fullmatch(r"(\d+)\s*(MiB|GiB)", value) if isinstance(value, str) else None
+    if not match:
+        raise ValueError("write a size with its unit, as 512MiB or 2GiB")
+    size = int(match[1]) << {"MiB": 20, "GiB": 30}[match[2]]
+    if not 256 << 20 <= size <= 1 << 40:
+        raise ValueError("should be at least 256MiB and at most 1024GiB")
+    return size
 
 
-def _duration(value: object) -> object:
+def _lifetime(value: object) -> int:
     """Text as 24h, 90m or 1h30m, to seconds."""
     match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", value) if isinstance(value, str) else None
     if not match or not value:
         raise ValueError("write a duration as 24h, 90m or 1h30m")
     hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return hours * 3600 + minutes * 60 + seconds
+    lifetime = hours * 3600 + minutes * 60 + seconds
+    if not 600 <= lifetime < 1 << 32:
+        raise ValueError("should be at least 10m, which is the shortest that Kubernetes gives")
+    return lifetime
+
+
+def _version(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"v1\.\d+\.\d+", value):
+        raise ValueError("write a version as v1.36.3")
+    return value
+
+
+def _sha256(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{64}", value):
+        raise ValueError("write a SHA-256 as 64 lower-case hexadecimal digits, in quotes")
+    return value
+
+
+def _address(value: object) -> object:
+    return _parsed(value, IPv4Address, form=_ADDRESS_FORM)
+
+
+def _network(value: object) -> object:
+    if isinstance(value, str) and "/" not in value:
+        raise ValueError(_NETWORK_FORM)
+    loose = _parsed(value, IPv4Interface, form=_NETWORK_FORM)
+    if isinstance(loose, IPv4Interface) and loose.ip != loose.network.network_address:
+        raise ValueError(f"{value} is not the first address of its network: write {loose.network}")
+    return loose.network if isinstance(loose, IPv4Interface) else loose
+
+
+def _interface(value: object) -> object:
+    if isinstance(value, str) and "/" not in value:
+        raise ValueError(_INTERFACE_FORM)
+    return _parsed(value, IPv4Interface, form=_INTERFACE_FORM)
+
+
+def _parsed(value: object, kind: type[IPv4Address], *, form: str) -> object:
+    """Text only: pydantic would take a number for an address too."""
+    if isinstance(value, (IPv4Address, IPv4Network)):
+        return value
+    if not isinstance(value, str):
+        raise ValueError(form)
+    try:
+        return kind(value)
+    except ValueError as exc:
+        raise ValueError(form) from exc
+
+
+def _in_folder(path: Path, info: ValidationInfo) -> Path:
+    """`~` expanded; a relative path starts at the folder given as the validation's context, if any."""
+    try:
+        expanded = path.expanduser()
+    except RuntimeError as exc:
+        raise ValueError(f"no home folder for {path.parts[0]}") from exc
+    return Path(info.context, expanded) if info.context else expanded
+
+
+def _node(text: str) -> str:
+    for label in text.split("."):
+        _label(label)
+    return text
 
 
 Name = Annotated[str, Field(min_length=1, max_length=40), AfterValidator(_label)]
-Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=str)]
-Duration = Annotated[int, BeforeValidator(_duration, json_schema_input_type=str)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Version = Annotated[str, Field(pattern=r"^v1\.\d+\.\d+$")]
+NodeName = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(_node)]
+Text = Annotated[str, Field(min_length=1)]
+Memory = Annotated[int, BeforeValidator(_memory, json_schema_input_type=str)]
+Lifetime = Annotated[int, BeforeValidator(_lifetime, json_schema_input_type=str)]
+Sha256 = Annotated[str, BeforeValidator(_sha256, json_schema_input_type=str)]
+Version = Annotated[str, BeforeValidator(_version, json_schema_input_type=str)]
+Address = Annotated[IPv4Address, BeforeValidator(_address, json_schema_input_type=str)]
+Cidr = Annotated[IPv4Network, BeforeValidator(_network, json_schema_input_type=str)]
+Interface = Annotated[IPv4Interface, BeforeValidator(_interface, json_schema_input_type=str)]
+LocalPath = Annotated[Path, AfterValidator(_in_folder)]
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        use_attribute_docstrings=True,
     )
 
 
 class SecretFromEnv(_Model):
     """A secret in an environment variable."""
 
-    env: str
+    env: Text
+    """The variable's name."""
 
 
 class SecretFromFile(_Model):
     """A secret in a file."""
 
-    file: Path
+    file: LocalPath
+    """The file's path; relative to the site file."""
 
 
 SecretRef = SecretFromEnv | SecretFromFile
@@ -69,141 +156,195 @@ SecretRef = SecretFromEnv | SecretFromFile
 class Cluster(_Model):
     """Where the cluster is. What is omitted is found: by the kubeconfig rules, and in the cluster."""
 
-    kubeconfig: Path | None = None
-    context: str | None = None
+    kubeconfig: LocalPath | None = None
+    """The kubeconfig of the one who runs vmproxy; omitted: $KUBECONFIG, then ~/.kube/config."""
+    context: Text | None = None
+    """The kubeconfig's context; omitted: its current one."""
     server: AnyHttpUrl | None = None
-    service_cidrs: Annotated[tuple[IPv4Network, ...], Field(alias="serviceCIDRs")] = ()
-    pod_cidrs: Annotated[tuple[IPv4Network, ...], Field(alias="podCIDRs")] = ()
+    """The API server as the VM reaches it; omitted: as the kubeconfig has it, unless that is loopback."""
+    service_cidrs: Annotated[tuple[Cidr, ...], Field(alias="serviceCIDRs")] = ()
+    """The Service ranges; omitted: asked of the cluster."""
+    pod_cidrs: Annotated[tuple[Cidr, ...], Field(alias="podCIDRs")] = ()
+    """The pod ranges; omitted: taken from the Nodes."""
 
 
 class Binary(_Model):
     """A kube-proxy binary from elsewhere: a mirror, or a file (file:///…)."""
 
     url: AnyUrl
+    """https://, http:// or file:///."""
     sha256: Sha256
+    """The binary's checksum."""
 
 
 class Proxy(_Model):
     """kube-proxy. `version` None: the cluster's own. `token_ttl` is in seconds."""
 
     version: Version | None = None
+    """kube-proxy's version, as v1.36.3; omitted: the cluster's own."""
     mode: Literal["auto", "iptables", "nftables"] = "auto"
-    token_ttl: Annotated[Duration, Field(alias="tokenTTL", ge=600)] = 86400
+    """How it writes its rules; auto: nftables where version and kernel are new enough."""
+    token_ttl: Annotated[Lifetime, Field(alias="tokenTTL")] = 86400
+    """How long a token of the VM is good, at least 10m; the VM renews it at half its life."""
     binary: Binary | None = None
+    """Where the binary comes from; omitted: the release site."""
 
 
 class Image(_Model):
     """The base image: one of `name` (built or fetched before), `path`, or `url` with `sha256`."""
 
-    name: str | None = None
-    path: Path | None = None
+    name: Text | None = None
+    """An image of `vmproxy image list`."""
+    path: LocalPath | None = None
+    """An image file: raw, qcow2 or VHDX."""
     url: AnyUrl | None = None
+    """An image to fetch; needs sha256."""
     sha256: Sha256 | None = None
+    """The checksum of what is at the url."""
 
 
 class CloudInit(_Model):
     """The user's own cloud-init, merged over the built-in one."""
 
-    user_data: Path | None = None
+    user_data: LocalPath | None = None
+    """A jinja2 template of a #cloud-config."""
 
 
 class Ssh(_Model):
     """`identity` None: a key made and kept by vmproxy in its state folder."""
 
     identity: SecretFromFile | None = None
+    """The private key with which vmproxy logs in to its VMs; omitted: one is made and kept."""
 
 
 class Vm(_Model):
     """The VM's size; memory in bytes."""
 
-    cpus: Annotated[int, Field(ge=1, le=64)] = 2
-    memory: Annotated[Size, Field(ge=256 << 20)] = 512 << 20
+    cpus: Annotated[int, Field(ge=1, le=64, strict=True)] = 2
+    """Virtual CPUs."""
+    memory: Memory = 512 << 20
+    """Memory, as 512MiB; at least 256MiB."""
 
 
 class VmOverride(_Model):
     """A host's own VM size; what is None comes from `defaults`."""
 
-    cpus: Annotated[int, Field(ge=1, le=64)] | None = None
-    memory: Annotated[Size, Field(ge=256 << 20)] | None = None
+    cpus: Annotated[int, Field(ge=1, le=64, strict=True)] | None = None
+    """Virtual CPUs."""
+    memory: Memory | None = None
+    """Memory, as 512MiB; at least 256MiB."""
 
 
 class Defaults(_Model):
     """What holds for every host that does not say otherwise."""
 
     vm: Vm = Vm()
+    """The VM's size."""
 
 
 class Hyperv(_Model):
     """A Windows host with Hyper-V, reached by WinRM."""
 
     endpoint: AnyHttpUrl
+    """The host's WinRM listener, as https://win-01.corp.example:5986."""
     auth: Literal["ntlm", "kerberos", "certificate", "basic"] = "ntlm"
-    username: str | None = None
+    """How vmproxy logs in; basic over https only."""
+    username: Text | None = None
+    """The account, as CORP\\name; for ntlm and basic."""
     password: SecretRef | None = None
-    ca: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
-    directory: str = r"C:\ProgramData\vmproxy"
+    """The account's password, by reference."""
+    ca: LocalPath | None = None
+    """The CA that signed the host's certificate, PEM; omitted: the system's CAs."""
+    certificate: LocalPath | None = None
+    """The client certificate, PEM; for auth: certificate."""
+    key: LocalPath | None = None
+    """The client certificate's private key, PEM; for auth: certificate."""
+    directory: Text = r"C:\ProgramData\vmproxy"
+    """The folder on the host for images, disks and seeds."""
 
 
 class Qemu(_Model):
     """The embedded host: this Linux machine, in the namespaces of the lab of that name."""
 
     lab: Name = "lab"
+    """The lab's name."""
 
 
 class Switch(_Model):
     """An existing virtual switch (QEMU: a bridge) to which the VM is connected."""
 
-    name: Annotated[str, Field(min_length=1)] = "br0"
+    name: Text = "br0"
+    """The switch's exact name."""
 
 
 class StaticRoute(_Model):
     """How the guest reaches `to`."""
 
-    to: IPv4Network
-    via: IPv4Address
+    to: Cidr
+    """The network to reach."""
+    via: Address
+    """The next hop, on the VM's own network."""
 
 
 class Network(_Model):
     """The VM's place in the network."""
 
-    address: IPv4Interface
-    gateway: IPv4Address
-    dns: tuple[IPv4Address, ...] = ()
-    vlan: Annotated[int, Field(ge=0, le=4094)] = 0
+    address: Interface
+    """The VM's own address, with its network's length."""
+    gateway: Address
+    """The VM's default gateway."""
+    dns: tuple[Address, ...] = ()
+    """Name servers."""
+    vlan: Annotated[int, Field(ge=0, le=4094, strict=True)] = 0
+    """The VLAN of the VM's adapter, set at the switch; 0: untagged."""
     routes: tuple[StaticRoute, ...] = ()
+    """How the VM reaches pods, where its gateway does not know."""
     pod_routes: Literal["none", "nodes"] = "none"
+    """nodes: a route for each Node's podCIDR by its InternalIP, where that is on the VM's network."""
 
 
 class Host(_Model):
     """A machine that carries one proxy VM. Exactly one of `hyperv` and `qemu`."""
 
     name: Name
+    """Names what is made for this host."""
     hyperv: Hyperv | None = None
+    """A Windows host with Hyper-V."""
     qemu: Qemu | None = None
+    """The embedded host: this Linux machine."""
     switch: Switch = Switch()
+    """The virtual switch that the VM shares with the host's workloads."""
     network: Network
+    """Where the VM stands in the network."""
     vm: VmOverride = VmOverride()
-    acts_for: Name | None = None
+    """The VM's size, where it differs from the defaults."""
+    acts_for: NodeName | None = None
+    """The Node it proxies for (Local traffic policies, topology); omitted: a plain gateway."""
 
 
 class Site(_Model):
     """Everything desired."""
 
     name: Name
+    """Names what is made, in the cluster and on the hosts."""
     cluster: Cluster = Cluster()
+    """Where the cluster is."""
     proxy: Proxy = Proxy()
+    """kube-proxy."""
     image: Image = Image(name="debian-13")
+    """The base image of the VMs."""
     cloud_init: CloudInit = CloudInit()
+    """The user's own cloud-init."""
     ssh: Ssh = Ssh()
+    """How vmproxy logs in to its VMs."""
     defaults: Defaults = Defaults()
+    """For every host that does not say otherwise."""
     hosts: Annotated[tuple[Host, ...], Field(min_length=1)]
+    """The machines that carry a VM."""
 
     def vm_size(self, host: Host) -> Vm:
-        return Vm(
-            cpus=host.vm.cpus or self.defaults.vm.cpus, memory=host.vm.memory or self.defaults.vm.memory
-        )
+        own, common = host.vm, self.defaults.vm
+        return Vm.model_construct(cpus=own.cpus or common.cpus, memory=own.memory or common.memory)
 
     def vm_name(self, host: Host) -> str:
         return f"vmproxy-{self.name}-{host.name}"

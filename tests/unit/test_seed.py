@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -291,3 +292,25 @@ def test_the_mac_stays_out_of_the_hosts_dynamic_pool() -> None:
     other = static_mac("vm", pool=(first.replace(":", "-").upper(), first))
     assert other != first
     assert other == static_mac("vm", pool=(first, first))
+
+
+REFERENCE = (Path(__file__).parents[2] / "docs" / "site-file.md").read_text(encoding="utf-8")
+
+
+def test_the_reference_lists_what_a_template_may_use(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        spec(site(custom(tmp_path, "#cloud-config\n{{ none_such }}\n")))
+    offered = (caught.value.hint or "").removeprefix("a template may use: ").split(", ")
+    assert sorted(re.findall(r"^\| \{\{(\w+)\}\} \|", REFERENCE, re.MULTILINE)) == offered
+
+
+def test_the_references_example_of_user_data_works(tmp_path: Path) -> None:
+    example = re.search(r"```yaml\n(#cloud-config\n.*?)```", REFERENCE, re.DOTALL)
+    assert example
+    merged = user_data(tmp_path, example[1])
+    assert merged["write_files"] == [{"path": "/etc/motd", "content": "proxy VM of win-01 at 192.168.10.5"}]
+
+
+def test_the_reference_names_every_protected_key() -> None:
+    last = REFERENCE.partition("Not to be set")[2]
+    assert set(re.findall(r"`(\w+)`", last)) == set(cloudconfig.PROTECTED)

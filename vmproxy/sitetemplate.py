@@ -1,0 +1,92 @@
+"""The commented site file that `vmproxy init` writes, filled with what was found out."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+from vmproxy import assets
+from vmproxy.errors import UsageError
+
+_EXAMPLE_NETWORKS = ("192.168.10.0/24", "172.30.10.0/24", "10.250.10.0/24", "198.18.10.0/24")
+_NAME_LIMIT = 24
+
+
+@dataclass(frozen=True)
+class Start:
+    """A host to begin with. None: not known, an example is written."""
+
+    name: str = "win-01"
+    address: str | None = None
+    gateway: str | None = None
+    acts_for: str | None = None
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is known; empty values are written as comments. `notes` say what could not be found out."""
+
+    name: str = "plant-a"
+    kubeconfig: str | None = None
+    context: str | None = None
+    server: str | None = None
+    service_cidrs: tuple[str, ...] = ()
+    pod_cidrs: tuple[str, ...] = ()
+    version: str | None = None
+    hosts: tuple[Start, ...] = (Start(),)
+    notes: tuple[str, ...] = ()
+
+
+def template(findings: Findings) -> str:
+    """A site file that loads without mistakes; examples in it are to be replaced."""
+    example = _example_network((*findings.service_cidrs, *findings.pod_cidrs))
+    values = asdict(findings) | {
+        "notes": [" ".join(note.split()) for note in findings.notes],
+        "hosts": [_host(start, example, number) for number, start in enumerate(findings.hosts)],
+    }
+    return assets.render("site.yaml.j2", **values)
+
+
+def label(text: str, *, default: str) -> str:
+    """`text` as a name that the site file takes."""
+    words = re.sub(r"[^a-z0-9]+", "-", text.lower())[:_NAME_LIMIT].strip("-")
+    return words or default
+
+
+def write(path: Path, text: str, *, replace: bool) -> None:
+    """Whole or not at all; a file that is there stays unless `replace`."""
+    try:
+        with NamedTemporaryFile("w", dir=path.absolute().parent, encoding="utf-8") as draft:
+            draft.write(text)
+            draft.flush()
+            os.fchmod(draft.fileno(), 0o644)
+            if replace:
+                path.unlink(missing_ok=True)
+            os.link(draft.name, path)
+    except FileExistsError as exc:
+        raise UsageError(f"cannot write {path}: it exists", hint="--force replaces it") from exc
+    except OSError as exc:
+        raise UsageError(f"cannot write {path}: {exc.strerror}") from exc
+
+
+def _host(start: Start, example: IPv4Network, number: int) -> dict[str, object]:
+    return asdict(start) | {
+        "endpoint": f"https://{start.name}.corp.example:5986",
+        "username": r"CORP\svc-vmproxy",
+        "address": start.address or f"{example[5 + number]}/{example.prefixlen}",
+        "gateway": start.gateway or str(example[1]),
+    }
+
+
+def _example_network(taken: Iterable[str]) -> IPv4Network:
+    used = [IPv4Network(text) for text in taken]
+    free = (IPv4Network(text) for text in _EXAMPLE_NETWORKS)
+    return next(
+        (network for network in free if not any(network.overlaps(other) for other in used)),
+        IPv4Network(_EXAMPLE_NETWORKS[-1]),
+    )
