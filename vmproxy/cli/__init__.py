@@ -34,7 +34,22 @@ def cli() -> None:
     """
 
 
-for command in (init, doctor, plan, apply, verify, status, destroy, render, ssh, logs, schema, image, lab, demo):
+for command in (
+    init,
+    doctor,
+    plan,
+    apply,
+    verify,
+    status,
+    destroy,
+    render,
+    ssh,
+    logs,
+    schema,
+    image,
+    lab,
+    demo,
+):
     cli.add_command(command)
 
 
@@ -50,7 +65,9 @@ def main() -> NoReturn:
         exc.show()
         sys.exit(exc.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        console.error(VmproxyError("stopped", hint="nothing is half-written; the same command goes on from here"))
+        console.error(
+            VmproxyError("stopped", hint="nothing is half-written; the same command goes on from here")
+        )
         sys.stderr.flush()
         os._exit(1)  # other hosts' threads are not waited for: each change they make is whole
     except OSError as exc:

@@ -22,7 +22,9 @@ SERVICE = "demo/web"
 @click.option("--keep", is_flag=True, help="Leave the lab and the VM running at the end.")
 @click.option("--name", default="demo", show_default=True, help="The lab's name.")
 @click.option(
-    "--binaries", type=click.Path(path_type=Path, file_okay=False), help="A folder with the cluster's binaries."
+    "--binaries",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="A folder with the cluster's binaries.",
 )
 def demo(name: str, binaries: Path | None, *, keep: bool) -> int:
     """Lab up, apply, verify, apply again, break something, repair, verify, lab down."""
@@ -33,7 +35,9 @@ def demo(name: str, binaries: Path | None, *, keep: bool) -> int:
             raise VmproxyError("cannot show the demo: the lab did not come up", hint="run it again")
         _Show(there.site, there.namespaces["host"]).all_steps()
         if keep:
-            console.step(f"kept; the site file is {there.site}; take it down with: vmproxy lab down --name {name}")
+            console.step(
+                f"kept; the site file is {there.site}; take it down with: vmproxy lab down --name {name}"
+            )
     finally:
         if not keep:
             console.step("all gone again: vmproxy lab down")
@@ -74,7 +78,9 @@ class _Show:
         url = f"http://{services[SERVICE].cluster_ip}/hostname"
         console.step(f"$ curl {url}   (on the host: namespace {self.host_namespace})")
         for _ in range(4):
-            console.result(run(["ip", "netns", "exec", self.host_namespace, "curl", "-sS", url]).stdout.strip())
+            console.result(
+                run(["ip", "netns", "exec", self.host_namespace, "curl", "-sS", url]).stdout.strip()
+            )
 
     def _break(self) -> None:
         with self._machine() as machine:

@@ -71,9 +71,7 @@ def _code(results: list[tuple[checks.Check, ...] | VmproxyError]) -> int:
     errors = [result for result in results if isinstance(result, VmproxyError)]
     if errors:
         return 2 if all(isinstance(error, UsageError) for error in errors) else 1
-    broken = any(
-        check.ok is False for result in results if isinstance(result, tuple) for check in result
-    )
+    broken = any(check.ok is False for result in results if isinstance(result, tuple) for check in result)
     return PROBLEM if broken else 0
 
 

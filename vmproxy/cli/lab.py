@@ -1,0 +1,63 @@
+"""lab up, down, status: the embedded default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from vmproxy import console
+from vmproxy import lab as labs
+from vmproxy.cli.options import output_option
+from vmproxy.lab import LabStatus
+
+name_option = click.option(
+    "--name", default="lab", show_default=True, help="Several labs can stand side by side."
+)
+
+
+@click.group()
+def lab() -> None:
+    """A real cluster, a bridge, backends and a host, on this Linux machine."""
+
+
+@lab.command()
+@name_option
+@click.option(
+    "--binaries",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="A folder with etcd, kube-apiserver, kube-controller-manager, kube-proxy.",
+)
+@output_option
+def up(name: str, binaries: Path | None, output: str) -> int:
+    """Make the lab, or whatever of it is missing."""
+    _show(labs.up(name=name, binaries=binaries, report=console.progress), output)
+    return 0
+
+
+@lab.command()
+@name_option
+def down(name: str) -> int:
+    """Remove the lab: its processes, VMs, namespaces and files."""
+    labs.down(name=name, report=console.progress)
+    return 0
+
+
+@lab.command()
+@name_option
+@output_option
+def status(name: str, output: str) -> int:
+    """Whether the lab runs, and where its files are."""
+    _show(labs.status(name=name), output)
+    return 0
+
+
+def _show(seen: LabStatus, output: str) -> None:
+    if output == "json":
+        console.result_json(seen.as_json())
+        return
+    console.result("running" if seen.running else "not running")
+    if seen.site:
+        console.result(f"site file:  {seen.site}")
+        console.result(f"kubeconfig: {seen.kubeconfig}")
+        console.result(f"the host:   ip netns exec {seen.namespaces['host']} …")

@@ -1,0 +1,181 @@
+"""The lab's network: namespaces, a bridge, and who is connected to it. Nothing outside is touched.
+
+           switch namespace: br0 192.168.100.1/24 (the gateway, which knows no pods)
+  ┌──────────┬───────────┬──────────┬───────────┬──────────┬─────────┐
+control     host        node       web-1       web-2     client     (the VM's tap)
+.2          .10         .20        .31         .32       .40         .5
+                         │
+                  pod namespaces 10.244.1.10, .11 behind the node
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmproxy import netns
+from vmproxy.lab.processes import end
+from vmproxy.run import run
+
+BRIDGE = "br0"
+GATEWAY = "192.168.100.1"
+ADDRESSES = {
+    "control": "192.168.100.2",
+    "host": "192.168.100.10",
+    "node": "192.168.100.20",
+    "web-1": "192.168.100.31",
+    "web-2": "192.168.100.32",
+    "client": "192.168.100.40",
+}
+PODS = {"pod-1": "10.244.1.10", "pod-2": "10.244.1.11"}
+POD_CIDR = "10.244.1.0/24"
+POD_GATEWAY = "10.244.1.1"
+VM_ADDRESS = "192.168.100.5/24"
+
+
+@dataclass(frozen=True)
+class Network:
+    """The namespaces of the lab of that name."""
+
+    lab: str
+
+    def namespace(self, role: str) -> str:
+        return f"vmproxy-{self.lab}-{role}"
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return ("switch", *ADDRESSES, *PODS)
+
+    def namespaces(self) -> dict[str, str]:
+        return {role: self.namespace(role) for role in self.roles}
+
+    def is_up(self) -> bool:
+        return all(netns.exists(name) for name in self.namespaces().values())
+
+    def up(self) -> None:
+        """Make whatever is missing."""
+        for role in self.roles:
+            self._namespace_up(role)
+        self._bridge_up()
+        for role, address in ADDRESSES.items():
+            self._connect(role, "switch", f"{address}/24", gateway=GATEWAY, bridge=BRIDGE)
+        self._pods_up()
+
+    def down(self, report: Callable[[str], None]) -> None:
+        """End every process in the namespaces, then the namespaces with all that is in them."""
+        there = [name for name in _all() if name in self.namespaces().values()]
+        pids = [
+            int(pid) for name in there for pid in run(["ip", "netns", "pids", name], ok=(0, 1)).stdout.split()
+        ]
+        if pids:
+            report(f"ending {len(pids)} processes in the lab's namespaces")
+            end([pid for pid in pids if pid != os.getpid()])
+        for name in there:
+            run(["ip", "netns", "del", name])
+
+    def _namespace_up(self, role: str) -> None:
+        name = self.namespace(role)
+        if not netns.exists(name):
+            run(["ip", "netns", "add", name])
+        run(["ip", "-n", name, "link", "set", "lo", "up"])
+
+    def _bridge_up(self) -> None:
+        switch = self.namespace("switch")
+        if not _has_link(switch, BRIDGE):
+            run(["ip", "-n", switch, "link", "add", BRIDGE, "type", "bridge", "vlan_default_pvid", "1"])
+        run(["ip", "-n", switch, "addr", "replace", f"{GATEWAY}/24", "dev", BRIDGE])
+        run(["ip", "-n", switch, "link", "set", BRIDGE, "up"])
+        run(
+            netns.run_in(
+                switch,
+                [
+                    "sysctl",
+                    "-qw",
+                    "net.ipv4.ip_forward=1",
+                    "net.ipv4.conf.all.send_redirects=0",
+                    f"net.ipv4.conf.{BRIDGE}.send_redirects=0",
+                ],
+            )
+        )
+
+    def _connect(self, role: str, to: str, address: str, *, gateway: str, bridge: str | None) -> None:
+        """A cable from `role` (as eth0) to the namespace of `to` (named after the role)."""
+        inside, outside, port = self.namespace(role), self.namespace(to), f"to-{role}"
+        if not _has_link(inside, "eth0") or not _has_link(outside, port):
+            run(["ip", "-n", inside, "link", "del", "eth0"], ok=(0, 1))
+            run(
+                [
+                    "ip",
+                    "-n",
+                    inside,
+                    "link",
+                    "add",
+                    "eth0",
+                    "type",
+                    "veth",
+                    "peer",
+                    "name",
+                    port,
+                    "netns",
+                    outside,
+                ]
+            )
+        if bridge:
+            run(["ip", "-n", outside, "link", "set", port, "master", bridge])
+        run(["ip", "-n", outside, "link", "set", port, "up"])
+        run(["ip", "-n", inside, "addr", "replace", address, "dev", "eth0"])
+        run(["ip", "-n", inside, "link", "set", "eth0", "up"])
+        run(["ip", "-n", inside, "route", "replace", "default", "via", gateway])
+
+    def _pods_up(self) -> None:
+        """Pods behind the node: it routes to each, and answers as their gateway."""
+        node = self.namespace("node")
+        run(
+            netns.run_in(
+                node, ["sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.send_redirects=0"]
+            )
+        )
+        run(["ip", "-n", node, "addr", "replace", f"{POD_GATEWAY}/32", "dev", "lo"])
+        for role, address in PODS.items():
+            self._pod_link(role, address)
+            run(["ip", "-n", node, "route", "replace", f"{address}/32", "dev", f"to-{role}"])
+
+    def _pod_link(self, role: str, address: str) -> None:
+        inside, node = self.namespace(role), self.namespace("node")
+        if not _has_link(inside, "eth0") or not _has_link(node, f"to-{role}"):
+            run(["ip", "-n", inside, "link", "del", "eth0"], ok=(0, 1))
+            run(
+                [
+                    "ip",
+                    "-n",
+                    inside,
+                    "link",
+                    "add",
+                    "eth0",
+                    "type",
+                    "veth",
+                    "peer",
+                    "name",
+                    f"to-{role}",
+                    "netns",
+                    node,
+                ]
+            )
+        run(["ip", "-n", node, "link", "set", f"to-{role}", "up"])
+        run(["ip", "-n", inside, "addr", "replace", f"{address}/32", "dev", "eth0"])
+        run(["ip", "-n", inside, "link", "set", "eth0", "up"])
+        run(["ip", "-n", inside, "route", "replace", f"{POD_GATEWAY}/32", "dev", "eth0", "scope", "link"])
+        run(["ip", "-n", inside, "route", "replace", "default", "via", POD_GATEWAY])
+
+
+def _all() -> list[str]:
+    folder = Path("/run/netns")
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def _has_link(namespace: str, name: str) -> bool:
+    shown = run(["ip", "-n", namespace, "-j", "link", "show"]).stdout
+    return any(link["ifname"] == name for link in json.loads(shown or "[]"))

@@ -1,0 +1,89 @@
+"""What stands in the lab's cluster: two Nodes, and Services with their EndpointSlices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vmproxy.lab.network import ADDRESSES, POD_CIDR, PODS
+
+NAMESPACE = "demo"
+WINDOWS_NODE = "win-01"
+LINUX_NODE = "node-01"
+HTTP_PORT = 8080
+UDP_PORT = 9000
+Object = dict[str, Any]
+
+ON_THE_BRIDGE = {ADDRESSES[role]: role for role in ("web-1", "web-2")}
+IN_PODS = {address: role for role, address in PODS.items()}
+
+
+def namespace() -> Object:
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+
+
+def nodes() -> list[tuple[Object, Object]]:
+    """Each Node with its status, which is a subresource of its own."""
+    return [
+        _node(WINDOWS_NODE, "windows", ADDRESSES["host"], "10.244.9.0/24"),
+        _node(LINUX_NODE, "linux", ADDRESSES["node"], POD_CIDR),
+    ]
+
+
+def services() -> list[Object]:
+    """TCP and UDP, with backends on the bridge and in the pod network, and one with none."""
+    web = [("http", 80, HTTP_PORT, "TCP")]
+    echo = [("echo", 7, UDP_PORT, "UDP")]
+    return [
+        *_service("web", web, ON_THE_BRIDGE),
+        *_service("web-pods", web, IN_PODS),
+        *_service("echo", echo, ON_THE_BRIDGE),
+        *_service("echo-pods", echo, IN_PODS),
+        *_service("empty", web, {}),
+    ]
+
+
+def _node(name: str, system: str, address: str, pod_cidr: str) -> tuple[Object, Object]:
+    head = {"apiVersion": "v1", "kind": "Node"}
+    labels = {"kubernetes.io/os": system, "kubernetes.io/hostname": name}
+    node = {
+        **head,
+        "metadata": {"name": name, "labels": labels},
+        "spec": {"podCIDR": pod_cidr, "podCIDRs": [pod_cidr]},
+    }
+    addresses = [{"type": "InternalIP", "address": address}, {"type": "Hostname", "address": name}]
+    ready = {"type": "Ready", "status": "True", "reason": "Lab", "message": "", "lastHeartbeatTime": None}
+    status = {**head, "metadata": {"name": name}, "status": {"addresses": addresses, "conditions": [ready]}}
+    return node, status
+
+
+def _service(name: str, ports: list[tuple[str, int, int, str]], endpoints: dict[str, str]) -> list[Object]:
+    """Without a selector, so that the control plane leaves its slices to us."""
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "ports": [
+                {"name": label, "port": port, "targetPort": target, "protocol": protocol}
+                for label, port, target, protocol in ports
+            ]
+        },
+    }
+    labels = {
+        "kubernetes.io/service-name": name,
+        "endpointslice.kubernetes.io/managed-by": "lab.vmproxy",
+    }
+    endpoint_slice = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": f"{name}-lab", "namespace": NAMESPACE, "labels": labels},
+        "addressType": "IPv4",
+        "ports": [
+            {"name": label, "port": target, "protocol": protocol} for label, _, target, protocol in ports
+        ],
+        "endpoints": [
+            {"addresses": [address], "conditions": {"ready": True}, "nodeName": LINUX_NODE}
+            for address in endpoints
+        ],
+    }
+    return [service, endpoint_slice]
