@@ -70,17 +70,30 @@ def test_the_guest_gets_our_host_key_and_the_operators_key() -> None:
     assert ours["ssh_deletekeys"] is True
 
 
+def card(site: Site) -> dict[str, Any]:
+    (only,) = parsed(site)["network-config"]["config"]
+    return dict(only)
+
+
 def test_the_network_is_static_on_the_adapter_of_our_mac() -> None:
-    card = parsed(site())["network-config"]["ethernets"]["eth0"]
-    assert card["match"] == {"macaddress": MAC}
-    assert card["addresses"] == ["192.168.10.5/24"]
-    assert card["routes"] == [{"to": "0.0.0.0/0", "via": "192.168.10.1"}]
-    assert card["nameservers"] == {"addresses": ["192.168.10.2"]}
-    assert card["dhcp4"] is False
+    assert card(site()) == {
+        "type": "physical",
+        "name": "eth0",
+        "mac_address": MAC,
+        "accept-ra": False,
+        "subnets": [
+            {
+                "type": "static",
+                "address": "192.168.10.5/24",
+                "gateway": "192.168.10.1",
+                "dns_nameservers": ["192.168.10.2"],
+            }
+        ],
+    }
 
 
-def test_a_site_without_dns_has_no_nameservers() -> None:
-    assert "nameservers" not in parsed(site(dns=[]))["network-config"]["ethernets"]["eth0"]
+def test_a_site_without_dns_has_no_name_servers() -> None:
+    assert "dns_nameservers" not in card(site(dns=[]))["subnets"][0]
 
 
 def test_our_own_user_data_satisfies_cloud_inits_schema() -> None:
@@ -223,7 +236,8 @@ def test_hostile_values_reach_the_guest_unchanged(value: str) -> None:
     assert documents["user-data"]["ssh_keys"] == {"ed25519_private": value, "ed25519_public": value}
     assert documents["user-data"]["ssh_authorized_keys"] == [value]
     assert documents["meta-data"]["local-hostname"] == value
-    assert documents["network-config"]["ethernets"]["eth0"]["nameservers"]["addresses"] == [value]
+    assert documents["network-config"]["config"][0]["mac_address"] == value
+    assert documents["network-config"]["config"][0]["subnets"][0]["dns_nameservers"] == [value]
 
 
 @pytest.mark.parametrize("value", HOSTILE)
