@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from vmproxy import assets
+from vmproxy import assets, yamltree
 from vmproxy.errors import UsageError
+from vmproxy.seen import ClusterSeen
+from vmproxy.site import Site
 
 _EXAMPLE_NETWORKS = ("192.168.10.0/24", "172.30.10.0/24", "10.250.10.0/24", "198.18.10.0/24")
-_NAME_LIMIT = 24
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,37 @@ class Start:
 
 @dataclass(frozen=True)
 class Findings:
-    """What is known; empty values are written as comments. `notes` say what could not be found out."""
+    """What is known of the cluster.
+
+    Only `server` becomes a key; ranges and version stand in comments, as a site file that omits them
+    follows the cluster. `notes` say what could not be found out.
+    """
 
     name: str = "plant-a"
-    kubeconfig: str | None = None
-    context: str | None = None
     server: str | None = None
     service_cidrs: tuple[str, ...] = ()
     pod_cidrs: tuple[str, ...] = ()
     version: str | None = None
     hosts: tuple[Start, ...] = (Start(),)
     notes: tuple[str, ...] = ()
+
+
+def findings(seen: ClusterSeen) -> Findings:
+    return Findings(
+        server=seen.server,
+        service_cidrs=_ipv4(seen.service_cidrs),
+        pod_cidrs=_ipv4(seen.pod_cidrs),
+        version=seen.version,
+    )
+
+
+def _ipv4(networks: Iterable[str]) -> tuple[str, ...]:
+    return tuple(network for network in networks if ":" not in network)
+
+
+def draft() -> Site:
+    """The site of the bare template: enough to ask the cluster."""
+    return Site.model_validate(yamltree.parse(template(Findings())).data)
 
 
 def template(findings: Findings) -> str:
@@ -52,10 +72,9 @@ def template(findings: Findings) -> str:
     return assets.render("site.yaml.j2", **values)
 
 
-def label(text: str, *, default: str) -> str:
-    """`text` as a name that the site file takes."""
-    words = re.sub(r"[^a-z0-9]+", "-", text.lower())[:_NAME_LIMIT].strip("-")
-    return words or default
+def refuse_existing(path: Path, *, replace: bool) -> None:
+    if path.exists() and not replace:
+        raise UsageError(f"cannot write {path}: it exists", hint="--force replaces it")
 
 
 def write(path: Path, text: str, *, replace: bool) -> None:
@@ -65,11 +84,9 @@ def write(path: Path, text: str, *, replace: bool) -> None:
             draft.write(text)
             draft.flush()
             os.fchmod(draft.fileno(), 0o644)
-            if replace:
-                path.unlink(missing_ok=True)
+            refuse_existing(path, replace=replace)
+            path.unlink(missing_ok=True)
             os.link(draft.name, path)
-    except FileExistsError as exc:
-        raise UsageError(f"cannot write {path}: it exists", hint="--force replaces it") from exc
     except OSError as exc:
         raise UsageError(f"cannot write {path}: {exc.strerror}") from exc
 

@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from vmproxy import sitefile, sitetemplate
 from vmproxy.errors import SiteError, UsageError
+from vmproxy.seen import ClusterSeen
 from vmproxy.site import SecretFromEnv, SecretFromFile, Site
 from vmproxy.sitetemplate import Findings, Start
 
@@ -170,24 +171,49 @@ def test_the_template_loads_without_mistakes_when_nothing_is_known(tmp_path: Pat
     assert site.hosts[0].name == "win-01"
 
 
-def test_the_template_holds_what_was_found(tmp_path: Path) -> None:
+SEEN = ClusterSeen(
+    version="v1.30.1",
+    server="https://10.1.1.1:6443",
+    ca="",
+    service_cidrs=("10.96.0.0/16", "fd00::/108"),
+    pod_cidrs=("192.168.0.0/16", "172.16.0.0/12"),
+    nodes=(),
+    canary=("10.96.0.1", 443),
+    account_uid=None,
+    identity={},
+)
+
+
+def test_the_template_holds_what_the_cluster_says_and_follows_it(tmp_path: Path) -> None:
+    findings = sitetemplate.findings(SEEN)
+    site = loaded(tmp_path, findings)
+    text = sitetemplate.template(findings)
+    assert str(site.cluster.server) == "https://10.1.1.1:6443/"
+    assert '# serviceCIDRs: ["10.96.0.0/16"]  #' in text
+    assert '# version: "v1.30.1"  #' in text
+    assert site.cluster.service_cidrs == ()
+    assert site.proxy.version is None
+
+
+def test_what_the_template_has_as_comments_can_be_uncommented(tmp_path: Path) -> None:
+    text = sitetemplate.template(sitetemplate.findings(SEEN))
+    text = re.sub(r"# (version|serviceCIDRs|podCIDRs|kubeconfig|context|dns|directory):", r"\1:", text)
+    site = sitefile.load(written(tmp_path, text))
+    assert site.proxy.version == "v1.30.1"
+    assert site.cluster.context == "prod"
+
+
+def test_hosts_and_notes_are_written_as_they_are_known(tmp_path: Path) -> None:
     findings = Findings(
-        name="b",
-        kubeconfig="~/k",
-        context='odd "name" # {{',
-        server="https://10.1.1.1:6443",
-        service_cidrs=("10.96.0.0/16",),
-        pod_cidrs=("192.168.0.0/16", "172.16.0.0/12"),
-        version="v1.30.1",
-        hosts=(Start(name="w1", acts_for="w1.corp"), Start(name="w2")),
-        notes=("one\nthing: %s",),
+        hosts=(Start(name="w1", acts_for="w1.corp"), Start(name="w2")), notes=("one\nthing: {{ x }}",)
     )
     site = loaded(tmp_path, findings)
-    assert site.cluster.context == findings.context
-    assert str(site.cluster.server) == "https://10.1.1.1:6443/"
-    assert site.proxy.version == "v1.30.1"
     assert [host.acts_for for host in site.hosts] == ["w1.corp", None]
-    assert "# Not found out: one thing: %s\n" in sitetemplate.template(findings)
+    assert "# Not found out: one thing: {{ x }}\n" in sitetemplate.template(findings)
+
+
+def test_the_draft_is_enough_to_ask_the_cluster() -> None:
+    assert sitetemplate.draft().hosts[0].name == "win-01"
 
 
 def test_the_templates_examples_stay_clear_of_the_clusters_ranges(tmp_path: Path) -> None:
@@ -215,11 +241,3 @@ def test_a_file_that_is_there_is_kept_unless_asked(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot write"):
         sitetemplate.write(tmp_path / "none" / "x.yaml", "new", replace=False)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("Prod_Cluster@EU", "prod-cluster-eu"), ("---", "plant-a"), ("x" * 60, "x" * 24), ("9", "9")],
-)
-def test_any_text_becomes_a_name(text: str, expected: str) -> None:
-    assert sitetemplate.label(text, default="plant-a") == expected

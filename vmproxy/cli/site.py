@@ -1,20 +1,22 @@
-"""`vmproxy init` and `vmproxy schema`."""
+"""`vmproxy init` and `vmproxy schema`: the site file itself."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
-from vmproxy import sitefile, sitetemplate
+from vmproxy import console, sitefile, sitetemplate
 from vmproxy.cli.options import file_option
+from vmproxy.errors import VmproxyError
+from vmproxy.places.cluster import Cluster
+from vmproxy.sitetemplate import Findings
 
 
 @click.command()
 def schema() -> None:
     """Print the JSON Schema of the site file, for completion in an editor."""
-    click.echo(json.dumps(sitefile.schema(), indent=2, ensure_ascii=False))
+    console.result_json(sitefile.schema())
 
 
 @click.command()
@@ -22,4 +24,19 @@ def schema() -> None:
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 def init(path: Path, *, force: bool) -> None:
     """Write a commented site file, filled from the cluster where it can be."""
-    sitetemplate.write(path, sitetemplate.template(sitetemplate.Findings()), replace=force)
+    sitetemplate.refuse_existing(path, replace=force)
+    findings = _found()
+    sitetemplate.write(path, sitetemplate.template(findings), replace=force)
+    for note in findings.notes:
+        console.progress(f"not found out: {note}")
+    console.result(f"wrote {path}; next: replace its examples, then vmproxy doctor -f {path}")
+
+
+def _found() -> Findings:
+    """What the cluster of the usual kubeconfig says; a cluster that does not answer is a note."""
+    draft = sitetemplate.draft()
+    try:
+        seen = Cluster.connect(draft.cluster).observe(draft, draft.hosts[0])
+    except VmproxyError as exc:
+        return Findings(notes=(f"the cluster: {exc.message}" + (f" ({exc.hint})" if exc.hint else ""),))
+    return sitetemplate.findings(seen)
