@@ -1,0 +1,11 @@
+"""Base images: built from Debian packages, or fetched with a checksum; kept as raw disks in the cache."""
+
+from __future__ import annotations
+
+from vmproxy.image.build import SUITES, build
+from vmproxy.image.cache import Image, listing
+from vmproxy.image.fetch import fetch, use_file
+from vmproxy.image.resolve import resolve
+from vmproxy.image.vhdx import vhdx
+
+__all__ = ["SUITES", "Image", "build", "fetch", "listing", "resolve", "use_file", "vhdx"]

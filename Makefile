@@ -1,0 +1,37 @@
+# make demo   the main job on this machine: a real cluster, a real VM, a Service answered
+# make test   every test; the first run builds Kubernetes and an image, later ones are quick
+# make check  ruff, mypy, import-linter
+# make bench  the benchmarks; docs/performance.md says how to read them
+# make clean  take the labs down and remove what was cached
+SHELL := /bin/bash
+.ONESHELL:
+.SHELLFLAGS := -euo pipefail -c
+.PHONY: demo test check bench clean
+
+as_root = $(if $(filter 0,$(shell id -u)),,sudo -E)
+
+demo:
+	venv=$$(scripts/prepare run)
+	$(as_root) "$$venv/bin/vmproxy" demo
+
+test:
+	venv=$$(scripts/prepare dev)
+	$(as_root) "$$venv/bin/pytest" $(ARGS)
+
+check:
+	venv=$$(scripts/prepare dev)
+	PATH="$$venv/bin:$$PATH"
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+
+bench:
+	venv=$$(scripts/prepare dev)
+	$(as_root) "$$venv/bin/python" -m bench $(ARGS)
+
+clean:
+	venv=$$(scripts/prepare run)
+	$(as_root) "$$venv/bin/vmproxy" lab down
+	$(as_root) "$$venv/bin/vmproxy" lab down --name demo
+	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/vmproxy"
