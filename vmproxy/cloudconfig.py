@@ -27,6 +27,7 @@ PROTECTED = {
     "ssh_deletekeys": _HOST_KEY,
     "ssh_genkeytypes": _HOST_KEY,
     "disable_root": _LOGIN,
+    "ssh_pwauth": "the VM takes log-ins by key only",
     "hostname": "the VM's name comes from the site file",
     "merge_how": "vmproxy merges: mappings key by key, lists at the end of its own",
     "merge_type": "vmproxy merges: mappings key by key, lists at the end of its own",

@@ -66,7 +66,7 @@ def test_the_guest_gets_our_host_key_and_the_operators_key() -> None:
     assert ours["ssh_keys"] == {"ed25519_private": "PRIVATE", "ed25519_public": "PUBLIC"}
     assert ours["ssh_authorized_keys"] == [USER_KEY]
     assert ours["disable_root"] is False
-    assert ours["ssh_pwauth"] is False
+    assert "PasswordAuthentication no\n" in ours["write_files"][0]["content"]
     assert ours["ssh_deletekeys"] is True
 
 
@@ -216,7 +216,7 @@ def test_user_data_is_read_as_cloud_init_reads_it(tmp_path: Path) -> None:
         "users: [{name: tmp, expiredate: 2030-01-01}]\n",
     )
     assert merged["package_upgrade"] is True
-    assert merged["write_files"] == [{"path": "/a", "permissions": "0644", "content": "yes"}]
+    assert merged["write_files"][1:] == [{"path": "/a", "permissions": "0644", "content": "yes"}]
     assert merged["users"][0]["expiredate"] == "2030-01-01"
 
 
@@ -322,7 +322,9 @@ def test_the_references_example_of_user_data_works(tmp_path: Path) -> None:
     example = re.search(r"```yaml\n(#cloud-config\n.*?)```", REFERENCE, re.DOTALL)
     assert example
     merged = user_data(tmp_path, example[1])
-    assert merged["write_files"] == [{"path": "/etc/motd", "content": "proxy VM of win-01 at 192.168.10.5"}]
+    assert merged["write_files"][1:] == [
+        {"path": "/etc/motd", "content": "proxy VM of win-01 at 192.168.10.5"}
+    ]
 
 
 def test_the_reference_names_every_protected_key() -> None:
