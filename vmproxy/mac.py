@@ -13,12 +13,13 @@ def static_mac(vm_name: str, *, pool: tuple[str, str] | None = None) -> str:
 
     `pool` is the host's range for dynamic addresses, first and last: the address lies outside it.
     """
-    for salt in count():
-        digest = hashlib.sha256(f"{vm_name}/{salt}".encode()).hexdigest()
-        number = _OUI + digest[:6]
-        if pool is None or not _number(pool[0]) <= int(number, 16) <= _number(pool[1]):
-            return ":".join(number[i : i + 2] for i in range(0, 12, 2))
-    raise AssertionError("count() has no end")
+    numbers = (_number(_OUI + _digest(f"{vm_name}/{salt}")[:6]) for salt in count())
+    low, high = map(_number, pool or ("0", "0"))
+    return next(number for number in numbers if not low <= number <= high).to_bytes(6).hex(":")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _number(address: str) -> int:
