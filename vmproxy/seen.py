@@ -176,3 +176,23 @@ class ClusterSeen:
     canary: tuple[str, int]
     account_uid: str | None
     identity: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class EndpointSeen:
+    """One address behind a Service. `ports`: where it listens, by the Service's (port, protocol)."""
+
+    ip: str
+    ready: bool
+    node: str | None
+    ports: Mapping[tuple[int, str], int]
+
+
+@dataclass(frozen=True)
+class ServiceSeen:
+    """A Service with a ClusterIP. `name` is "namespace/name", protocols are as in "tcp"."""
+
+    name: str
+    cluster_ip: str
+    ports: tuple[tuple[int, str], ...]
+    endpoints: tuple[EndpointSeen, ...]
