@@ -55,7 +55,9 @@ def _machine_findings(site: Site, host: Host) -> Iterator[Finding]:
     yield Finding("rights", root, "root" if root else "not root", "" if root else "run it with sudo")
     for tool, package in _TOOLS.items():
         where = shutil.which(tool)
-        yield Finding(f"tool {tool}", bool(where), where or "not found", "" if where else f"install {package}")
+        yield Finding(
+            f"tool {tool}", bool(where), where or "not found", "" if where else f"install {package}"
+        )
     yield Finding(
         "firmware",
         FIRMWARE.exists(),

@@ -12,7 +12,6 @@ from ipaddress import IPv4Interface
 from typing import Literal
 
 from vmproxy import binaries, image, keys, paths, seed, wait
-from vmproxy.binaries import BinaryFile
 from vmproxy.errors import NotReady, Unreachable, VmproxyError
 from vmproxy.mac import static_mac
 from vmproxy.places import Connection, Delivery, HostPlace
@@ -21,7 +20,7 @@ from vmproxy.places.guest import Guest
 from vmproxy.places.qemu import QemuHost
 from vmproxy.plan import Action, Outcome
 from vmproxy.resources import proxy, route
-from vmproxy.resources.proxy import GuestWanted
+from vmproxy.resources.proxy import GuestWanted, Program, Tools
 from vmproxy.resources.vm import VmWanted
 from vmproxy.seen import ClusterSeen, GuestSeen, HostSeen, Marker, Route, Unobservable
 from vmproxy.site import Host, Site
@@ -72,8 +71,9 @@ class Machine:
         public = keys.identity(self.site).public
         return seed.spec(self.site, self.host, user_key=public, mac=self._mac)
 
-    def binary(self, version: str) -> BinaryFile:
-        return binaries.kube_proxy(self.site.proxy, version, report=self._report)
+    def program(self, version: str) -> Program:
+        binary = binaries.kube_proxy(self.site.proxy, version, report=self._report)
+        return Program(binary.path, binary.sha256, version)
 
     def wanted_vm(self) -> VmWanted:
         size = self.site.vm_size(self.host)
@@ -104,9 +104,8 @@ class Machine:
             self.site,
             self._host_as_it_is,
             cluster,
-            binary=self.binary(self.site.proxy.version or cluster.version),
-            kernel=seen.kernel if seen else None,
-            nft=seen.nft if seen else None,
+            program=self.program(self.site.proxy.version or cluster.version),
+            tools=Tools(seen.kernel if seen else None, seen.nft if seen else None),
         )
 
     def warnings(self, wanted: GuestWanted, guest: GuestSeen | Unobservable) -> tuple[str, ...]:
@@ -167,7 +166,7 @@ class Machine:
 
     def wait_converged(self, cluster: ClusterSeen) -> None:
         self._report("waiting for kube-proxy to converge")
-        self.guest().wait_converged(cluster.canary, cluster.ca, CONVERGE_SECONDS, self._report)
+        self.guest().wait_converged(cluster.canary, CONVERGE_SECONDS, self._report)
 
     def try_route(self, cluster: ClusterSeen) -> None:
         """One ClusterIP by way of the VM, from the host itself, before the whole range goes there."""

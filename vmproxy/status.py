@@ -58,9 +58,7 @@ def _cluster(machine: Machine) -> ClusterSeen | Unobservable:
         return Unobservable(exc.message)
 
 
-def _guest(
-    machine: Machine, seen: HostSeen, cluster: ClusterSeen | Unobservable
-) -> GuestSeen | Unobservable:
+def _guest(machine: Machine, seen: HostSeen, cluster: ClusterSeen | Unobservable) -> GuestSeen | Unobservable:
     if seen.vm is None or not seen.vm.running or seen.vm.marker is None:
         return Unobservable("the VM does not run")
     try:
@@ -93,9 +91,7 @@ def _proxy(guest: GuestSeen | Unobservable) -> dict[str, object]:
     }
 
 
-def _routes(
-    machine: Machine, seen: HostSeen, cluster: ClusterSeen | Unobservable
-) -> dict[str, object]:
+def _routes(machine: Machine, seen: HostSeen, cluster: ClusterSeen | Unobservable) -> dict[str, object]:
     marked = seen.vm.marker.routes if seen.vm and seen.vm.marker else ()
     wanted = machine.wanted_routes(cluster) if isinstance(cluster, ClusterSeen) else marked
     there = [item for item in wanted if item in seen.routes]
@@ -104,9 +100,7 @@ def _routes(
     return {"state": state, "routes": [{"prefix": item.prefix, "via": item.via} for item in mine]}
 
 
-def _credential(
-    guest: GuestSeen | Unobservable, cluster: ClusterSeen | Unobservable
-) -> dict[str, object]:
+def _credential(guest: GuestSeen | Unobservable, cluster: ClusterSeen | Unobservable) -> dict[str, object]:
     if isinstance(guest, Unobservable):
         return {"state": "unknown", "detail": guest.because}
     if guest.token is None:

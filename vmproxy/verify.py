@@ -148,7 +148,9 @@ def _broken_endpoint(guest: Guest, target: Target, cluster: ClusterSeen) -> str 
         if endpoint.ready and port:
             why = guest.endpoint_reachable(endpoint.ip, port, target.protocol)
             if why:
-                return f"the VM does not reach {endpoint.ip}:{port}: {why}{_missing_route(endpoint.ip, cluster)}"
+                return (
+                    f"the VM does not reach {endpoint.ip}:{port}: {why}{_missing_route(endpoint.ip, cluster)}"
+                )
     return None
 
 
@@ -170,9 +172,7 @@ def _targets(
     every = list(_all_targets(services))
     if chosen:
         return [target for name in chosen for target in _named(name, every)]
-    ready = [
-        target for target in every if any(endpoint.ready for endpoint in target.service.endpoints)
-    ]
+    ready = [target for target in every if any(endpoint.ready for endpoint in target.service.endpoints)]
     left_out = len({target.service.name for target in every} - {target.service.name for target in ready})
     if left_out:
         report(f"{left_out} Services without ready endpoints left out")

@@ -26,7 +26,7 @@ update-initramfs -u
 
 # Nothing that wakes up by itself in a VM that is made anew rather than maintained.
 for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
-    e2scrub_reap.service man-db.timer fstrim.timer; do
+    e2scrub_reap.service man-db.timer fstrim.timer systemd-binfmt.service; do
     systemctl mask "$unit" >/dev/null 2>&1 || true
 done
 systemctl enable systemd-networkd.service ssh.service nftables.service >/dev/null 2>&1
@@ -50,4 +50,10 @@ passwd -l root >/dev/null
 apt-get clean
 rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/* /var/lib/systemd/catalog/database /tmp/* /var/tmp/*
 rm -f /var/lib/dpkg/*-old /etc/*- /var/lib/initramfs-tools/* /var/lib/systemd/random-seed
+
+# Byte code that names no time: cloud-init starts in a fraction, and each build writes the same bytes.
 find / -xdev -name __pycache__ -type d -prune -exec rm -rf {} +
+PYTHONHASHSEED=0 python3 -m compileall -q --invalidation-mode unchecked-hash /usr/lib/python3* >/dev/null || true
+
+# Tells systemd that /etc and /var were made for this /usr: no update services at the first boot.
+touch /etc/.updated /var/.updated

@@ -219,7 +219,9 @@ class QemuHost:
     def _marker(self) -> Marker:
         definition = self._vm.definition()
         if definition is None:
-            raise VmproxyError(f"cannot set a route on {self._host.name}: the VM is gone", hint="run it again")
+            raise VmproxyError(
+                f"cannot set a route on {self._host.name}: the VM is gone", hint="run it again"
+            )
         return definition.marker
 
     def _mark(self, routes: tuple[Route, ...]) -> None:

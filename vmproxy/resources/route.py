@@ -26,7 +26,9 @@ def plan(routes: tuple[Route, ...], seen: HostSeen, *, host: str) -> tuple[Actio
     marked = seen.vm.marker.routes if seen.vm and seen.vm.marker else ()
     _refuse_foreign(routes, marked, seen.routes, host=host)
     params = {"routes": routes}
-    actions = [_removed(route, params) for route in ours(routes, marked, seen.routes) if _unwanted(route, routes)]
+    actions = [
+        _removed(route, params) for route in ours(routes, marked, seen.routes) if _unwanted(route, routes)
+    ]
     for route in routes:
         if route not in seen.routes:
             actions.append(_added(route, _via_of(route.prefix, seen.routes), params))
@@ -36,9 +38,7 @@ def plan(routes: tuple[Route, ...], seen: HostSeen, *, host: str) -> tuple[Actio
     return tuple(actions)
 
 
-def remove_plan(
-    routes: tuple[Route, ...], seen: HostSeen, *, why: str, cold: bool
-) -> tuple[Action, ...]:
+def remove_plan(routes: tuple[Route, ...], seen: HostSeen, *, why: str, cold: bool) -> tuple[Action, ...]:
     """Take away every route of ours, before the VM behind it goes."""
     marked = seen.vm.marker.routes if seen.vm and seen.vm.marker else ()
     return tuple(

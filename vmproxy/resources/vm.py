@@ -99,9 +99,7 @@ def _start(wanted: VmWanted, *, cold: bool = False) -> Action:
     return _action("start", wanted, "it must run", (Drift("state", "running", "stopped"),), cold=cold)
 
 
-def _action(
-    verb: str, wanted: VmWanted, why: str, drift: tuple[Drift, ...], *, cold: bool = False
-) -> Action:
+def _action(verb: str, wanted: VmWanted, why: str, drift: tuple[Drift, ...], *, cold: bool = False) -> Action:
     params = {
         "vm": wanted.name,
         "site": wanted.site,

@@ -1,0 +1,343 @@
+"""Runs in the guest for one request: read from stdin, answered on stdout as one JSON document.
+
+Sent anew at each run, so that nothing of it has to be installed. Standard library only, Python 3.9.
+Started by a line that reads this text first; then stdin holds the request, one line of JSON, and for
+`push` the file's content.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import pwd
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+CACHE = "/var/lib/vmproxy/hashes.json"
+SETUP = "/usr/local/lib/vmproxy/setup.py"
+METRICS = "http://127.0.0.1:10249"
+HEALTH = "http://127.0.0.1:10256"
+BIG = 1 << 20
+
+
+def tool(*command):
+    """A program's output, or None when it is missing or fails."""
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+    except OSError:
+        return None
+    return done.stdout.decode(errors="replace") if done.returncode == 0 else None
+
+
+def must(*command):
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+    if done.returncode != 0:
+        words = (done.stderr or done.stdout).decode(errors="replace").strip()
+        raise SystemExit("%s: %s" % (" ".join(command), words or "exit code %d" % done.returncode))
+
+
+def write(path, content, mode=0o644):
+    """Whole or not at all."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    part = path + ".part"
+    with open(os.open(part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
+        file.write(content)
+        os.fchmod(file.fileno(), mode)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+# What is seen.
+
+
+def digest(path, found, cache):
+    """A big file is hashed again only when its inode, size or times have changed."""
+    key = [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+    known = cache.get(path)
+    if known and known[0] == key:
+        return known[1]
+    summed = hashlib.sha256()
+    with open(path, "rb") as file:
+        for chunk in iter(lambda: file.read(BIG), b""):
+            summed.update(chunk)
+    if found.st_size > BIG:
+        cache[path] = [key, summed.hexdigest()]
+    return summed.hexdigest()
+
+
+def files(paths):
+    try:
+        with open(CACHE) as file:
+            cache = json.load(file)
+    except (OSError, ValueError):
+        cache = {}
+    before, seen = json.dumps(cache), {}
+    for path in paths:
+        try:
+            found = os.stat(path)
+            owner = pwd.getpwuid(found.st_uid).pw_name
+            content = digest(path, found, cache)
+        except (OSError, KeyError):
+            continue
+        seen[path] = {"sha256": content, "mode": "%04o" % (found.st_mode & 0o7777), "owner": owner}
+    if json.dumps(cache) != before:
+        write(CACHE, json.dumps(cache).encode(), 0o600)
+    return seen
+
+
+def units(names):
+    """Active, enabled, and stale: started before a file that it uses changed."""
+    told = tool("systemctl", "show", "--property=Id,ActiveState,NeedDaemonReload", *names) or ""
+    seen = {}
+    for block in told.strip().split("\n\n"):
+        values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        name = values.get("Id", "")
+        wants = ["/etc/systemd/system/%s.target.wants/%s" % (t, name) for t in ("multi-user", "timers")]
+        active = values.get("ActiveState") == "active"
+        stale = active and (used_changed(name) or values.get("NeedDaemonReload") == "yes")
+        seen[name] = {"active": active, "enabled": any(map(os.path.islink, wants)), "stale": stale}
+    return seen
+
+
+def used_changed(name):
+    try:
+        with open("/run/vmproxy/%s.used" % name) as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return False
+    for line in lines:
+        path, inode, changed = line.rsplit(" ", 2)
+        try:
+            found = os.stat(path)
+        except OSError:
+            return True
+        if (str(found.st_ino), str(int(found.st_ctime))) != (inode, changed):
+            return True
+    return False
+
+
+def sysctl_path(name):
+    return "/proc/sys/" + name.replace(".", "/")
+
+
+def sysctls(names):
+    seen = {}
+    for name in names:
+        try:
+            with open(sysctl_path(name)) as file:
+                seen[name] = file.read().strip()
+        except OSError:
+            continue
+    return seen
+
+
+def guard():
+    """The hash of the rules' source, when the table is still as it was right after loading."""
+    told = tool("python3", "-I", SETUP, "guard-seen") if os.path.exists(SETUP) else None
+    return (told or "").strip() or None
+
+
+def routes():
+    told = tool("ip", "-j", "-4", "route", "show", "proto", "186")
+    found = json.loads(told) if told and told.strip() else []
+    return [
+        {"prefix": r["dst"] if "/" in r["dst"] else r["dst"] + "/32", "via": r.get("gateway", "")}
+        for r in found
+    ]
+
+
+def token(path):
+    """The claims of the token, never the token."""
+    try:
+        with open(path) as file:
+            part = file.read().split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+        account = claims["kubernetes.io"]["serviceaccount"]
+        return {
+            "subject": claims["sub"],
+            "uid": account["uid"],
+            "issued": int(claims["iat"]),
+            "expires": int(claims["exp"]),
+        }
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return None
+
+
+def ask(url):
+    """Status and text of a loopback URL, or None when nothing answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status, answer.read().decode(errors="replace")
+    except urllib.error.HTTPError as error:
+        return error.code, ""
+    except OSError:
+        return None
+
+
+def proxy():
+    live = ask(HEALTH + "/livez") or (0, "")
+    if live[0] == 404:  # before 1.28
+        live = ask(HEALTH + "/healthz") or (0, "")
+    mode = ask(METRICS + "/proxyMode") or (0, "")
+    metrics = (ask(METRICS + "/metrics") or (0, ""))[1]
+    values = {"synced": 0.0, "queued": 0.0, "failures": 0.0, "denied": 0.0}
+    version = None
+    for line in metrics.splitlines():
+        if line.startswith("#"):
+            continue
+        name, _, value = line.rpartition(" ")
+        bare = name.split("{")[0]
+        if bare == "kubeproxy_sync_proxy_rules_last_timestamp_seconds":
+            values["synced"] = max(values["synced"], float(value))
+        elif bare == "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds":
+            values["queued"] = max(values["queued"], float(value))
+        elif bare.endswith(("_restore_failures_total", "_nftables_sync_failures_total")):
+            values["failures"] += float(value)
+        elif bare == "rest_client_requests_total" and ('code="401"' in name or 'code="403"' in name):
+            values["denied"] += float(value)
+        elif bare == "kubernetes_build_info":
+            version = name.split('git_version="')[-1].split('"')[0]
+    return {
+        "live": live[0] == 200,
+        "mode": mode[1].strip() or None if mode[0] == 200 else None,
+        "last_synced": values["synced"],
+        "last_queued": values["queued"],
+        "failures": int(values["failures"]),
+        "denied": int(values["denied"]),
+        "version": version,
+    }
+
+
+def observe(request):
+    told = tool("nft", "--version")
+    return {
+        "files": files(request["files"]),
+        "units": units(request["units"]),
+        "sysctls": sysctls(request["sysctls"]),
+        "guard": guard(),
+        "routes": routes(),
+        "token": token(request["token"]),
+        "proxy": proxy(),
+        "kernel": os.uname().release,
+        "nft": told.split()[1].lstrip("v") if told else None,
+        "now": time.time(),
+    }
+
+
+# What is done.
+
+
+def push(request):
+    """One file, its content on stdin; checked before it takes its place."""
+    path = request["path"]
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    part, summed = path + ".part", hashlib.sha256()
+    with open(os.open(part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
+        for chunk in iter(lambda: sys.stdin.buffer.read(BIG), b""):
+            summed.update(chunk)
+            file.write(chunk)
+        if summed.hexdigest() != request["sha256"]:
+            os.unlink(part)
+            raise SystemExit("%s: came with another content than was sent" % path)
+        found = pwd.getpwnam(request["owner"])
+        os.fchown(file.fileno(), found.pw_uid, found.pw_gid)
+        os.fchmod(file.fileno(), int(request["mode"], 8))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+    files([path])
+    return {}
+
+
+def apply(request):
+    """Small files, then what follows from them: each list may be empty."""
+    for item in request["files"]:
+        found = pwd.getpwnam(item["owner"])
+        write(item["path"], base64.b64decode(item["content"]), int(item["mode"], 8))
+        os.chown(item["path"], found.pw_uid, found.pw_gid)
+    for name, value in request["sysctls"].items():
+        with open(sysctl_path(name), "w") as file:
+            file.write(value)
+    for what in request["setup"]:
+        must("python3", "-I", SETUP, what)
+    if request["reload"]:
+        must("systemctl", "daemon-reload")
+    if request["enable"]:
+        must("systemctl", "enable", "--quiet", *request["enable"])
+    if request["restart"]:
+        must("systemctl", "restart", *request["restart"])
+    return {}
+
+
+# What is tried.
+
+
+def rule(request):
+    address, port, protocol = request["address"], str(request["port"]), request["protocol"]
+    mode = ask(METRICS + "/proxyMode") or (0, "")
+    if mode[1].strip() == "nftables":
+        element = "{ %s . %s . %s }" % (address, protocol, port)
+        for name in ("service-ips", "no-endpoint-services"):
+            if tool("nft", "get", "element", "ip", "kube-proxy", name, element) is not None:
+                return {"there": True}
+        return {"there": False}
+    saved = tool("iptables-save") or ""
+    wanted = ("-d %s/32" % address, "-p %s" % protocol, "--dport %s " % port)
+    return {"there": any(all(word in line + " " for word in wanted) for line in saved.splitlines())}
+
+
+def reach(request):
+    """Why an endpoint does not answer from here; empty when it does."""
+    kind = socket.SOCK_STREAM if request["protocol"] == "tcp" else socket.SOCK_DGRAM
+    with socket.socket(socket.AF_INET, kind) as channel:
+        channel.settimeout(3.0)
+        try:
+            channel.connect((request["address"], request["port"]))
+            if kind == socket.SOCK_DGRAM:
+                channel.send(b"vmproxy\n")
+                channel.recv(65536)
+        except socket.timeout:
+            return {"why": "no answer within 3 s"}
+        except OSError as error:
+            return {"why": os.strerror(error.errno) if error.errno else str(error)}
+    return {"why": ""}
+
+
+def converged(request):
+    address, port = request["canary"]
+    seen = proxy()
+    seen["rule"] = rule({"address": address, "port": port, "protocol": "tcp"})["there"]
+    seen["answer"] = api_answers(address, port, request["ca"]) if seen["rule"] else "not asked yet"
+    return seen
+
+
+def api_answers(address, port, ca):
+    """Why the API server does not answer at its ClusterIP; empty when it does. Any status is an answer."""
+    context = ssl.create_default_context(cafile=ca if os.path.exists(ca) else None)
+    try:
+        url = "https://%s:%d/livez" % (address, port)
+        with urllib.request.urlopen(url, timeout=5, context=context):
+            return ""
+    except urllib.error.HTTPError:
+        return ""
+    except OSError as error:
+        return str(getattr(error, "reason", error))
+
+
+OPERATIONS = {
+    "observe": observe,
+    "push": push,
+    "apply": apply,
+    "rule": rule,
+    "reach": reach,
+    "converged": converged,
+}
+
+_request = json.loads(sys.stdin.buffer.readline())
+print(json.dumps(OPERATIONS[_request["operation"]](_request)))

@@ -1,0 +1,86 @@
+#!/usr/bin/python3 -I
+"""Set up the guest's guard table and routes: at boot, and when vmproxy has changed them.
+
+    setup.py guard        load /etc/vmproxy/guard.nft in one transaction
+    setup.py routes       make the routes of protocol 186 those of /etc/vmproxy/routes.json
+    setup.py all          both
+    setup.py guard-seen   print the hash of guard.nft as it was loaded, if the table is still so
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+GUARD = "/etc/vmproxy/guard.nft"
+ROUTES = "/etc/vmproxy/routes.json"
+NOTE = "/run/vmproxy/guard.json"
+PROTOCOL = "186"  # not taken in /etc/iproute2/rt_protos: marks our routes
+
+
+def output(*command):
+    return subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.decode()
+
+
+def loaded():
+    """The hash of the rules as the kernel has them; None without the table."""
+    try:
+        told = subprocess.run(
+            ["nft", "-j", "list", "table", "inet", "vmproxy"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            check=True,
+        ).stdout
+    except subprocess.CalledProcessError:
+        return None
+    rules = [item for item in json.loads(told)["nftables"] if "metainfo" not in item]
+    return hashlib.sha256(json.dumps(without_handles(rules), sort_keys=True).encode()).hexdigest()
+
+
+def without_handles(value):
+    if isinstance(value, dict):
+        return {key: without_handles(item) for key, item in value.items() if key != "handle"}
+    return [without_handles(item) for item in value] if isinstance(value, list) else value
+
+
+def guard():
+    with open(GUARD, "rb") as file:
+        source = hashlib.sha256(file.read()).hexdigest()
+    subprocess.run(["nft", "-f", GUARD], check=True)
+    os.makedirs("/run/vmproxy", exist_ok=True)
+    with open(NOTE + ".part", "w") as file:
+        json.dump({"source": source, "loaded": loaded()}, file)
+    os.replace(NOTE + ".part", NOTE)
+
+
+def guard_seen():
+    try:
+        with open(NOTE) as file:
+            note = json.load(file)
+    except (OSError, ValueError):
+        note = {}
+    now = loaded()
+    if now is not None:
+        print(note["source"] if note.get("loaded") == now else "changed")
+
+
+def routes():
+    with open(ROUTES) as file:
+        wanted = {(item["prefix"], item["via"]) for item in json.load(file)}
+    shown = json.loads(output("ip", "-j", "-4", "route", "show", "proto", PROTOCOL) or "[]")
+    seen = {(r["dst"] if "/" in r["dst"] else r["dst"] + "/32", r.get("gateway", "")) for r in shown}
+    for prefix, via in seen - wanted:
+        subprocess.run(["ip", "route", "del", prefix, "via", via, "proto", PROTOCOL], check=True)
+    for prefix, via in wanted - seen:
+        subprocess.run(["ip", "route", "replace", prefix, "via", via, "proto", PROTOCOL], check=True)
+
+
+if __name__ == "__main__":
+    what = sys.argv[1]
+    if what in ("guard", "all"):
+        guard()
+    if what in ("routes", "all"):
+        routes()
+    if what == "guard-seen":
+        guard_seen()

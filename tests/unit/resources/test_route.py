@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmproxy.errors import Conflict
+from vmproxy.plan import Action
+from vmproxy.resources import route
+from vmproxy.seen import HostSeen, Marker, Route, VmSeen
+
+VM = "192.168.10.5"
+WANTED = (Route("10.96.0.0/16", VM),)
+DEFAULT = Route("0.0.0.0/0", "192.168.10.1")
+
+
+def seen(*routes: Route, marked: tuple[Route, ...] = ()) -> HostSeen:
+    marker = Marker("site", "host", f"{VM}/24", "seed", "image", "key", marked)
+    return HostSeen(VmSeen("vm", True, {}, marker, "image", "seed"), None, routes)
+
+
+def carried_out(actions: tuple[Action, ...], before: HostSeen) -> HostSeen:
+    """What a host looks like after the actions, by what each of them means."""
+    routes, marked = list(before.routes), before.vm.marker.routes if before.vm and before.vm.marker else ()
+    for action in actions:
+        changed: Route | None = action.params.get("route")
+        if changed is not None:
+            routes = [item for item in routes if item.prefix != changed.prefix]
+            if action.verb in {"add", "replace"}:
+                routes.append(changed)
+        marked = tuple(action.params["routes"])
+    return seen(*routes, marked=marked)
+
+
+def test_a_missing_route_is_added_and_named_alone() -> None:
+    (action,) = route.plan(WANTED, seen(DEFAULT), host="h")
+    assert (action.verb, action.target) == ("add", "route 10.96.0.0/16")
+    assert [(d.field, d.wanted, d.seen) for d in action.drift] == [("route 10.96.0.0/16", VM, "absent")]
+
+
+def test_a_marked_route_with_another_next_hop_is_drift() -> None:
+    (action,) = route.plan(WANTED, seen(Route("10.96.0.0/16", "192.168.10.9"), marked=WANTED), host="h")
+    assert action.verb == "replace"
+    assert action.drift[0].seen == "192.168.10.9"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [Route("10.96.0.0/16", "192.168.10.9"), Route("10.96.3.0/24", ""), Route("10.0.0.0/8", "192.168.10.1")],
+)
+def test_an_overlapping_route_that_is_not_ours_is_refused_and_named(other: Route) -> None:
+    with pytest.raises(Conflict) as caught:
+        route.plan(WANTED, seen(DEFAULT, other), host="h")
+    assert other.prefix in caught.value.details[0]
+
+
+def test_the_default_route_covers_everything_and_is_no_conflict() -> None:
+    assert route.plan(WANTED, seen(DEFAULT, *WANTED, marked=WANTED), host="h") == ()
+
+
+def test_a_trial_route_left_by_a_killed_run_is_removed() -> None:
+    trial = Route("10.96.0.1/32", VM)
+    actions = route.plan(WANTED, seen(*WANTED, trial, marked=(*WANTED, trial)), host="h")
+    assert [(action.verb, action.target) for action in actions] == [("remove", "route 10.96.0.1/32")]
+
+
+def test_a_range_that_the_cluster_gave_up_is_removed() -> None:
+    old = Route("10.97.0.0/16", VM)
+    actions = route.plan(WANTED, seen(*WANTED, old, marked=(*WANTED, old)), host="h")
+    assert [(action.verb, action.target) for action in actions] == [("remove", "route 10.97.0.0/16")]
+
+
+RANGES = [f"10.{second}.0.0/16" for second in range(96, 100)]
+some_routes = st.lists(
+    st.builds(Route, st.sampled_from(RANGES), st.sampled_from([VM, "192.168.10.9", ""])),
+    unique_by=lambda item: item.prefix,
+)
+
+
+@given(st.lists(st.sampled_from(RANGES), unique=True, min_size=1), some_routes, some_routes)
+def test_after_the_plan_is_carried_out_the_next_plan_is_empty(
+    ranges: list[str], there: list[Route], marked: list[Route]
+) -> None:
+    wanted = route.wanted(ranges, VM)
+    before = seen(DEFAULT, *there, marked=tuple(marked))
+    try:
+        actions = route.plan(wanted, before, host="h")
+    except Conflict:
+        known = set(route.ours(wanted, marked, there))
+        foreign = [item for item in there if item not in known]
+        assert any(
+            IPv4Network(item.prefix).overlaps(IPv4Network(cidr)) for item in foreign for cidr in ranges
+        )
+        return
+    after = carried_out(actions, before)
+    assert set(wanted) <= set(after.routes)
+    assert route.plan(wanted, after, host="h") == ()

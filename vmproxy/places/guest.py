@@ -1,0 +1,196 @@
+"""The VM from inside, over one SSH connection: a small agent is sent along with each request."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Literal
+
+from vmproxy import assets, wait
+from vmproxy.errors import NotReady, ToolFailed
+from vmproxy.plan import Action, Outcome
+from vmproxy.seen import FileSeen, GuestSeen, ProxySeen, Route, TokenSeen, UnitSeen
+from vmproxy.transport.ssh import Ssh
+
+Report = Callable[[str], None]
+
+# Reads the agent's text from stdin, then runs it: no text of ours is ever part of a command line.
+_BOOTSTRAP = (
+    "python3 -I -c 'import sys; b = sys.stdin.buffer; n = int(b.readline()); "
+    'exec(compile(b.read(n), "agent", "exec"))\''
+)
+_PROXY_UNIT = "vmproxy-kube-proxy.service"
+_CA = "/etc/vmproxy/ca.crt"
+_LOGS = {
+    "proxy": f"journalctl -u {_PROXY_UNIT} --no-pager -o short-iso -n",
+    "cloud-init": "cat /var/log/cloud-init-output.log | tail -n",
+}
+
+
+class Guest:
+    """`mint` makes a new token for this VM in the cluster."""
+
+    def __init__(self, ssh: Ssh, *, name: str, mint: Callable[[], str]) -> None:
+        self._ssh = ssh
+        self._name = name
+        self._mint = mint
+        self._agent = assets.text("guest/agent.py").encode()
+
+    def run(self, command: str) -> str:
+        return self._ssh.run(command).decode(errors="replace")
+
+    def observe(self, query: Any) -> GuestSeen:
+        """`query` is resources.proxy.GuestQuery. Raises ToolFailed when the agent can not run."""
+        return _seen(self._ask("observe", **asdict(query)))
+
+    def apply(self, actions: Sequence[Action], report: Report) -> Iterator[Outcome]:
+        """Large files one by one, then all else in one request: a unit restarts at most once."""
+        large = [action for action in actions if _source(action) is not None]
+        for action in large:
+            self._push(action, report)
+            yield Outcome(action, "done")
+        rest = [action for action in actions if action not in large]
+        if rest:
+            report(f"{len(rest)} changes in the guest")
+        self._ask("apply", **self._request(actions, rest))
+        for action in rest:
+            yield Outcome(action, "done")
+
+    def wait_converged(self, canary: tuple[str, int], seconds: float, report: Report) -> None:
+        """Until kube-proxy has synced what it had queued, its rule for the canary is there, and the API
+        server answers at the canary's ClusterIP. Raises NotReady with the end of kube-proxy's log."""
+        first: dict[str, Any] = {}
+
+        def probe() -> bool | str:
+            seen = self._ask("converged", canary=canary, ca=_CA)
+            first.setdefault("failures", seen["failures"])
+            return _not_converged(seen, failures=first["failures"]) or True
+
+        try:
+            wait.until("kube-proxy converged", probe, timeout=seconds, every=0.5)
+        except NotReady as exc:
+            raise NotReady(
+                f"cannot route through VM {self._name}: {exc.message}",
+                details=self.logs("proxy", 12).splitlines(),
+                hint="the log above is kube-proxy's; vmproxy logs shows more",
+            ) from exc
+        report("kube-proxy has converged")
+
+    def cloud_init_status(self) -> dict[str, Any]:
+        """cloud-init's own words: `status` is running, done, error or disabled."""
+        told = self.run("cloud-init status --format json || true")
+        try:
+            status: dict[str, Any] = json.loads(told)
+        except ValueError as exc:
+            raise ToolFailed(
+                f"cannot use VM {self._name}: it has no cloud-init", details=told.splitlines()[-5:]
+            ) from exc
+        return status
+
+    def endpoint_reachable(self, address: str, port: int, protocol: Literal["tcp", "udp"]) -> str | None:
+        """Why it does not answer from the VM, or None."""
+        seen = self._ask("reach", address=address, port=port, protocol=protocol)
+        return str(seen["why"]) or None
+
+    def rule_present(self, address: str, port: int, protocol: Literal["tcp", "udp"]) -> bool:
+        """Whether kube-proxy has a rule for that port of a ClusterIP."""
+        return bool(self._ask("rule", address=address, port=port, protocol=protocol)["there"])
+
+    def logs(self, which: Literal["proxy", "cloud-init"], lines: int) -> str:
+        return self.run(f"{_LOGS[which]} {lines:d}").rstrip()
+
+    def _ask(self, operation: str, **values: Any) -> dict[str, Any]:
+        request = json.dumps({"operation": operation, **values}).encode()
+        frame = b"%d\n%s%s\n" % (len(self._agent), self._agent, request)
+        answer: dict[str, Any] = json.loads(self._ssh.run(_BOOTSTRAP, stdin=frame))
+        return answer
+
+    def _push(self, action: Action, report: Report) -> None:
+        file = action.params["file"]
+        head = {
+            "operation": "push",
+            "path": action.params["path"],
+            "sha256": file.sha256,
+            "mode": file.mode,
+            "owner": file.owner,
+        }
+        frame = b"%d\n%s%s\n" % (len(self._agent), self._agent, json.dumps(head).encode())
+        report(f"pushing {action.params['path']}")
+        self._ssh.run(_BOOTSTRAP, stdin=frame, source=file.source, report=report)
+
+    def _request(self, actions: Sequence[Action], rest: Sequence[Action]) -> dict[str, Any]:
+        """What the agent's `apply` takes: small files, and what follows from all of the actions."""
+        files = [_small(action.params) for action in rest if "file" in action.params]
+        follows = [action.params["file"].follow for action in actions if "file" in action.params]
+        if any(action.verb == "renew" for action in rest) or any(follow.renew for follow in follows):
+            files.append(self._token())
+        setup = {part for follow in follows for part in follow.setup}
+        setup |= {action.params["setup"] for action in rest if "setup" in action.params}
+        units = [action.params["unit"] for action in rest if "unit" in action.params]
+        restart = dict.fromkeys([unit for follow in follows for unit in follow.restart] + units)
+        return {
+            "files": files,
+            "sysctls": {
+                action.params["sysctl"]: action.params["value"]
+                for action in rest
+                if "sysctl" in action.params
+            },
+            "setup": sorted(setup),
+            "reload": any(follow.reload for follow in follows) or bool(units),
+            "enable": units,
+            "restart": list(restart),
+        }
+
+    def _token(self) -> dict[str, str]:
+        content = self._mint().encode()
+        return {"path": "/etc/vmproxy/token", "mode": "0600", "owner": "root", "content": _base64(content)}
+
+
+def _small(params: Mapping[str, Any]) -> dict[str, str]:
+    file = params["file"]
+    return {
+        "path": params["path"],
+        "mode": file.mode,
+        "owner": file.owner,
+        "content": _base64(file.content),
+    }
+
+
+def _source(action: Action) -> Any:
+    return getattr(action.params.get("file"), "source", None)
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def _not_converged(seen: Mapping[str, Any], *, failures: int) -> str | None:
+    """What is missing, in the order in which it comes true."""
+    if not seen["live"]:
+        return "it is not live"
+    if not seen["last_synced"]:
+        return "it has not written its rules yet"
+    if seen["last_synced"] < seen["last_queued"]:
+        return "changes are queued that are not written yet"
+    if seen["failures"] > failures:
+        return "it fails to write its rules"
+    if not seen["rule"]:
+        return "it has no rule for default/kubernetes"
+    return f"the API server does not answer at its ClusterIP: {seen['answer']}" if seen["answer"] else None
+
+
+def _seen(data: Mapping[str, Any]) -> GuestSeen:
+    return GuestSeen(
+        files={path: FileSeen(**file) for path, file in data["files"].items()},
+        units={name: UnitSeen(**unit) for name, unit in data["units"].items()},
+        sysctls=data["sysctls"],
+        guard=data["guard"],
+        routes=tuple(Route(**route) for route in data["routes"]),
+        token=TokenSeen(**data["token"]) if data["token"] else None,
+        proxy=ProxySeen(**data["proxy"]),
+        kernel=data["kernel"],
+        nft=data["nft"],
+        now=data["now"],
+    )

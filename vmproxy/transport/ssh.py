@@ -1,0 +1,147 @@
+"""SSH to a guest: the only door to paramiko. The host key is pinned; there is no trust on first use."""
+
+from __future__ import annotations
+
+import socket
+from base64 import b64decode
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+import paramiko
+
+from vmproxy.errors import Conflict, Forbidden, ToolFailed, Unreachable
+
+USER = "root"
+_SECONDS = 60.0
+_CHUNK = 1 << 18
+
+
+class Ssh:
+    """One connection. Use as a context manager."""
+
+    def __init__(self, transport: paramiko.Transport, what: str) -> None:
+        self._transport = transport
+        self._what = what
+
+    def __enter__(self) -> Ssh:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._transport.close()
+
+    def alive(self) -> bool:
+        return self._transport.is_active()
+
+    def run(
+        self,
+        command: str,
+        *,
+        stdin: bytes = b"",
+        source: Path | None = None,
+        timeout: float = 300.0,
+        report: Callable[[str], None] | None = None,
+    ) -> bytes:
+        """Run a command and return its stdout. `stdin` is sent first, then the content of `source`.
+
+        `timeout` in seconds is for each silence, not for the whole. Raises ToolFailed when the
+        command's exit code is not 0, Unreachable when the connection ends.
+        """
+        try:
+            with self._transport.open_session(timeout=_SECONDS) as channel:
+                channel.settimeout(timeout)
+                channel.exec_command(command)
+                channel.sendall(stdin)
+                if source is not None:
+                    self._send_file(channel, source, report)
+                channel.shutdown_write()
+                out, err = _read(channel)
+                code = channel.recv_exit_status()
+        except (paramiko.SSHException, OSError, EOFError) as exc:
+            raise Unreachable(
+                f"cannot go on in {self._what}: the connection ended: {exc}", hint="run it again"
+            ) from exc
+        if code != 0:
+            lines = err.decode(errors="replace").strip().splitlines()
+            cause = lines[-1] if lines else f"exit code {code}"
+            raise ToolFailed(f"cannot run a command in {self._what}: {cause}", details=lines[-12:-1])
+        return out
+
+    def _send_file(
+        self, channel: paramiko.Channel, source: Path, report: Callable[[str], None] | None
+    ) -> None:
+        total, sent, told = source.stat().st_size, 0, 0
+        with source.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                channel.sendall(chunk)
+                sent += len(chunk)
+                if report and sent - told >= 8 << 20:
+                    report(f"{source.name}: {sent >> 20} of {total >> 20} MiB")
+                    told = sent
+
+
+def connect(open_socket: Callable[[], socket.socket], *, host_key: str, identity: Path, what: str) -> Ssh:
+    """Log in as root with the key file `identity`, where the host shows the OpenSSH public key `host_key`.
+
+    Raises Unreachable when nothing answers, Conflict for another host key, Forbidden when the key is
+    refused.
+    """
+    try:
+        channel = open_socket()
+    except OSError as exc:
+        raise Unreachable(f"cannot reach {what} by SSH: {exc.strerror or exc}") from exc
+    channel.settimeout(_SECONDS)
+    transport = paramiko.Transport(channel)
+    try:
+        _log_in(transport, host_key, identity, what)
+    except BaseException:
+        transport.close()
+        raise
+    return Ssh(transport, what)
+
+
+def _log_in(transport: paramiko.Transport, host_key: str, identity: Path, what: str) -> None:
+    transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = _SECONDS
+    wanted = _public_key(host_key)
+    transport.get_security_options().key_types = (wanted.get_name(),)
+    try:
+        transport.start_client(timeout=_SECONDS)
+        seen = transport.get_remote_server_key()
+        if seen.asbytes() != wanted.asbytes():
+            raise _other_key(what)
+        transport.auth_publickey(USER, paramiko.Ed25519Key.from_private_key_file(str(identity)))
+    except paramiko.AuthenticationException as exc:
+        raise Forbidden(
+            f"cannot log in to {what}: it refuses the key {identity}",
+            hint="the VM was made with another key, or its image did not take the seed",
+        ) from exc
+    except paramiko.SSHException as exc:
+        if "no acceptable host key" in str(exc).lower() or "incompatible ssh peer" in str(exc).lower():
+            raise _other_key(what) from exc
+        raise Unreachable(f"cannot reach {what} by SSH: {exc}") from exc
+    except (OSError, EOFError) as exc:
+        raise Unreachable(f"cannot reach {what} by SSH: {exc or 'the connection ended'}") from exc
+
+
+def _other_key(what: str) -> Conflict:
+    return Conflict(
+        f"cannot trust {what}: it shows another SSH host key than the one made for it",
+        hint="another machine has its address, or its image did not take the seed (cloud-init)",
+    )
+
+
+def _public_key(line: str) -> paramiko.PKey:
+    kind, data = line.split()[:2]
+    return paramiko.PKey.from_type_string(kind, b64decode(data))
+
+
+def _read(channel: paramiko.Channel) -> tuple[bytes, bytes]:
+    """Both streams to their end. stderr of our commands is short, so it waits in its buffer meanwhile."""
+    out, err = bytearray(), bytearray()
+    while chunk := channel.recv(_CHUNK):
+        out += chunk
+    while chunk := channel.recv_stderr(_CHUNK):
+        err += chunk
+    return bytes(out), bytes(err)
