@@ -49,9 +49,7 @@ def _look_at_cluster(machine: Machine) -> tuple[ClusterSeen | Unobservable, Vmpr
         return Unobservable(exc.message), exc
 
 
-def _steps(
-    machine: Machine, seen: HostSeen, cluster: ClusterSeen | Unobservable
-) -> tuple[Action, ...]:
+def _steps(machine: Machine, seen: HostSeen, cluster: ClusterSeen | Unobservable) -> tuple[Action, ...]:
     site, host = machine.site, machine.host
     machine.note_host(seen)
     ranges = cluster.service_cidrs if isinstance(cluster, ClusterSeen) else ()

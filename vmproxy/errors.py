@@ -8,6 +8,7 @@ VmproxyError
 ├── Conflict            something that is not ours stands in the way; never touched
 ├── NotReady            waited for, and did not happen in time
 ├── ToolFailed          a program on this machine failed
+├── RemoteFailed        a program on a host failed; `details` are its own words
 ├── BadArtifact         an image or a binary is missing, damaged or of the wrong kind
 └── Busy                another vmproxy works on the same host
 """
@@ -61,6 +62,10 @@ class NotReady(VmproxyError):
 
 class ToolFailed(VmproxyError):
     """A program on this machine failed."""
+
+
+class RemoteFailed(VmproxyError):
+    """A program on a host failed."""
 
 
 class BadArtifact(VmproxyError):

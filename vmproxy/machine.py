@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cached_property
 from ipaddress import IPv4Interface
@@ -120,9 +120,11 @@ class Machine:
         """The marker of the VM that is there says how to reach it."""
         self._marker = seen.vm.marker if seen.vm else None
 
-    def observe_guest(self, cluster: ClusterSeen) -> GuestSeen:
-        """Raises Unreachable when the guest does not answer."""
+    def observe_guest(self, cluster: ClusterSeen | Unobservable) -> GuestSeen:
+        """Without the cluster only what does not depend on it. Raises Unreachable for no answer."""
         guest = self.guest()
+        if isinstance(cluster, Unobservable):
+            return guest.observe(proxy.BARE_QUERY)
         return guest.observe(proxy.query(self.wanted_guest(cluster, Unobservable("not looked at yet"))))
 
     def guest(self) -> Guest:
@@ -274,5 +276,5 @@ class Machine:
             )
 
 
-def _texts(values: object) -> Iterable[str]:
+def _texts(values: object) -> list[str]:
     return [str(value) for value in values] if isinstance(values, list) else []

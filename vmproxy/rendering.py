@@ -16,9 +16,7 @@ from vmproxy.site import Host, Site
 REDACTED = KeyPair(private="(redacted: made anew for each seed)", public="(made with the private key)")
 
 
-def render_host(
-    site: Site, host: Host, folder: Path, report: Callable[[str], None]
-) -> Iterator[Path]:
+def render_host(site: Site, host: Host, folder: Path, report: Callable[[str], None]) -> Iterator[Path]:
     """The seed's documents, the guest's files and the cluster's objects. Yields each path written."""
     with Machine(site, host, report) as machine:
         cluster = machine.observe_cluster()

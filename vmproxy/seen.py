@@ -29,8 +29,9 @@ class Route:
 class Marker:
     """What vmproxy writes on a VM that it made, so that it knows it again (Hyper-V: in the Notes).
 
-    `address` is the VM's, with its prefix length. `seed` is the hash of what the seed is made from without private keys, `host_key` the guest's
-    SSH host public key in OpenSSH form, `routes` what was set on the host for this VM.
+    `address` is the VM's, with its prefix length. `seed` is the hash of what the seed is made from
+    without private keys, `host_key` the guest's SSH host public key in OpenSSH form, `routes` what was
+    set on the host for this VM.
     """
 
     site: str
@@ -164,6 +165,7 @@ class ClusterSeen:
     `version` is the API server's, as v1.36.3. `service_cidrs` in the cluster's order, IPv4 first.
     `canary` is (ClusterIP, port) of default/kubernetes. `account_uid` None: no ServiceAccount.
     `identity` holds the live objects' compared fields by "kind/name", missing ones left out.
+    `other_accounts` are those of other VMs.
     `ca` is the API server's CA bundle, PEM. `server` is the API's URL as the VM reaches it.
     """
 
@@ -176,6 +178,7 @@ class ClusterSeen:
     canary: tuple[str, int]
     account_uid: str | None
     identity: Mapping[str, Any]
+    other_accounts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def _guest(machine: Machine, seen: HostSeen, cluster: ClusterSeen | Unobservable
     if seen.vm is None or not seen.vm.running or seen.vm.marker is None:
         return Unobservable("the VM does not run")
     try:
-        return machine.observe_guest(cluster if isinstance(cluster, ClusterSeen) else None)
+        return machine.observe_guest(cluster)
     except VmproxyError as exc:
         return Unobservable(exc.message)
 

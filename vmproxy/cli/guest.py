@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -37,7 +38,7 @@ def ssh(path: Path, name: str | None, command: tuple[str, ...]) -> None:
     help="Whose log.",
 )
 @click.option("-n", "--lines", default=50, show_default=True, type=click.IntRange(1, 100_000))
-def logs(path: Path, name: str | None, which: str, lines: int) -> int:
+def logs(path: Path, name: str | None, which: Literal["proxy", "cloud-init", "console"], lines: int) -> int:
     """The last lines of kube-proxy's, cloud-init's or the serial console's log of HOST's VM."""
     site, host = one_host(path, name)
     with Machine(site, host, console.progress) as machine:

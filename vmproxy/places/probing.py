@@ -27,10 +27,10 @@ def try_connection(
             if connection.protocol == "udp" and not _echoed(channel, connection.payload):
                 return Answer(None, f"no answer to {_UDP_TRIES} datagrams", via)
     except TimeoutError:
-        return Answer(False, f"no answer within {_SECONDS:.0f} s", via)
+        return Answer(ok=False, detail=f"no answer within {_SECONDS:.0f} s", via=via)
     except OSError as exc:
-        return Answer(False, _REFUSED.get(exc.errno or 0, exc.strerror or str(exc)), via)
-    return Answer(True, f"answered in {(time.monotonic() - started) * 1000:.1f} ms", via)
+        return Answer(ok=False, detail=_REFUSED.get(exc.errno or 0, exc.strerror or str(exc)), via=via)
+    return Answer(ok=True, detail=f"answered in {(time.monotonic() - started) * 1000:.1f} ms", via=via)
 
 
 def _echoed(channel: socket.socket, payload: bytes) -> bool:

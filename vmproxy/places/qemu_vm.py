@@ -13,6 +13,7 @@ import signal
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ class QemuVm:
         words = self._words(pid) if pid else []
         if not words:
             return {}
-        after = dict(zip(words, words[1:], strict=False))
+        after = dict(pairwise(words))
         return {
             "cpus": int(after["-smp"]),
             "memory": int(after["-m"].removesuffix("M")) << 20,

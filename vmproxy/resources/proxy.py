@@ -89,6 +89,10 @@ class GuestQuery:
     token: str = TOKEN
 
 
+BARE_QUERY = GuestQuery((), (PROXY_UNIT,), ())
+"""Whether kube-proxy runs, and no more."""
+
+
 @dataclass(frozen=True)
 class Program:
     """The kube-proxy to run; `version` as v1.36.3."""

@@ -25,7 +25,7 @@ def plan(routes: tuple[Route, ...], seen: HostSeen, *, host: str) -> tuple[Actio
     """Raises Conflict when a foreign route stands in the way."""
     marked = seen.vm.marker.routes if seen.vm and seen.vm.marker else ()
     _refuse_foreign(routes, marked, seen.routes, host=host)
-    params = {"routes": routes}
+    params: dict[str, object] = {"routes": routes}
     actions = [
         _removed(route, params) for route in ours(routes, marked, seen.routes) if _unwanted(route, routes)
     ]

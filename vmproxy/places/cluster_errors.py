@@ -1,0 +1,111 @@
+"""What went wrong with the API server, in vmproxy's own errors: translated here and nowhere else."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from typing import Any
+
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    LocationValueError,
+    MaxRetryError,
+    NameResolutionError,
+    NewConnectionError,
+    ProxyError,
+    ReadTimeoutError,
+    SSLError,
+)
+
+from vmproxy.errors import Conflict, Forbidden, NotReady, Unreachable, UsageError, VmproxyError
+
+BAD = 400
+NOT_FOUND = 404
+_UNAUTHORIZED, _FORBIDDEN, _CONFLICT = 401, 403, 409
+_BUSY = {429, 500, 502, 503, 504}
+_VERBS = {"GET": "get", "POST": "create", "PATCH": "patch", "DELETE": "delete"}
+_RESOURCE = re.compile(
+    r"^/(?:api|apis/[^/]+)/[^/]+/(?:namespaces/[^/]+/(?=[^/]))?([^/]+)(?:/([^/]+))?(?:/([^/]+))?"
+)
+
+
+def refused(method: str, path: str, status: int, body: dict[str, Any], *, reason: str) -> VmproxyError:
+    """The error for an answer of the API server. `body` is its Status object, or what it said instead."""
+    said = " ".join(str(body.get("message") or reason).split())
+    doing = _doing(method, path)
+    if status == _UNAUTHORIZED:
+        return Unreachable(
+            f"cannot {doing} in the cluster: the API server refuses the log-in ({said})",
+            hint="the kubeconfig's credentials are wrong or expired: renew them and try kubectl auth whoami",
+        )
+    message = f"cannot {doing} in the cluster: {said}"
+    if status == _FORBIDDEN:
+        return Forbidden(message, hint=_rights_hint(doing, said))
+    if status == _CONFLICT:
+        return Conflict(message, hint="something else changed it at the same time: run it again")
+    if status in _BUSY:
+        return NotReady(message, hint="the API server is not ready or overloaded: try again")
+    return VmproxyError(message)
+
+
+def unreachable(server: str, exc: Exception) -> VmproxyError:
+    """The error for no answer at all."""
+    cause: BaseException = exc
+    while isinstance(cause, MaxRetryError) and cause.reason is not None:
+        cause = cause.reason
+    if isinstance(cause, ProxyError):
+        cause = cause.original_error
+    if isinstance(cause, LocationValueError):
+        return UsageError(
+            f"cannot use {server!r} as the API server: {cause}", hint="correct server in the kubeconfig"
+        )
+    why, hint = _why(cause)
+    return Unreachable(f"cannot reach the API server {server}: {why}", hint=hint)
+
+
+def _doing(method: str, path: str) -> str:
+    """As in "create clusterroles"."""
+    found = _RESOURCE.match(path)
+    if not found:
+        return f"{_VERBS[method]} {path}"
+    resource, name, subresource = found.groups()
+    verb = "list" if method == "GET" and not name else _VERBS[method]
+    return f"{verb} {resource}" + (f"/{subresource}" if subresource else "")
+
+
+def _rights_hint(doing: str, said: str) -> str:
+    if "system:anonymous" in said:
+        return "the kubeconfig has no credentials for this cluster: choose another context, or log in"
+    if "attempting to grant" in said:
+        return (
+            "who gives rights must have them: run it as cluster-admin, or be given the verbs escalate and "
+            "bind on roles and clusterroles"
+        )
+    return (
+        f"ask the cluster's administrator for the right to {doing}; vmproxy doctor lists all that is needed"
+    )
+
+
+def _why(cause: BaseException) -> tuple[str, str]:
+    inner = cause.args[0] if isinstance(cause, SSLError) and cause.args else cause
+    if isinstance(inner, ssl.SSLCertVerificationError):
+        return (
+            f"its certificate is not trusted: {inner.verify_message or inner}",
+            "the kubeconfig's certificate-authority is not the one of this server, or the server's name "
+            "is not in its certificate",
+        )
+    if isinstance(cause, SSLError):
+        return (f"no TLS connection: {inner}", "look at server and the certificates in the kubeconfig")
+    if isinstance(cause, NameResolutionError):
+        return (
+            "its name is not known",
+            "correct server in the kubeconfig, or the name server of this machine",
+        )
+    if isinstance(cause, (ConnectTimeoutError, ReadTimeoutError)):
+        return ("no answer in time", "is the API server up, and is the network to it open?")
+    if isinstance(cause, NewConnectionError):
+        return (str(cause).rpartition(": ")[2], "is the API server up, and is the kubeconfig's server right?")
+    if isinstance(cause, HTTPError):
+        return (str(cause), "is it a Kubernetes API server, and is the way to it stable?")
+    return (str(cause), "look at server and the certificates in the kubeconfig")

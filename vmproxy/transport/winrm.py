@@ -1,0 +1,391 @@
+"""A Windows host's WinRM: the only door to pywinrm.
+
+Only pywinrm's low-level Protocol is used. A message whose answer was lost is not sent again, as
+nobody knows whether it took effect; only Receive is, which gives the same output again. A shell
+that could not be deleted ends by itself after five minutes without a message.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import struct
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from requests import exceptions as http
+from spnego.exceptions import SpnegoError
+from winrm import exceptions as wsman
+from winrm.protocol import Protocol
+
+from vmproxy.errors import Forbidden, NotReady, Unreachable, UsageError, VmproxyError
+from vmproxy.transport import powershell
+from vmproxy.transport.powershell import AGAIN, Output, PowerShell
+from vmproxy.wait import until
+
+T = TypeVar("T")
+Auth = Literal["ntlm", "kerberos", "certificate", "basic"]
+_Meaning = tuple[type[VmproxyError], str, str]
+_log = logging.getLogger(__name__)
+
+_LARGEST = 375_000
+"""Bytes for one Send: base64 and envelope then stay below the host's 500 KB."""
+_SMALLER = 110_000
+"""The same below 150 KB, for hosts and proxies that answer 413."""
+_NO_SUCH_SHELL = 2150858843
+_TOO_MANY = {2150859173, 2150859174, 2150859175, *range(2150859236, 2150859243)}
+_ACCESS_DENIED = 5
+_LOST = (http.ConnectionError, http.Timeout, http.ChunkedEncodingError, http.ContentDecodingError)
+_NOT_SOAP = (ET.ParseError, StopIteration, AssertionError, LookupError, ValueError, struct.error)
+_FAULTS = (
+    wsman.WinRMError,
+    wsman.WinRMTransportError,
+    wsman.WinRMOperationTimeoutError,
+    http.RequestException,
+    SpnegoError,
+    PermissionError,
+    *_NOT_SOAP,
+)
+
+
+@dataclass
+class Counters:
+    """What was spent so far."""
+
+    messages: int = 0
+    processes: int = 0
+    connections: int = 0
+
+
+@dataclass(frozen=True)
+class Login:
+    """How to log in. Basic and certificate: over https only; kerberos: with the ticket that is there."""
+
+    auth: Auth = "ntlm"
+    username: str | None = None
+    password: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Login(auth={self.auth!r}, username={self.username!r})"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds: how long one message may take, and how long a lost connection is tried again."""
+
+    operation: int = 20
+    lost: float = 30.0
+
+
+class WinRM:
+    """A shell on a Windows host. For one worker: its messages must not overlap."""
+
+    def __init__(
+        self, endpoint: str, login: Login, *, ca: str | None = None, limits: Limits | None = None
+    ) -> None:
+        """`endpoint` as https://host:5986; `ca` is a PEM file, None means the system's own CAs."""
+        self.endpoint, self.host = _address(endpoint, login)
+        self.counters = Counters()
+        self.limits = limits or Limits()
+        self._login = login
+        self._ca = ca
+        self._protocol: Protocol | None = None
+        self._shell: str | None = None
+        self._refused = False
+
+    def __enter__(self) -> WinRM:
+        try:
+            self._shell = self._message(
+                "open a shell", lambda wire: wire.open_shell(codepage=65001, idle_timeout="PT300S")
+            )
+        finally:
+            if self._shell is None:
+                self._hang_up()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.tidy("delete the shell", lambda wire: wire.close_shell(self.shell))
+        self._shell = None
+        self._hang_up()
+
+    @property
+    def shell(self) -> str:
+        assert self._shell is not None, "the shell is open only inside its `with` block"
+        return self._shell
+
+    def powershell(self, *, idle: float = powershell.IDLE, keepalive: float | None = None) -> PowerShell:
+        """Start powershell.exe, which answers frames until its `with` block ends."""
+        return PowerShell(self.start(*powershell.command_line()), idle=idle, keepalive=keepalive)
+
+    def start(self, command: str, arguments: list[str]) -> Process:
+        """Start a program; cmd.exe parses the line, so nothing in it may come from outside."""
+        shell = self.shell
+        identity = self._message(f"start {command}", lambda wire: wire.run_command(shell, command, arguments))
+        self.counters.processes += 1
+        return Process(self, identity)
+
+    def send(self, doing: str, action: Callable[[Any], T]) -> T:
+        """One message by pywinrm; every error it may give leaves here as one of ours."""
+        return self._message(doing, action)
+
+    def receive(self, doing: str, action: Callable[[Any], T], *, timeout: float) -> T:
+        """A message that may be repeated, until it has an answer."""
+        deadline = time.monotonic() + timeout
+        lost_at: float | None = None
+
+        def probe() -> tuple[T] | str:
+            nonlocal lost_at
+            try:
+                answer = self._attempt(action, self._seconds(deadline))
+            except wsman.WinRMOperationTimeoutError:
+                lost_at = None
+                return "nothing came"
+            except _FAULTS as exc:
+                lost_at = lost_at or time.monotonic()
+                if not _is_lost(exc) or time.monotonic() - lost_at > self.limits.lost:
+                    raise self._error(doing, exc) from exc
+                return f"the connection was lost: {exc}"
+            return (answer,)
+
+        return until(f"cannot {doing} on {self.host}", probe, timeout=timeout, hint=AGAIN)[0]
+
+    def tidy(self, doing: str, action: Callable[[Any], object]) -> None:
+        """A last message; the host cleans up by itself when it fails. Never a second wrong password."""
+        if self._refused:
+            return
+        try:
+            self._message(doing, action)
+        except VmproxyError as exc:
+            _log.info("%s", exc)
+
+    def _message(self, doing: str, action: Callable[[Any], T]) -> T:
+        try:
+            try:
+                return self._attempt(action, self.limits.operation)
+            except wsman.WinRMTransportError as exc:
+                if not self._was_not_opened(exc):
+                    raise
+                return self._attempt(action, self.limits.operation)
+        except _FAULTS as exc:
+            raise self._error(doing, exc) from exc
+
+    def _was_not_opened(self, exc: wsman.WinRMTransportError) -> bool:
+        """400 to a sealed message: a new connection has another key, so that nothing was done."""
+        return exc.code == 400 and self.endpoint.startswith("http:")
+
+    def _attempt(self, action: Callable[[Any], T], seconds: int) -> T:
+        try:
+            wire = self._wire()
+            wire.operation_timeout_sec = seconds
+            self.counters.messages += 1
+            return action(wire)
+        except wsman.AuthenticationError:
+            self._refused = True
+            raise
+        except _FAULTS as exc:
+            if _is_lost(exc):
+                self._hang_up()
+            raise
+
+    def _seconds(self, deadline: float) -> int:
+        return max(1, min(self.limits.operation, int(deadline - time.monotonic())))
+
+    def _wire(self) -> Protocol:
+        if self._protocol is None:
+            self._protocol = _protocol(self.endpoint, self._login, self._ca, self.limits)
+            self.counters.connections += 1
+        return self._protocol
+
+    def _hang_up(self) -> None:
+        if self._protocol is not None:
+            self._protocol.transport.close_session()
+            self._protocol = None
+
+    def _error(self, doing: str, exc: Exception) -> VmproxyError:
+        kind, cause, hint = _meaning(exc)
+        return kind(f"cannot {doing} on {self.host}: {cause}", hint=hint)
+
+
+class Process:
+    """A program in the host's shell; ended by `end`, or with the shell."""
+
+    def __init__(self, winrm: WinRM, identity: str) -> None:
+        self.host = winrm.host
+        self._winrm = winrm
+        self._shell = winrm.shell
+        self._identity = identity
+        self._chunk = _LARGEST
+
+    def send(self, data: bytes) -> None:
+        """Write to its stdin. After an error nobody knows how much of it arrived."""
+        sent = 0
+        while sent < len(data):
+            piece = data[sent : sent + self._chunk]
+            try:
+                self._winrm.send("send input", self._sender(piece))
+            except _TooLarge:
+                if len(piece) <= _SMALLER:
+                    raise
+                self._chunk = _SMALLER
+            else:
+                sent += len(piece)
+
+    def receive(self, timeout: float) -> Output:
+        """Wait for the next output; NotReady when `timeout` seconds pass without any."""
+        shell, identity = self._shell, self._identity
+        out, err, code, done = self._winrm.receive(
+            "read output", lambda wire: wire.get_command_output_raw(shell, identity), timeout=timeout
+        )
+        return Output(out, err, code if done else None)
+
+    def end(self) -> None:
+        """End it; the host ends it anyway when its shell is deleted."""
+        self._winrm.tidy("end the process", lambda wire: wire.cleanup_command(self._shell, self._identity))
+
+    def _sender(self, piece: bytes) -> Callable[[Any], None]:
+        def send(wire: Protocol) -> None:
+            wire.send_command_input(self._shell, self._identity, piece)
+
+        return send
+
+
+class _TooLarge(Unreachable):
+    """The host, or something before it, takes no message of this size; nothing was done."""
+
+
+def _address(endpoint: str, login: Login) -> tuple[str, str]:
+    """The full URL, and host:port for messages. Refuses what would send a password in clear."""
+    parts = urlsplit(endpoint)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username:
+        raise UsageError(f"cannot use the endpoint {endpoint}", hint="write it as https://host:5986")
+    if parts.scheme == "http" and login.auth in {"basic", "certificate"}:
+        raise UsageError(
+            f"cannot log in to {parts.hostname}: {login.auth} over http is neither private nor safe",
+            hint="use an https endpoint (port 5986), or auth: ntlm or kerberos, which encrypt by themselves",
+        )
+    port = parts.port or (5986 if parts.scheme == "https" else 5985)
+    name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    path = parts.path if parts.path.strip("/") else "/wsman"
+    return f"{parts.scheme}://{name}:{port}{path}", f"{name}:{port}"
+
+
+def _protocol(endpoint: str, login: Login, ca: str | None, limits: Limits) -> Protocol:
+    wire = Protocol(
+        endpoint,
+        transport=login.auth,
+        username=login.username,
+        password=login.password,
+        cert_pem=login.certificate,
+        cert_key_pem=login.key,
+        ca_trust_path=ca or _system_authorities(),  # type: ignore[arg-type]  # None: requests' own
+        message_encryption="always" if endpoint.startswith("http:") else "auto",
+        operation_timeout_sec=limits.operation,
+        read_timeout_sec=limits.operation + 10,
+        send_cbt=True,
+        proxy=None,
+    )
+    if login.auth == "certificate":  # else requests would add a password from ~/.netrc
+        wire.transport.build_session().trust_env = False
+    return wire
+
+
+def _system_authorities() -> str | None:
+    paths = ssl.get_default_verify_paths()
+    return paths.cafile or paths.capath
+
+
+def _is_lost(exc: Exception) -> bool:
+    """Whether the connection is to blame: a new one may do better."""
+    if isinstance(exc, wsman.WinRMTransportError):
+        return bool(exc.code == 400)
+    return isinstance(exc, _LOST) and "CERTIFICATE_VERIFY_FAILED" not in str(exc)
+
+
+def _meaning(exc: Exception) -> _Meaning:
+    """Our class, the cause and the next step, for any error that pywinrm lets through."""
+    meaning: _Meaning
+    match exc:
+        case wsman.AuthenticationError():
+            meaning = Unreachable, "the log-in was refused", _REFUSED
+        case wsman.WSManFaultError():
+            meaning = _fault(exc)
+        case wsman.WinRMTransportError():
+            meaning = _status(exc.code)
+        case wsman.WinRMOperationTimeoutError():
+            meaning = NotReady, "the host did not get it done in time", AGAIN
+        case http.SSLError():
+            meaning = _certificate(str(exc))
+        case http.RequestException():
+            meaning = Unreachable, _root(exc), _NO_ANSWER
+        case wsman.WinRMError() | SpnegoError() | PermissionError():
+            meaning = Unreachable, str(exc), _REFUSED
+        case _:
+            meaning = Unreachable, f"the answer is not WinRM's ({type(exc).__name__})", _NOT_WINRM
+    return meaning
+
+
+def _fault(exc: wsman.WSManFaultError) -> _Meaning:
+    reason = " ".join((exc.reason or "").split())
+    codes = {exc.wsman_fault_code, exc.wmierror_code}
+    if _ACCESS_DENIED in codes:
+        return Forbidden, reason, _NOT_ADMINISTRATOR
+    if codes & _TOO_MANY or (exc.fault_subcode or "").endswith("QuotaLimit"):
+        return NotReady, reason, _QUOTA
+    if _NO_SUCH_SHELL in codes:
+        return Unreachable, f"its shell is gone: {reason}", f"the host or its WinRM was restarted? {AGAIN}"
+    return Unreachable, f"{reason} (code {exc.wsman_fault_code or exc.wmierror_code})", AGAIN
+
+
+def _status(code: int) -> _Meaning:
+    if code == 413:
+        return _TooLarge, "the message is too large for it (HTTP 413)", _QUOTA
+    if code == 500:
+        return Unreachable, "it refused the message without a reason (HTTP 500)", _NOT_WINRM
+    return Unreachable, f"it answered HTTP {code}", _NOT_WINRM
+
+
+def _certificate(text: str) -> _Meaning:
+    if "Hostname mismatch" in text or "IP address mismatch" in text or "doesn't match" in text:
+        return Unreachable, "its certificate is for another name", _OTHER_NAME
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        reason = text.partition("CERTIFICATE_VERIFY_FAILED] ")[2].partition(" (_ssl")[0]
+        return Unreachable, f"its certificate is not trusted: {reason}", _UNKNOWN_CA
+    return Unreachable, "TLS failed", _NOT_TLS
+
+
+def _root(exc: BaseException) -> str:
+    """The operating system's own words, from under requests' and urllib3's."""
+    inner: Any = exc
+    while True:
+        reason = getattr(inner, "reason", None)
+        inside = [reason, *inner.args]
+        deeper = next((one for one in inside if isinstance(one, BaseException)), None)
+        if deeper is None:
+            return getattr(inner, "strerror", None) or str(inner).rsplit(">: ", 1)[-1].rsplit("): ", 1)[-1]
+        inner = deeper
+
+
+_REFUSED = (
+    "check the user name (CORP\\name, or HOST\\name for a local account) and the password: it was tried "
+    "once; a proxy that re-encrypts TLS in between is refused in the same way"
+)
+_NOT_ADMINISTRATOR = (
+    "WinRM's shell needs a local administrator of the host; for a local account other than the built-in "
+    "Administrator also set LocalAccountTokenFilterPolicy to 1 in "
+    "HKLM\\SOFTWARE\\Microsoft\\Windows\\CurrentVersion\\Policies\\System"
+)
+_QUOTA = "see `winrm get winrm/config` on the host; shells that were left open end after their idle time"
+_NO_ANSWER = "is the host up, does its WinRM listen there (`winrm quickconfig`), is the port open in between?"
+_NOT_WINRM = "is this WinRM's port, or does a proxy answer in its place?"
+_NOT_TLS = "is this port the https listener (5986)? `winrm enumerate winrm/config/listener`"
+_OTHER_NAME = "write the endpoint with the name in the certificate, or give the host another certificate"
+_UNKNOWN_CA = "set `ca:` to the PEM file of the CA that signed the host's certificate"
