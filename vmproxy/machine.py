@@ -28,8 +28,6 @@ from vmproxy.transport import ssh
 
 Report = Callable[[str], None]
 
-BOOT_SECONDS = 420.0
-"""From power on to SSH. A software-emulated Debian takes about 60 s."""
 CLOUD_INIT_SECONDS = 900.0
 CONVERGE_SECONDS = 180.0
 _LOG_LINES = 15
@@ -159,7 +157,7 @@ class Machine:
         what = f"SSH of VM {self.site.vm_name(self.host)} at {self.address.ip}"
         self._report(f"waiting for {what}")
         try:
-            wait.until(what, self._banner, timeout=BOOT_SECONDS, every=1.0)
+            wait.until(what, self._banner, timeout=self.site.vm_size(self.host).boot_timeout, every=1.0)
             self.guest()
         except VmproxyError as exc:
             raise self._boot_failed(exc) from exc

@@ -42,13 +42,24 @@ def _memory(value: object) -> int:
     return size
 
 
-def _lifetime(value: object) -> int:
+def _duration(value: object) -> int:
     """Text as 24h, 90m or 1h30m, to seconds."""
     match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", value) if isinstance(value, str) else None
     if not match or not value:
         raise ValueError("write a duration as 24h, 90m or 1h30m")
     hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    lifetime = hours * 3600 + minutes * 60 + seconds
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def _boot_timeout(value: object) -> int:
+    seconds = _duration(value)
+    if not 10 <= seconds <= 3600:
+        raise ValueError("should be at least 10s and at most 1h")
+    return seconds
+
+
+def _lifetime(value: object) -> int:
+    lifetime = _duration(value)
     if not 600 <= lifetime < 1 << 32:
         raise ValueError("should be at least 10m, which is the shortest that Kubernetes gives")
     return lifetime
@@ -117,6 +128,7 @@ NodeName = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(_n
 Text = Annotated[str, Field(min_length=1)]
 Memory = Annotated[int, BeforeValidator(_memory, json_schema_input_type=str)]
 Lifetime = Annotated[int, BeforeValidator(_lifetime, json_schema_input_type=str)]
+BootTimeout = Annotated[int, BeforeValidator(_boot_timeout, json_schema_input_type=str)]
 Sha256 = Annotated[str, BeforeValidator(_sha256, json_schema_input_type=str)]
 Version = Annotated[str, BeforeValidator(_version, json_schema_input_type=str)]
 Address = Annotated[IPv4Address, BeforeValidator(_address, json_schema_input_type=str)]
@@ -218,12 +230,14 @@ class Ssh(_Model):
 
 
 class Vm(_Model):
-    """The VM's size; memory in bytes."""
+    """The VM's size; memory in bytes. `boot_timeout` in seconds, from power on to SSH."""
 
     cpus: Annotated[int, Field(ge=1, le=64, strict=True)] = 2
     """Virtual CPUs."""
     memory: Memory = 512 << 20
     """Memory, as 512MiB; at least 256MiB."""
+    boot_timeout: BootTimeout = 420
+    """How long the VM may take from power on to SSH, as 7m."""
 
 
 class VmOverride(_Model):
@@ -233,6 +247,8 @@ class VmOverride(_Model):
     """Virtual CPUs."""
     memory: Memory | None = None
     """Memory, as 512MiB; at least 256MiB."""
+    boot_timeout: BootTimeout | None = None
+    """How long the VM may take from power on to SSH, as 7m."""
 
 
 class Defaults(_Model):
@@ -344,7 +360,11 @@ class Site(_Model):
 
     def vm_size(self, host: Host) -> Vm:
         own, common = host.vm, self.defaults.vm
-        return Vm.model_construct(cpus=own.cpus or common.cpus, memory=own.memory or common.memory)
+        return Vm.model_construct(
+            cpus=own.cpus or common.cpus,
+            memory=own.memory or common.memory,
+            boot_timeout=own.boot_timeout or common.boot_timeout,
+        )
 
     def vm_name(self, host: Host) -> str:
         return f"vmproxy-{self.name}-{host.name}"

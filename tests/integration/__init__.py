@@ -1,0 +1,1 @@
+"""Tests on the real lab: namespaces, a control plane, QEMU. They need root and leave nothing behind."""

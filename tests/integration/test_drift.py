@@ -1,0 +1,249 @@
+"""Every drift is named exactly and alone, repaired, and then nothing is left to do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from tests.integration.world import World
+from vmproxy import wait
+
+pytestmark = pytest.mark.lab
+
+UNIT = "vmproxy-kube-proxy.service"
+CONFIG = "/etc/vmproxy/kube-proxy.yaml"
+PROGRAM = "/usr/local/lib/vmproxy/kube-proxy"
+RANGE = "10.96.0.0/16"
+VM = "192.168.100.5"
+
+
+@dataclass(frozen=True)
+class Case:
+    """`break_` makes the drift, `fields` are what the plan must name."""
+
+    break_: Callable[[World], object]
+    fields: tuple[str, ...]
+
+
+def in_guest(command: str) -> Callable[[World], object]:
+    return lambda world: world.guest(command)
+
+
+def on_host(*words: str) -> Callable[[World], object]:
+    return lambda world: world.in_namespace("host", "ip", "route", *words)
+
+
+def account_deleted(world: World) -> None:
+    world.delete("/api/v1/namespaces/vmproxy/serviceaccounts/it-win-01")
+
+
+def role_widened(world: World) -> None:
+    path = "/apis/rbac.authorization.k8s.io/v1/namespaces/vmproxy/roles/it-win-01"
+    rule = {
+        "apiGroups": [""],
+        "resources": ["serviceaccounts/token"],
+        "verbs": ["create", "get"],
+        "resourceNames": ["it-win-01"],
+    }
+    with world.api() as api:
+        kind = {"Content-Type": "application/merge-patch+json"}
+        api.patch(path, json={"rules": [rule]}, headers=kind).raise_for_status()
+
+
+CASES = {
+    "kube-proxy stopped": Case(in_guest(f"systemctl stop {UNIT}"), (f"{UNIT}: active",)),
+    "kube-proxy disabled": Case(in_guest(f"systemctl disable -q {UNIT}"), (f"{UNIT}: enabled",)),
+    "config edited": Case(in_guest(f"echo '# mine' >> {CONFIG}"), (f"{CONFIG}: sha256",)),
+    "config readable by nobody": Case(in_guest(f"chmod 0600 {CONFIG}"), (f"{CONFIG}: mode",)),
+    "binary replaced": Case(
+        in_guest(f"cp /bin/true {PROGRAM}.x && chmod 0755 {PROGRAM}.x && mv {PROGRAM}.x {PROGRAM}"),
+        (f"{PROGRAM}: sha256",),
+    ),
+    "binary removed": Case(in_guest(f"rm {PROGRAM}"), (PROGRAM,)),
+    "unit changed": Case(
+        in_guest(
+            f"sed -i s/RestartSec=2/RestartSec=3/ /etc/systemd/system/{UNIT} && systemctl daemon-reload"
+        ),
+        (f"/etc/systemd/system/{UNIT}: sha256",),
+    ),
+    "kubeconfig edited": Case(
+        in_guest("echo >> /etc/vmproxy/kubeconfig"), ("/etc/vmproxy/kubeconfig: sha256",)
+    ),
+    "token removed": Case(in_guest("rm /etc/vmproxy/token"), ("token",)),
+    "token damaged": Case(in_guest("echo x > /etc/vmproxy/token"), ("token",)),
+    "token revoked": Case(account_deleted, ("serviceaccount/it-win-01", "token")),
+    "role widened": Case(role_widened, ("role/it-win-01: rules[0].verbs",)),
+    "renewal timer stopped": Case(
+        in_guest("systemctl stop vmproxy-token.timer"), ("vmproxy-token.timer: active",)
+    ),
+    "forwarding off": Case(in_guest("sysctl -qw net.ipv4.ip_forward=0"), ("net.ipv4.ip_forward",)),
+    "redirects on": Case(
+        in_guest("sysctl -qw net.ipv4.conf.eth0.send_redirects=1"), ("net.ipv4.conf.eth0.send_redirects",)
+    ),
+    "guard table flushed": Case(in_guest("nft flush table inet vmproxy"), ("guard table",)),
+    "guard table deleted": Case(in_guest("nft delete table inet vmproxy"), ("guard table",)),
+    "pod route lost": Case(in_guest("ip route del 10.244.1.0/24 proto 186"), ("route 10.244.1.0/24",)),
+    "host route removed": Case(on_host("del", RANGE), (f"route {RANGE}",)),
+    "host route elsewhere": Case(on_host("replace", RANGE, "via", "192.168.100.20"), (f"route {RANGE}",)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_drift_is_named_alone_and_repaired(world: World, name: str) -> None:
+    case = CASES[name]
+    case.break_(world)
+    assert world.drift() == list(case.fields)
+    world.apply()
+    assert world.drift() == []
+    assert world.vmproxy("verify", "--service", "demo/web", "--service", "demo/echo-pods").code == 0
+
+
+def test_a_killed_kube_proxy_comes_back_by_itself(world: World) -> None:
+    before = world.guest(f"systemctl show -P MainPID {UNIT}").strip()
+    world.guest(f"systemctl kill -s KILL {UNIT}")
+
+    def probe() -> bool | str:
+        now = world.guest(f"systemctl show -P MainPID {UNIT}").strip()
+        return now not in {"0", before} or f"MainPID is {now}"
+
+    wait.until("a new kube-proxy", probe, timeout=60)
+    assert world.drift() == []
+
+
+def test_a_config_changed_and_changed_back_is_seen_by_the_unit_that_runs(world: World) -> None:
+    world.guest(
+        f"systemctl stop {UNIT} && cp -p {CONFIG} /tmp/good && echo '# other' >> {CONFIG} "
+        f"&& systemctl start {UNIT} && sleep 1.1 && mv /tmp/good {CONFIG}; sync"
+    )
+    assert world.drift() in ([f"{UNIT}: started with"], [])
+    world.apply()
+    assert world.drift() == []
+
+
+def test_a_token_renews_itself_in_the_guest(world: World) -> None:
+    before = world.guest("cat /etc/vmproxy/token")
+    time.sleep(1)
+    world.guest("systemctl start vmproxy-token.service")
+    after = world.guest("cat /etc/vmproxy/token")
+    assert before != after
+    assert "600 root" in world.guest("stat -c '%a %U' /etc/vmproxy/token")
+    assert world.drift() == []
+    assert world.curl("web") in {"web-1", "web-2"}
+
+
+def test_a_node_that_is_added_or_gone_changes_the_pod_routes(world: World) -> None:
+    node = {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": "node-02"},
+        "spec": {"podCIDR": "10.244.2.0/24", "podCIDRs": ["10.244.2.0/24"]},
+    }
+    world.create(node)
+    with world.api() as api:
+        status = {"status": {"addresses": [{"type": "InternalIP", "address": "192.168.100.21"}]}}
+        kind = {"Content-Type": "application/merge-patch+json"}
+        api.patch("/api/v1/nodes/node-02/status", json=status, headers=kind).raise_for_status()
+    try:
+        assert world.drift() == ["/etc/vmproxy/routes.json: sha256"]
+        world.apply()
+        assert "10.244.2.0/24 via 192.168.100.21" in world.guest("ip route")
+        assert world.drift() == []
+    finally:
+        world.delete("/api/v1/nodes/node-02")
+    assert world.drift() == ["/etc/vmproxy/routes.json: sha256"]
+    world.apply()
+    assert "10.244.2.0/24" not in world.guest("ip route")
+
+
+def test_a_service_range_added_to_the_cluster_is_routed_and_answered(world: World) -> None:
+    world.create(
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "ServiceCIDR",
+            "metadata": {"name": "second"},
+            "spec": {"cidrs": ["10.97.0.0/24"]},
+        }
+    )
+    try:
+        wait.until("the second range", lambda: _has_range(world) or "not ready", timeout=30)
+        assert world.drift() == ["/etc/vmproxy/guard.nft: sha256", "route 10.97.0.0/24"]
+        world.apply()
+        assert f"10.97.0.0/24 via {VM}" in world.in_namespace("host", "ip", "route")
+        assert _answers_in_second_range(world) in {"web-1", "web-2"}
+    finally:
+        world.delete("/api/v1/namespaces/demo/services/second")
+        world.delete("/apis/networking.k8s.io/v1/servicecidrs/second")
+    wait.until("the range to go", lambda: not _has_range(world) or "still there", timeout=60)
+    world.apply()
+    assert "10.97.0.0/24" not in world.in_namespace("host", "ip", "route")
+    assert world.drift() == []
+
+
+def _has_range(world: World) -> bool:
+    with world.api() as api:
+        items = api.get("/apis/networking.k8s.io/v1/servicecidrs").json()["items"]
+    second = [item for item in items if item["metadata"]["name"] == "second"]
+    ready = [
+        c for item in second for c in item.get("status", {}).get("conditions", []) if c["type"] == "Ready"
+    ]
+    return any(condition["status"] == "True" for condition in ready)
+
+
+def _answers_in_second_range(world: World) -> str:
+    ports = [{"name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP"}]
+    labels = {"kubernetes.io/service-name": "second", "endpointslice.kubernetes.io/managed-by": "test"}
+    head = {"name": "second", "namespace": "demo"}
+    world.create(
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": head,
+            "spec": {"clusterIP": "10.97.0.7", "ports": ports},
+        },
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {**head, "labels": labels},
+            "addressType": "IPv4",
+            "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+            "endpoints": [{"addresses": ["192.168.100.31"], "conditions": {"ready": True}}],
+        },
+    )
+
+    def probe() -> tuple[str] | str:
+        ran = world.vmproxy("verify", "--service", "demo/second")
+        return (world.curl("second"),) if ran.code == 0 else ran.out
+
+    return wait.until("the Service of the second range", probe, timeout=60)[0]
+
+
+def test_a_vm_that_is_killed_is_started_again(world: World) -> None:
+    world.kill_vm()
+    assert world.drift() == ["state"]
+    world.apply()
+    assert world.drift() == []
+    assert world.curl("web") in {"web-1", "web-2"}
+
+
+def test_a_vm_whose_disk_is_gone_is_made_anew(world: World) -> None:
+    (disk,) = world.vm_folder.glob("disk-*.raw")
+    disk.unlink()
+    ran = world.vmproxy("apply")
+    assert ran.code == 3, "a running VM is not replaced without --yes"
+    assert "disk" in ran.out
+    world.kill_vm()
+    assert world.drift() == ["disk", "state"]
+    world.apply()
+    assert world.drift() == []
+    assert world.curl("web") in {"web-1", "web-2"}
+
+
+def test_a_vm_that_is_gone_is_made_anew(world: World) -> None:
+    world.kill_vm()
+    (world.vm_folder / "vm.json").unlink()
+    assert world.drift()[:1] == ["vm"]
+    world.apply("--yes")
+    assert world.drift() == []

@@ -1,0 +1,171 @@
+"""A lab and a site in it, driven through the command line as a user drives it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from ruamel.yaml import YAML
+
+from vmproxy import lab, netns
+from vmproxy.lab.cluster import ControlPlane, apply_objects
+from vmproxy.lab.network import Network
+
+SECONDS = 1500
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass(frozen=True)
+class World:
+    """A lab, and a site file of the test's own in `folder`."""
+
+    status: lab.LabStatus
+    name: str
+    folder: Path
+
+    @property
+    def site_file(self) -> Path:
+        return self.folder / "vmproxy.yaml"
+
+    @property
+    def vm_folder(self) -> Path:
+        state = Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local/state"))
+        return state / "vmproxy/qemu" / self.name / f"vmproxy-{self.name}-win-01"
+
+    def vmproxy(self, *words: str, env: dict[str, str] | None = None) -> Ran:
+        done = subprocess.run(
+            self.command(*words),
+            text=True,
+            capture_output=True,
+            timeout=SECONDS,
+            check=False,
+            env={**os.environ, **(env or {})},
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(*words), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    def command(self, *words: str) -> list[str]:
+        verb, *rest = words
+        return [sys.executable, "-m", "vmproxy", verb, "-f", str(self.site_file), *rest]
+
+    def apply(self, *words: str) -> Ran:
+        """An apply that must succeed."""
+        ran = self.vmproxy("apply", *words)
+        assert ran.code == 0, ran.err
+        return ran
+
+    def drift(self) -> list[str]:
+        """The fields that the plan names now."""
+        ran = self.vmproxy("plan", "-o", "json")
+        assert ran.code == 0, ran.err
+        (host,) = ran.json["hosts"]
+        return [drift["field"] for action in host["actions"] for drift in action["drift"]]
+
+    def in_sync(self) -> bool:
+        return self.vmproxy("plan", "--exit-code").code == 0
+
+    def guest(self, command: str) -> str:
+        ran = self.vmproxy("ssh", "win-01", command)
+        assert ran.code == 0, ran.err
+        return ran.out
+
+    def in_namespace(self, role: str, *command: str) -> str:
+        words = netns.run_in(self.status.namespaces[role], command)
+        return subprocess.run(words, text=True, capture_output=True, check=True, timeout=60).stdout
+
+    def change(self, **top: Any) -> None:
+        """Set top-level keys of the site file; a value of None takes the key away."""
+        site = self.site()
+        for key, value in top.items():
+            if value is None:
+                site.pop(key, None)
+            else:
+                site[key] = value
+        self.write(site)
+
+    def change_host(self, **keys: Any) -> None:
+        site = self.site()
+        (host,) = site["hosts"]
+        for key, value in keys.items():
+            if value is None:
+                host.pop(key, None)
+            else:
+                host[key] = value
+        self.write(site)
+
+    def change_network(self, **keys: Any) -> None:
+        network = {**self.site()["hosts"][0]["network"], **keys}
+        self.change_host(network={key: value for key, value in network.items() if value is not None})
+
+    def site(self) -> dict[str, Any]:
+        loaded: dict[str, Any] = YAML(typ="safe").load(self.site_file)
+        return loaded
+
+    def write(self, site: dict[str, Any]) -> None:
+        with self.site_file.open("w") as file:
+            YAML().dump(site, file)
+
+    def reset(self) -> None:
+        """The site file as the lab wrote it."""
+        assert self.status.site is not None
+        self.site_file.write_text(self.status.site.read_text())
+
+    def control(self) -> ControlPlane:
+        assert self.status.kubeconfig is not None
+        return ControlPlane(self.status.kubeconfig.parent, Network(self.name), self.status.binaries)
+
+    def api(self) -> httpx.Client:
+        return self.control().api()
+
+    def create(self, *objects: dict[str, Any]) -> None:
+        with self.api() as api:
+            apply_objects(api, list(objects))
+
+    def delete(self, path: str) -> None:
+        with self.api() as api:
+            api.delete(path).raise_for_status()
+
+    def cluster_ip(self, service: str, namespace: str = "demo") -> str:
+        with self.api() as api:
+            answer = api.get(f"/api/v1/namespaces/{namespace}/services/{service}").raise_for_status()
+        address: str = answer.json()["spec"]["clusterIP"]
+        return address
+
+    def curl(self, service: str, path: str = "/hostname", role: str = "host") -> str:
+        url = f"http://{self.cluster_ip(service)}{path}"
+        return self.in_namespace(role, "curl", "-sS", "-m", "10", url).strip()
+
+    def kill_vm(self) -> None:
+        pid = int((self.vm_folder / "qemu.pid").read_text())
+        os.kill(pid, signal.SIGKILL)
+
+
+def bring_up(name: str, folder: Path) -> World:
+    status = lab.up(name=name, report=print)
+    world = World(status, name, folder)
+    world.reset()
+    return world
