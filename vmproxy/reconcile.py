@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from vmproxy import endpoints
 from vmproxy.errors import NotReady, Unreachable, VmproxyError
 from vmproxy.machine import Machine
 from vmproxy.plan import Action, Outcome, Plan
@@ -60,7 +61,13 @@ class HostResult:
 
 def plan_host(site: Site, host: Host, report: Report) -> Plan:
     with Machine(site, host, report) as machine:
-        return steps(machine, observe(machine)).plan()
+        seen = observe(machine)
+        planned = steps(machine, seen)
+        if isinstance(seen.guest, GuestSeen) and not planned.machine:
+            report("trying the Services' endpoints from the VM")
+            lost = endpoints.unreachable(machine.guest(), machine.cluster.services(), seen.cluster)
+            planned = replace(planned, warnings=(*planned.warnings, *lost))
+        return planned.plan()
 
 
 def apply_host(site: Site, host: Host, report: Report, *, yes: bool) -> HostResult:

@@ -7,11 +7,11 @@ endpoint (the VM does not reach it). api: the cluster can not be asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
 from typing import Literal
 
+from vmproxy.endpoints import Target, broken_endpoint, targets_of
 from vmproxy.errors import UsageError, VmproxyError
 from vmproxy.machine import Machine
 from vmproxy.places import Answer, Connection
@@ -22,18 +22,6 @@ from vmproxy.site import Host, Site
 Hop = Literal["route", "vm", "proxy", "endpoints", "endpoint", "api"]
 MOST = 50
 """How many found Services are tried; chosen ones all are."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """One port of a Service."""
-
-    service: ServiceSeen
-    port: int
-    protocol: Literal["tcp", "udp"]
-
-    def __str__(self) -> str:
-        return f"{self.service.name}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -79,22 +67,6 @@ def verify_host(
         return tuple(diagnosis.check(*pair) for pair in zip(targets, answers, strict=True))
 
 
-def unreachable_endpoints(machine: Machine, cluster: ClusterSeen) -> tuple[str, ...]:
-    """A warning for each pod network in which the VM does not reach a sample endpoint."""
-    samples: dict[str, Target] = {}
-    for target in _all_targets(machine.cluster.services()):
-        for endpoint in target.service.endpoints:
-            if endpoint.ready and target.protocol == "tcp":
-                network = str(IPv4Network(f"{endpoint.ip}/24", strict=False))
-                samples.setdefault(network, target)
-    found = []
-    for target in list(samples.values())[:MOST]:
-        broken = _broken_endpoint(machine.guest(), target, cluster)
-        if broken:
-            found.append(f"Service {target}: {broken}")
-    return tuple(found)
-
-
 class Diagnosis:
     """Finds the hop at which a connection breaks; looks into the guest at most once."""
 
@@ -122,7 +94,7 @@ class Diagnosis:
             return "endpoints", "the Service has no ready endpoints"
         if not guest.rule_present(target.service.cluster_ip, target.port, target.protocol):
             return "proxy", "kube-proxy has no rule for it; see: vmproxy logs"
-        if broken := _broken_endpoint(guest, target, self._cluster):
+        if broken := broken_endpoint(guest, target, self._cluster):
             return "endpoint", broken
         if answer.ok is None:
             return None, answer.detail
@@ -142,34 +114,10 @@ class Diagnosis:
         return self._guest
 
 
-def _broken_endpoint(guest: Guest, target: Target, cluster: ClusterSeen) -> str | None:
-    for endpoint in target.service.endpoints:
-        port = endpoint.ports.get((target.port, target.protocol))
-        if endpoint.ready and port:
-            why = guest.endpoint_reachable(endpoint.ip, port, target.protocol)
-            if why:
-                return (
-                    f"the VM does not reach {endpoint.ip}:{port}: {why}{_missing_route(endpoint.ip, cluster)}"
-                )
-    return None
-
-
-def _missing_route(address: str, cluster: ClusterSeen) -> str:
-    """The route that the VM may lack: the pod's Node is the way to it."""
-    for node in cluster.nodes:
-        for cidr in node.pod_cidrs:
-            if ":" not in cidr and IPv4Address(address) in IPv4Network(cidr) and node.internal_ips:
-                return (
-                    f"; missing route: {cidr} via {node.internal_ips[0]} (Node {node.name}): "
-                    "set network.podRoutes: nodes, or network.routes"
-                )
-    return ""
-
-
 def _targets(
     services: Sequence[ServiceSeen], chosen: Sequence[str], report: Callable[[str], None]
 ) -> list[Target]:
-    every = list(_all_targets(services))
+    every = list(targets_of(services))
     if chosen:
         return [target for name in chosen for target in _named(name, every)]
     ready = [target for target in every if any(endpoint.ready for endpoint in target.service.endpoints)]
@@ -179,13 +127,6 @@ def _targets(
     if len(ready) > MOST:
         report(f"{len(ready)} ports found, trying {MOST}; choose others with --service")
     return ready[:MOST]
-
-
-def _all_targets(services: Iterable[ServiceSeen]) -> Iterable[Target]:
-    for service in services:
-        for port, protocol in service.ports:
-            if protocol in {"tcp", "udp"} and ":" not in service.cluster_ip:
-                yield Target(service, port, "udp" if protocol == "udp" else "tcp")
 
 
 def _named(name: str, every: Sequence[Target]) -> list[Target]:

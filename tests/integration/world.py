@@ -51,10 +51,11 @@ class World:
         state = Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local/state"))
         return state / "vmproxy/qemu" / self.name / f"vmproxy-{self.name}-win-01"
 
-    def vmproxy(self, *words: str, env: dict[str, str] | None = None) -> Ran:
+    def vmproxy(self, *words: str, stdin: str = "", env: dict[str, str] | None = None) -> Ran:
         done = subprocess.run(
             self.command(*words),
             text=True,
+            input=stdin,
             capture_output=True,
             timeout=SECONDS,
             check=False,
@@ -88,8 +89,8 @@ class World:
     def in_sync(self) -> bool:
         return self.vmproxy("plan", "--exit-code").code == 0
 
-    def guest(self, command: str) -> str:
-        ran = self.vmproxy("ssh", "win-01", command)
+    def guest(self, command: str, *, stdin: str = "") -> str:
+        ran = self.vmproxy("ssh", "win-01", command, stdin=stdin)
         assert ran.code == 0, ran.err
         return ran.out
 

@@ -1,0 +1,240 @@
+"""Bad input and failure: one clear error, the right exit code, nothing lost, and the next apply converges."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.integration.world import Ran, World
+from vmproxy import lab, wait
+from vmproxy.lab.cluster import ControlPlane
+
+pytestmark = pytest.mark.lab
+
+
+def says(ran: Ran, code: int, *words: str) -> None:
+    assert ran.code == code, ran.err
+    assert ran.err.count("error:") == 1, ran.err
+    for word in words:
+        assert word in ran.err
+
+
+def test_no_site_file(world: World) -> None:
+    world.site_file.unlink()
+    says(world.vmproxy("apply"), 2, "vmproxy.yaml", "vmproxy init")
+
+
+def test_every_mistake_of_the_site_file_at_once(world: World) -> None:
+    world.change(hots=[], proxy={"mode": "ipvs", "tokenTTL": "1m"})
+    says(world.vmproxy("plan"), 2, "vmproxy.yaml:", "hots", "mode", "tokenTTL")
+
+
+def test_a_host_that_is_not_there(world: World) -> None:
+    says(world.vmproxy("plan", "--host", "win-99"), 2, "win-99", "win-01")
+
+
+def test_the_api_server_is_down_and_what_runs_goes_on(world: World) -> None:
+    control = world.control()
+    url = f"http://{world.cluster_ip('web')}/hostname"
+    control.process("kube-apiserver").stop()
+    try:
+        says(world.vmproxy("plan"), 1, "cannot reach the API server")
+        assert world.in_namespace("host", "curl", "-sS", "-m", "10", url).strip() in {"web-1", "web-2"}
+        ran = world.vmproxy("verify", "-o", "json")
+        assert ran.code == 4
+        assert ran.json["hosts"][0]["checks"][0]["hop"] == "api"
+        seen = world.vmproxy("status", "-o", "json")
+        assert seen.code == 0
+        assert seen.json["hosts"][0]["vm"]["state"] == "running"
+    finally:
+        lab.up(name=world.name, report=print)
+    world.apply()
+
+
+def test_a_wrong_ca(world: World, tmp_path: Path) -> None:
+    other = ControlPlane(tmp_path, world.control().network, {}).pki
+    other.make(server_names=("127.0.0.1",))
+    kubeconfig = _kubeconfig(world)
+    kubeconfig["clusters"][0]["cluster"].pop("certificate-authority-data")
+    kubeconfig["clusters"][0]["cluster"]["certificate-authority"] = str(other.certificate_file("ca"))
+    _use(world, tmp_path, kubeconfig)
+    says(world.vmproxy("plan"), 1, "certificate is not trusted")
+
+
+def test_a_missing_right_is_named(world: World, tmp_path: Path) -> None:
+    """A ServiceAccount without rights, as an operator."""
+    with world.api() as api:
+        path = "/api/v1/namespaces/demo/serviceaccounts/default/token"
+        kind = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+        token = api.post(path, json=kind).raise_for_status().json()["status"]["token"]
+    kubeconfig = _kubeconfig(world)
+    kubeconfig["users"][0]["user"] = {"token": token}
+    _use(world, tmp_path, kubeconfig)
+    says(world.vmproxy("plan"), 1, "cannot", "forbidden")
+    ran = world.vmproxy("doctor")
+    assert ran.code == 4
+    assert "forbidden" in ran.out
+
+
+def test_a_kubeconfig_that_is_not_there(world: World) -> None:
+    world.change(cluster={"kubeconfig": "/nowhere/config", "server": "https://192.168.100.2:6443"})
+    says(world.vmproxy("plan"), 2, "/nowhere/config", "cluster.kubeconfig")
+
+
+def test_a_loopback_api_server_is_of_no_use_to_the_vm(world: World) -> None:
+    site = world.site()
+    site["cluster"].pop("server")
+    world.write(site)
+    says(world.vmproxy("plan"), 2, "cluster.server")
+
+
+def test_an_unknown_image(world: World) -> None:
+    world.change(image={"name": "plan-9"})
+    says(world.vmproxy("plan"), 2, "plan-9", "debian-13")
+
+
+def test_an_image_that_is_missing_or_is_none(world: World, tmp_path: Path) -> None:
+    world.change(image={"path": str(tmp_path / "none.qcow2")})
+    says(world.vmproxy("plan"), 1, "none.qcow2")
+    (tmp_path / "text.qcow2").write_text("not a disk\n" * 1000)
+    world.change(image={"path": str(tmp_path / "text.qcow2")})
+    says(world.vmproxy("plan"), 1, "not a disk image")
+
+
+def test_a_switch_that_is_not_there(world: World) -> None:
+    world.change_host(switch={"name": "br9"})
+    says(world.vmproxy("plan"), 2, "br9")
+
+
+def test_more_memory_than_there_is(world: World) -> None:
+    world.change_host(vm={"memory": "900GiB"})
+    says(world.vmproxy("apply", "--yes"), 1, "memory", "free")
+    world.reset()
+    world.apply("--yes")
+    assert world.drift() == []
+
+
+def test_a_foreign_route_is_refused_named_and_left_alone(world: World) -> None:
+    world.in_namespace("host", "ip", "route", "add", "10.96.128.0/17", "via", "192.168.100.20")
+    try:
+        says(world.vmproxy("apply"), 1, "10.96.128.0/17", "192.168.100.20")
+        assert "10.96.128.0/17" in world.in_namespace("host", "ip", "route")
+    finally:
+        world.in_namespace("host", "ip", "route", "del", "10.96.128.0/17")
+    assert world.drift() == []
+
+
+def test_a_broken_kube_proxy_is_never_given_the_range(world: World) -> None:
+    """The API is not where the site file says: kube-proxy can not sync, so the route stays away."""
+    world.in_namespace("host", "ip", "route", "del", "10.96.0.0/16")
+    world.guest("rm -f /etc/vmproxy/token")
+    site = world.site()
+    world.change(cluster={**site["cluster"], "server": "https://192.168.100.99:6443"})
+    ran = world.vmproxy("apply")
+    assert ran.code == 1
+    assert "10.96.0.0/16" not in world.in_namespace("host", "ip", "route")
+    world.reset()
+    world.apply()
+    assert world.drift() == []
+
+
+def test_two_at_once_do_not_meet(world: World) -> None:
+    """The second waits for the first and says so; both end well."""
+    world.guest("systemctl stop vmproxy-kube-proxy.service")
+    running = [world.start("apply") for _ in range(2)]
+    ended = [process.communicate(timeout=300) for process in running]
+    assert [process.returncode for process in running] == [0, 0], ended
+    assert sum("another vmproxy works on win-01" in err for _, err in ended) == 1
+    assert world.drift() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_says_how_to_go_on(world: World, number: signal.Signals) -> None:
+    world.guest("rm /usr/local/lib/vmproxy/kube-proxy")
+    process = world.start("apply")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "pushing" in line:
+            break
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "goes on from here" in err
+    assert "Traceback" not in err
+    world.apply()
+    assert world.drift() == []
+
+
+def test_killed_at_any_moment_of_a_create_the_next_apply_converges(world: World) -> None:
+    """kill -9 again and again, each time a little later, until an apply gets to its end."""
+    world.vmproxy("destroy", "--yes")
+    for seconds in (0.7, 1.5, 2.5, 4, 8, 60, 64, 70):
+        process = world.start("apply")
+        try:
+            process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        process.communicate()
+    world.apply("--yes")
+    assert world.drift() == []
+    assert world.curl("web") in {"web-1", "web-2"}
+
+
+def test_killed_during_the_trial_the_trial_route_is_taken_away(world: World) -> None:
+    world.in_namespace("host", "ip", "route", "del", "10.96.0.0/16")
+    world.in_namespace("host", "ip", "route", "add", "10.96.0.1/32", "via", "192.168.100.5")
+    note = world.vm_folder / "vm.json"
+    prefix = '"routes": ['
+    trial = '{"prefix": "10.96.0.1/32", "via": "192.168.100.5"},'
+    note.write_text(note.read_text().replace(prefix, prefix + trial))
+    world.apply()
+    routes = world.in_namespace("host", "ip", "route")
+    assert "10.96.0.1 " not in routes
+    assert "10.96.0.0/16 via 192.168.100.5" in routes
+
+
+def test_the_vm_outlives_the_command_and_has_no_part_of_this_machine_s_network(world: World) -> None:
+    pid = int((world.vm_folder / "qemu.pid").read_text())
+    assert os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/self/ns/net")
+
+
+def test_destroy_shows_first_then_leaves_nothing_and_apply_makes_it_again(world: World) -> None:
+    shown = world.vmproxy("destroy")
+    assert shown.code == 3
+    assert "10.96.0.0/16" in shown.out
+    assert world.drift() == []
+    assert world.vmproxy("destroy", "--yes").code == 0
+    assert "10.96" not in world.in_namespace("host", "ip", "route")
+    assert not world.vm_folder.exists()
+    assert "vmp" not in world.in_namespace("switch", "ip", "-br", "link")
+    with world.api() as api:
+        assert api.get("/api/v1/namespaces/vmproxy").json().get("status", {}).get("phase") != "Active"
+        roles = api.get("/apis/rbac.authorization.k8s.io/v1/clusterroles").json()["items"]
+    assert not [role for role in roles if role["metadata"]["name"].startswith("vmproxy-it")]
+    assert world.vmproxy("destroy", "--yes").code == 0
+
+    def namespace_gone() -> bool | str:
+        with world.api() as api:
+            return api.get("/api/v1/namespaces/vmproxy").status_code == 404 or "still there"
+
+    wait.until("the namespace to go", namespace_gone, timeout=60)
+    world.apply()
+    assert world.drift() == []
+
+
+def _kubeconfig(world: World) -> dict[str, list[dict[str, dict[str, str]]]]:
+    assert world.status.kubeconfig is not None
+    loaded: dict[str, list[dict[str, dict[str, str]]]] = YAML(typ="safe").load(world.status.kubeconfig)
+    return loaded
+
+
+def _use(world: World, folder: Path, kubeconfig: object) -> None:
+    path = folder / "kubeconfig"
+    with path.open("w") as file:
+        YAML().dump(kubeconfig, file)
+    world.change(cluster={"kubeconfig": str(path), "server": "https://192.168.100.2:6443"})

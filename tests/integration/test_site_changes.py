@@ -1,0 +1,162 @@
+"""A change of the site file: live where it can be, and said to be cold where it can not."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.world import World
+
+pytestmark = pytest.mark.lab
+
+CONFIG = "/etc/vmproxy/kube-proxy.yaml"
+OLD_VERSION = "v1.33.13"
+
+
+def started(world: World) -> str:
+    """When the VM was switched on: the same as long as it was not interrupted."""
+    return (world.vm_folder / "qemu.pid").read_text()
+
+
+def answered(world: World) -> bool:
+    """TCP and UDP, with backends on the bridge and in the pod network."""
+    ran = world.vmproxy("verify", "-o", "json")
+    assert ran.code == 0, ran.out
+    checks = ran.json["hosts"][0]["checks"]
+    assert {check["protocol"] for check in checks} == {"tcp", "udp"}
+    return all(check["ok"] is True for check in checks)
+
+
+def test_the_mode_changes_live_and_both_modes_answer(world: World) -> None:
+    before = started(world)
+    world.change(proxy={"version": "v1.36.3", "mode": "iptables"})
+    assert world.drift() == [f"{CONFIG}: sha256"]
+    world.apply()
+    assert world.vmproxy("status", "-o", "json").json["hosts"][0]["proxy"]["mode"] == "iptables"
+    assert answered(world)
+    assert world.drift() == []
+    world.reset()
+    world.apply()
+    assert world.vmproxy("status", "-o", "json").json["hosts"][0]["proxy"]["mode"] == "nftables"
+    assert "kube-proxy" not in world.guest("iptables-save | grep KUBE-SVC || true")
+    assert answered(world)
+    assert started(world) == before
+
+
+def test_an_older_kube_proxy_runs_and_is_upgraded_live(world: World) -> None:
+    before = started(world)
+    world.change(proxy={"version": OLD_VERSION})
+    assert world.drift() == ["/usr/local/lib/vmproxy/kube-proxy: sha256"]
+    world.apply()
+    assert world.vmproxy("status", "-o", "json").json["hosts"][0]["proxy"]["version"] == OLD_VERSION
+    assert answered(world)
+    world.reset()
+    world.apply()
+    assert world.guest("/usr/local/lib/vmproxy/kube-proxy --version").split() == ["Kubernetes", "v1.36.3"]
+    assert answered(world)
+    assert started(world) == before
+
+
+def test_a_plain_gateway_makes_no_node_and_borrows_no_name(world: World) -> None:
+    world.change_host(actsFor=None)
+    ran = world.vmproxy("plan", "-o", "json")
+    assert any("30 s" in warning for warning in ran.json["hosts"][0]["warnings"])
+    assert [drift["field"] for action in ran.json["hosts"][0]["actions"] for drift in action["drift"]] == [
+        "clusterrole/vmproxy-it-win-01: rules[3].resourceNames[0]",
+        f"{CONFIG}: sha256",
+    ]
+    world.apply()
+    with world.api() as api:
+        nodes = {item["metadata"]["name"] for item in api.get("/api/v1/nodes").json()["items"]}
+    assert nodes == {"win-01", "node-01"}
+    assert "vmproxy-it-win-01" in world.guest(f"cat {CONFIG}")
+    assert answered(world)
+
+
+def test_the_token_s_life_changes_live(world: World) -> None:
+    before = started(world)
+    world.change(proxy={"version": "v1.36.3", "tokenTTL": "10m"})
+    assert world.drift() == [
+        "/etc/vmproxy/credential.json: sha256",
+        "/etc/systemd/system/vmproxy-token.timer: sha256",
+    ]
+    world.apply()
+    claims = world.guest("cut -d. -f2 /etc/vmproxy/token | base64 -d 2>/dev/null || true")
+    exp, iat = (int(claims.split(f'"{name}":')[1].split(",")[0]) for name in ("exp", "iat"))
+    assert exp - iat == 600
+    assert "300" in world.guest("systemctl cat vmproxy-token.timer | grep OnUnitActiveSec")
+    assert world.drift() == []
+    assert started(world) == before
+
+
+def test_a_missing_pod_route_is_found_named_and_warned_of(world: World) -> None:
+    world.change_network(podRoutes="none")
+    world.apply()
+    ran = world.vmproxy("verify", "-o", "json", "--service", "demo/web-pods", "--service", "demo/echo-pods")
+    assert ran.code == 4
+    for check in ran.json["hosts"][0]["checks"]:
+        assert (check["ok"], check["hop"]) == (False, "endpoint")
+        assert "10.244.1.0/24 via 192.168.100.20" in check["detail"]
+    warnings = world.vmproxy("plan", "-o", "json").json["hosts"][0]["warnings"]
+    assert any("demo/web-pods" in warning and "10.244.1.0/24" in warning for warning in warnings)
+    world.change_network(routes=[{"to": "10.244.1.0/24", "via": "192.168.100.20"}])
+    assert world.drift() == ["/etc/vmproxy/routes.json: sha256"]
+    world.apply()
+    assert answered(world)
+
+
+def test_another_api_address_changes_live(world: World) -> None:
+    world.in_namespace("control", "ip", "addr", "replace", "192.168.100.3/24", "dev", "eth0")
+    site = world.site()
+    world.change(cluster={**site["cluster"], "server": "https://192.168.100.3:6443"})
+    assert world.drift() == ["/etc/vmproxy/kubeconfig: sha256", "/etc/vmproxy/credential.json: sha256"]
+    world.apply()
+    assert answered(world)
+    assert "192.168.100.3" in world.guest("ss -tn state established dst 192.168.100.3 | tail -n +2")
+
+
+def test_a_larger_vm_is_cold_says_why_and_needs_yes(world: World) -> None:
+    before = started(world)
+    world.change_host(vm={"cpus": 1, "memory": "640MiB"})
+    ran = world.vmproxy("plan", "-o", "json")
+    actions = ran.json["hosts"][0]["actions"]
+    reconfigure = next(action for action in actions if action["verb"] == "reconfigure")
+    assert reconfigure["cold"]
+    assert [drift["field"] for drift in reconfigure["drift"]] == ["cpus", "memory"]
+    assert "off" in reconfigure["why"]
+    without = world.vmproxy("apply")
+    assert without.code == 3
+    assert "--yes" in without.out
+    assert started(world) == before
+    assert world.curl("web") in {"web-1", "web-2"}, "a change that waits for --yes does not touch traffic"
+    world.apply("--yes")
+    assert world.guest("nproc").strip() == "1"
+    assert world.drift() == []
+    assert answered(world)
+
+
+def test_another_address_makes_the_vm_anew_and_moves_the_route(world: World) -> None:
+    world.change_network(address="192.168.100.6/24")
+    without = world.vmproxy("apply")
+    assert without.code == 3
+    assert "recreate" in without.out
+    assert "via 192.168.100.5" in world.in_namespace("host", "ip", "route")
+    world.apply("--yes")
+    assert "10.96.0.0/16 via 192.168.100.6" in world.in_namespace("host", "ip", "route")
+    assert world.drift() == []
+    assert answered(world)
+
+
+def test_the_switch_changes_live_and_the_vlan_is_set_on_its_port(world: World) -> None:
+    before = started(world)
+    switch = world.status.namespaces["switch"]
+    world.change_network(vlan=7)
+    assert world.drift() == ["vlan"]
+    ran = world.vmproxy("apply")
+    assert ran.code == 1, "nobody else is in VLAN 7: the VM is out of reach, and that is said"
+    assert "error:" in ran.err
+    assert "7" in world.in_namespace("switch", "bridge", "vlan", "show"), switch
+    world.reset()
+    world.apply()
+    assert world.drift() == []
+    assert answered(world)
+    assert started(world) == before
