@@ -13,7 +13,6 @@ import httpx
 
 from vmproxy.errors import BadArtifact, Unreachable
 
-_CHUNK = 1 << 20
 _ATTEMPTS = 3
 
 
@@ -102,7 +101,7 @@ def _continue(url: str, part: Path, *, connect_timeout: float, report: Callable[
 
 def _write(answer: httpx.Response, file: BinaryIO, *, total: int, report: Callable[[str], None]) -> None:
     next_word = 0
-    for chunk in answer.iter_bytes(_CHUNK):
+    for chunk in answer.iter_bytes():
         file.write(chunk)
         done = file.tell()
         if done >= next_word:

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vmproxy.plan import Action
+from vmproxy.resources import proxy
+from vmproxy.resources.proxy import GuestWanted, Program, Tools
+from vmproxy.seen import (
+    ClusterSeen,
+    FileSeen,
+    GuestSeen,
+    NodeSeen,
+    ProxySeen,
+    Route,
+    TokenSeen,
+    UnitSeen,
+    Unobservable,
+)
+from vmproxy.site import Site
+
+SITE = Site.model_validate(
+    {
+        "name": "a",
+        "hosts": [
+            {
+                "name": "win-01",
+                "qemu": {},
+                "actsFor": "win-01",
+                "network": {
+                    "address": "192.168.10.5/24",
+                    "gateway": "192.168.10.1",
+                    "podRoutes": "nodes",
+                    "routes": [{"to": "10.9.0.0/24", "via": "192.168.10.9"}],
+                },
+            }
+        ],
+    }
+)
+HOST = SITE.hosts[0]
+NODES = (
+    NodeSeen("win-01", ("192.168.10.2",), ("10.244.9.0/24",)),
+    NodeSeen("node-01", ("192.168.10.20",), ("10.244.1.0/24", "fd00::/64")),
+    NodeSeen("far", ("172.16.0.9",), ("10.244.7.0/24",)),
+)
+CLUSTER = ClusterSeen(
+    version="v1.36.3",
+    server="https://192.168.10.4:6443",
+    ca="-----BEGIN CERTIFICATE-----\n",
+    service_cidrs=("10.96.0.0/16", "fd01::/112"),
+    pod_cidrs=("10.244.0.0/16",),
+    nodes=NODES,
+    canary=("10.96.0.1", 443),
+    account_uid="uid-1",
+    identity={},
+)
+PROGRAM = Program(Path("/cache/kube-proxy"), "f" * 64, "v1.36.3")
+NOW = 1_800_000_000.0
+TOKEN = TokenSeen("system:serviceaccount:vmproxy:a-win-01", "uid-1", int(NOW) - 3600, int(NOW) + 82800)
+LIVE = ProxySeen(live=True, mode="nftables", last_synced=NOW, last_queued=NOW - 1, failures=0, denied=0)
+
+
+def wanted(site: Site = SITE, cluster: ClusterSeen = CLUSTER) -> GuestWanted:
+    return proxy.wanted(site, site.hosts[0], cluster, program=PROGRAM, tools=Tools("6.12", "1.1.3"))
+
+
+def good(want: GuestWanted) -> GuestSeen:
+    """A guest that is all that is wanted."""
+    return GuestSeen(
+        files={path: FileSeen(file.sha256, file.mode, file.owner) for path, file in want.files.items()},
+        units={unit: UnitSeen(active=True, enabled=True, stale=False) for unit in want.units},
+        sysctls=dict(want.sysctls),
+        guard=want.guard,
+        routes=want.routes,
+        token=TOKEN,
+        proxy=LIVE,
+        kernel="6.12",
+        nft="1.1.3",
+        now=NOW,
+    )
+
+
+def fields(actions: tuple[Action, ...]) -> list[str]:
+    return [drift.field for action in actions for drift in action.drift]
+
+
+def test_a_guest_as_wanted_needs_nothing() -> None:
+    assert proxy.plan(wanted(), good(wanted())) == ()
+
+
+def test_a_guest_that_could_not_be_seen_is_not_planned_for() -> None:
+    assert proxy.plan(wanted(), Unobservable("the VM is stopped")) == ()
+
+
+@pytest.mark.parametrize("path", list(wanted().files))
+def test_an_edited_file_is_named_alone(path: str) -> None:
+    seen = good(wanted())
+    edited = {**seen.files, path: replace(seen.files[path], sha256="0" * 64)}
+    assert fields(proxy.plan(wanted(), replace(seen, files=edited))) == [f"{path}: sha256"]
+
+
+@pytest.mark.parametrize("name", list(wanted().sysctls))
+def test_a_changed_sysctl_is_named_alone(name: str) -> None:
+    seen = good(wanted())
+    assert fields(proxy.plan(wanted(), replace(seen, sysctls={**seen.sysctls, name: "9"}))) == [name]
+
+
+@pytest.mark.parametrize(
+    ("token", "why"),
+    [
+        (None, "absent"),
+        (replace(TOKEN, uid="uid-0"), "revoked"),
+        (replace(TOKEN, subject="system:serviceaccount:kube-system:default"), "of another account"),
+        (replace(TOKEN, expires=int(NOW) - 1), "expired"),
+        (replace(TOKEN, expires=int(NOW) + 60), "about to expire"),
+    ],
+)
+def test_a_token_that_will_not_do_is_renewed_and_the_plan_says_why(token: TokenSeen | None, why: str) -> None:
+    (action,) = proxy.plan(wanted(), replace(good(wanted()), token=token))
+    assert (action.verb, action.drift[0].seen) == ("renew", why)
+
+
+def test_a_unit_that_runs_with_older_files_is_restarted() -> None:
+    seen = good(wanted())
+    units = {**seen.units, proxy.PROXY_UNIT: UnitSeen(active=True, enabled=True, stale=True)}
+    (action,) = proxy.plan(wanted(), replace(seen, units=units))
+    assert action.drift[0].field == f"{proxy.PROXY_UNIT}: started with"
+
+
+def test_pod_routes_go_by_the_nodes_that_are_on_the_network_and_the_others_are_warned_of() -> None:
+    assert wanted().routes == (
+        Route("10.244.1.0/24", "192.168.10.20"),
+        Route("10.244.9.0/24", "192.168.10.2"),
+        Route("10.9.0.0/24", "192.168.10.9"),
+    )
+    assert any("far" in warning for warning in wanted().warnings)
+
+
+def test_only_ipv4_ranges_reach_the_guard_table() -> None:
+    content = wanted().files[proxy.GUARD].content
+    assert content is not None
+    assert b"10.96.0.0/16" in content
+    assert b"fd01" not in content
+
+
+def test_no_token_and_no_key_is_among_the_files() -> None:
+    assert proxy.TOKEN not in wanted().files
+    assert not any(b"PRIVATE KEY" in (file.content or b"") for file in wanted().files.values())
+
+
+def test_what_the_plan_carries_for_the_guest_is_not_in_its_json() -> None:
+    empty = replace(good(wanted()), files={})
+    shown = [action.as_json() for action in proxy.plan(wanted(), empty)]
+    assert all("params" not in action for action in shown)
+    assert "BEGIN CERTIFICATE" not in str(shown)
