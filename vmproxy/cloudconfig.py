@@ -9,15 +9,17 @@ from functools import cache
 from importlib.resources import files
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jsonschema import Draft4Validator
-from jsonschema.exceptions import ValidationError, best_match
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from vmproxy import assets
 from vmproxy.errors import SiteError, UsageError
+
+if TYPE_CHECKING:
+    from jsonschema import Draft4Validator
+    from jsonschema.exceptions import ValidationError
 
 _HEADER = "#cloud-config"
 _HOST_KEY = "vmproxy makes the guest's SSH host key, to check the first log-in too"
@@ -92,6 +94,8 @@ def _check(config: Mapping[str, Any], path: Path) -> None:
 
 def mistakes(config: Mapping[str, Any]) -> Iterator[str]:
     """What cloud-init's own schema says against it."""
+    from jsonschema.exceptions import best_match  # noqa: PLC0415 (slow, and most sites have no cloud-config)
+
     for error in _validator().iter_errors(config):
         deepest = best_match([error]) or error
         yield f"{_key(deepest)}{deepest.message}"
@@ -104,6 +108,8 @@ def _key(error: ValidationError) -> str:
 
 @cache
 def _validator() -> Draft4Validator:
+    from jsonschema import Draft4Validator  # noqa: PLC0415 (slow, and most sites have no cloud-config)
+
     schema = files("vmproxy").joinpath("data", "schema-cloud-config-v1.json").read_text(encoding="utf-8")
     return Draft4Validator(json.loads(schema))
 

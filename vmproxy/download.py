@@ -6,12 +6,13 @@ import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import unquote, urlsplit
 
-import httpx
-
 from vmproxy.errors import BadArtifact, Unreachable
+
+if TYPE_CHECKING:
+    import httpx
 
 _ATTEMPTS = 3
 
@@ -48,6 +49,8 @@ def fetch(
 
 def read_text(url: str, *, connect_timeout: float = 10.0) -> str:
     """A small text file by URL. Raises Unreachable."""
+    import httpx  # noqa: PLC0415 (slow, and most runs fetch nothing)
+
     try:
         answer = httpx.get(url, timeout=connect_timeout, follow_redirects=True)
         answer.raise_for_status()
@@ -70,6 +73,8 @@ def _copy(url: str, part: Path) -> None:
 
 
 def _download(url: str, part: Path, *, connect_timeout: float, report: Callable[[str], None]) -> None:
+    import httpx  # noqa: PLC0415 (slow, and most runs fetch nothing)
+
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             _continue(url, part, connect_timeout=connect_timeout, report=report)
@@ -86,6 +91,8 @@ def _download(url: str, part: Path, *, connect_timeout: float, report: Callable[
 
 
 def _continue(url: str, part: Path, *, connect_timeout: float, report: Callable[[str], None]) -> None:
+    import httpx  # noqa: PLC0415 (slow, and most runs fetch nothing)
+
     have = part.stat().st_size if part.exists() else 0
     headers = {"Range": f"bytes={have}-"} if have else {}
     timeout = httpx.Timeout(60.0, connect=connect_timeout)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Literal
 
-from vmproxy.places.guest import Guest
+from vmproxy.places.guest import Endpoint, Guest
 from vmproxy.seen import ClusterSeen, ServiceSeen
 
 _MOST_NETWORKS = 20
@@ -40,24 +40,37 @@ def unreachable(guest: Guest, services: Iterable[ServiceSeen], cluster: ClusterS
             for endpoint in target.service.endpoints:
                 if endpoint.ready:
                     samples.setdefault(str(IPv4Network(f"{endpoint.ip}/24", strict=False)), target)
-    found = []
-    for target in {str(target): target for target in list(samples.values())[:_MOST_NETWORKS]}.values():
-        why = broken_endpoint(guest, target, cluster)
-        if why:
-            found.append(f"Service {target}: {why}")
-    return tuple(found)
+    targets = list({str(target): target for target in list(samples.values())[:_MOST_NETWORKS]}.values())
+    return tuple(
+        f"Service {target}: {why}"
+        for target, why in zip(targets, broken(guest, targets, cluster), strict=True)
+        if why
+    )
 
 
-def broken_endpoint(guest: Guest, target: Target, cluster: ClusterSeen) -> str | None:
-    """Why the VM does not reach a ready endpoint of the target; None when it reaches them all."""
-    for endpoint in target.service.endpoints:
-        port = endpoint.ports.get((target.port, target.protocol))
-        if endpoint.ready and port:
-            why = guest.endpoint_reachable(endpoint.ip, port, target.protocol)
-            if why:
-                missing = _missing_route(endpoint.ip, cluster)
-                return f"the VM does not reach {endpoint.ip}:{port}: {why}{missing}"
-    return None
+def broken(guest: Guest, targets: Sequence[Target], cluster: ClusterSeen) -> list[str | None]:
+    """For each target why the VM does not reach one of its ready endpoints; None when it reaches all."""
+    of_target = [_endpoints(target) for target in targets]
+    every = list(dict.fromkeys(endpoint for endpoints in of_target for endpoint in endpoints))
+    why = dict(zip(every, guest.unreachable(every), strict=True)) if every else {}
+    return [
+        next((_text(item, reason, cluster) for item in endpoints if (reason := why[item])), None)
+        for endpoints in of_target
+    ]
+
+
+def _endpoints(target: Target) -> list[Endpoint]:
+    key = (target.port, target.protocol)
+    return [
+        Endpoint(endpoint.ip, endpoint.ports[key], target.protocol)
+        for endpoint in target.service.endpoints
+        if endpoint.ready and key in endpoint.ports
+    ]
+
+
+def _text(endpoint: Endpoint, why: str, cluster: ClusterSeen) -> str:
+    missing = _missing_route(endpoint.address, cluster)
+    return f"the VM does not reach {endpoint.address}:{endpoint.port}: {why}{missing}"
 
 
 def _missing_route(address: str, cluster: ClusterSeen) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from vmproxy.endpoints import Target, broken_endpoint, targets_of
+from vmproxy.endpoints import Target, broken, targets_of
 from vmproxy.errors import UsageError, VmproxyError
 from vmproxy.machine import Machine
 from vmproxy.places import Answer, Connection
@@ -94,8 +94,8 @@ class Diagnosis:
             return "endpoints", "the Service has no ready endpoints"
         if not guest.rule_present(target.service.cluster_ip, target.port, target.protocol):
             return "proxy", "kube-proxy has no rule for it; see: vmproxy logs"
-        if broken := broken_endpoint(guest, target, self._cluster):
-            return "endpoint", broken
+        if lost := broken(guest, [target], self._cluster)[0]:
+            return "endpoint", lost
         if answer.ok is None:
             return None, answer.detail
         return "proxy", f"{answer.detail}, though the rule is there and the endpoints answer the VM"

@@ -11,27 +11,35 @@ import json
 import os
 import pwd
 import socket
-import ssl
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 
 CACHE = "/var/lib/vmproxy/hashes.json"
 SETUP = "/usr/local/lib/vmproxy/setup.py"
-METRICS = "http://127.0.0.1:10249"
-HEALTH = "http://127.0.0.1:10256"
+METRICS = 10249
+HEALTH = 10256
 BIG = 1 << 20
 
 
-def tool(*command):
-    """A program's output, or None when it is missing or fails."""
+def start(*command):
+    """A program begun; `finish` waits for it. Several run side by side that way."""
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     except OSError:
         return None
-    return done.stdout.decode(errors="replace") if done.returncode == 0 else None
+
+
+def finish(process):
+    """Its output, or None when it is missing or fails."""
+    if process is None:
+        return None
+    out = process.communicate()[0]
+    return out.decode(errors="replace") if process.returncode == 0 else None
+
+
+def tool(*command):
+    return finish(start(*command))
 
 
 def must(*command):
@@ -91,9 +99,8 @@ def files(paths):
     return seen
 
 
-def units(names):
+def units(told):
     """Active, enabled, and stale: started before a file that it uses changed."""
-    told = tool("systemctl", "show", "--property=Id,ActiveState,NeedDaemonReload", *names) or ""
     seen = {}
     for block in told.strip().split("\n\n"):
         values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
@@ -137,14 +144,19 @@ def sysctls(names):
     return seen
 
 
-def guard():
-    """The hash of the rules' source, when the table is still as it was right after loading."""
-    told = tool("python3", "-I", SETUP, "guard-seen") if os.path.exists(SETUP) else None
-    return (told or "").strip() or None
+def guard(rules, setup):
+    """The hash of the rules' source, when the table is still as it was right after loading.
+
+    `setup` is the text of setup.py that came with this request: the one in place may be older.
+    """
+    if rules is None:
+        return None
+    module = {"__name__": "setup"}
+    exec(compile(setup, "setup.py", "exec"), module)
+    return module["guard_seen"](rules)
 
 
-def routes():
-    told = tool("ip", "-j", "-4", "route", "show", "proto", "186")
+def routes(told):
     found = json.loads(told) if told and told.strip() else []
     return [
         {"prefix": r["dst"] if "/" in r["dst"] else r["dst"] + "/32", "via": r.get("gateway", "")}
@@ -169,23 +181,24 @@ def token(path):
         return None
 
 
-def ask(url):
-    """Status and text of a loopback URL, or None when nothing answers."""
+def ask(port, path):
+    """Status and text of a loopback web server's page; status 0 when nothing answers."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return answer.status, answer.read().decode(errors="replace")
-    except urllib.error.HTTPError as error:
-        return error.code, ""
-    except OSError:
-        return None
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as channel:
+            channel.sendall(b"GET %s HTTP/1.0\r\nHost: localhost\r\n\r\n" % path.encode())
+            answer = b"".join(iter(lambda: channel.recv(65536), b""))
+        head, _, body = answer.partition(b"\r\n\r\n")
+        return int(head.split()[1]), body.decode(errors="replace")
+    except (OSError, ValueError, IndexError):
+        return 0, ""
 
 
 def proxy():
-    live = ask(HEALTH + "/livez") or (0, "")
+    live = ask(HEALTH, "/livez")
     if live[0] == 404:  # before 1.28
-        live = ask(HEALTH + "/healthz") or (0, "")
-    mode = ask(METRICS + "/proxyMode") or (0, "")
-    metrics = (ask(METRICS + "/metrics") or (0, ""))[1]
+        live = ask(HEALTH, "/healthz")
+    mode = ask(METRICS, "/proxyMode")
+    metrics = ask(METRICS, "/metrics")[1]
     values = {"synced": 0.0, "queued": 0.0, "failures": 0.0, "denied": 0.0}
     version = None
     for line in metrics.splitlines():
@@ -215,17 +228,24 @@ def proxy():
 
 
 def observe(request):
-    told = tool("nft", "--version")
-    return {
+    shown = start("systemctl", "show", "--property=Id,ActiveState,NeedDaemonReload", *request["units"])
+    rules = start("nft", "-j", "list", "table", "inet", "vmproxy")
+    version = start("nft", "--version")
+    found = start("ip", "-j", "-4", "route", "show", "proto", "186")
+    seen = {
         "files": files(request["files"]),
-        "units": units(request["units"]),
         "sysctls": sysctls(request["sysctls"]),
-        "guard": guard(),
-        "routes": routes(),
         "token": token(request["token"]),
         "proxy": proxy(),
         "kernel": os.uname().release,
+    }
+    told = finish(version)
+    return {
+        **seen,
         "nft": told.split()[1].lstrip("v") if told else None,
+        "units": units(finish(shown) or ""),
+        "guard": guard(finish(rules), request["setup"]),
+        "routes": routes(finish(found)),
         "now": time.time(),
     }
 
@@ -280,7 +300,7 @@ def apply(request):
 
 def rule(request):
     address, port, protocol = request["address"], str(request["port"]), request["protocol"]
-    mode = ask(METRICS + "/proxyMode") or (0, "")
+    mode = ask(METRICS, "/proxyMode")
     if mode[1].strip() == "nftables":
         element = "{ %s . %s . %s }" % (address, protocol, port)
         for name in ("service-ips", "no-endpoint-services"):
@@ -293,20 +313,27 @@ def rule(request):
 
 
 def reach(request):
-    """Why an endpoint does not answer from here; empty when it does."""
-    kind = socket.SOCK_STREAM if request["protocol"] == "tcp" else socket.SOCK_DGRAM
+    """For each endpoint why it does not answer from here, or nothing; all at the same time."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(32) as pool:
+        return {"why": list(pool.map(reach_one, request["endpoints"]))}
+
+
+def reach_one(endpoint):
+    kind = socket.SOCK_STREAM if endpoint["protocol"] == "tcp" else socket.SOCK_DGRAM
     with socket.socket(socket.AF_INET, kind) as channel:
         channel.settimeout(3.0)
         try:
-            channel.connect((request["address"], request["port"]))
+            channel.connect((endpoint["address"], endpoint["port"]))
             if kind == socket.SOCK_DGRAM:
                 channel.send(b"vmproxy\n")
                 channel.recv(65536)
         except socket.timeout:
-            return {"why": "no answer within 3 s"}
+            return "no answer within 3 s"
         except OSError as error:
-            return {"why": os.strerror(error.errno) if error.errno else str(error)}
-    return {"why": ""}
+            return os.strerror(error.errno) if error.errno else str(error)
+    return None
 
 
 def converged(request):
@@ -319,6 +346,10 @@ def converged(request):
 
 def api_answers(address, port, ca):
     """Why the API server does not answer at its ClusterIP; empty when it does. Any status is an answer."""
+    import ssl
+    import urllib.error
+    import urllib.request
+
     context = ssl.create_default_context(cafile=ca if os.path.exists(ca) else None)
     try:
         url = "https://%s:%d/livez" % (address, port)

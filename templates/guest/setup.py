@@ -1,10 +1,9 @@
 #!/usr/bin/python3 -I
 """Set up the guest's guard table and routes: at boot, and when vmproxy has changed them.
 
-    setup.py guard        load /etc/vmproxy/guard.nft in one transaction
-    setup.py routes       make the routes of protocol 186 those of /etc/vmproxy/routes.json
-    setup.py all          both
-    setup.py guard-seen   print the hash of guard.nft as it was loaded, if the table is still so
+setup.py guard        load /etc/vmproxy/guard.nft in one transaction
+setup.py routes       make the routes of protocol 186 those of /etc/vmproxy/routes.json
+setup.py all          both
 """
 
 import hashlib
@@ -23,17 +22,8 @@ def output(*command):
     return subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.decode()
 
 
-def loaded():
-    """The hash of the rules as the kernel has them; None without the table."""
-    try:
-        told = subprocess.run(
-            ["nft", "-j", "list", "table", "inet", "vmproxy"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            check=True,
-        ).stdout
-    except subprocess.CalledProcessError:
-        return None
+def loaded(told):
+    """The hash of the rules as `nft -j list table` tells them."""
     rules = [item for item in json.loads(told)["nftables"] if "metainfo" not in item]
     return hashlib.sha256(json.dumps(without_handles(rules), sort_keys=True).encode()).hexdigest()
 
@@ -50,19 +40,19 @@ def guard():
     subprocess.run(["nft", "-f", GUARD], check=True)
     os.makedirs("/run/vmproxy", exist_ok=True)
     with open(NOTE + ".part", "w") as file:
-        json.dump({"source": source, "loaded": loaded()}, file)
+        told = output("nft", "-j", "list", "table", "inet", "vmproxy")
+        json.dump({"source": source, "loaded": loaded(told)}, file)
     os.replace(NOTE + ".part", NOTE)
 
 
-def guard_seen():
+def guard_seen(told):
+    """The hash of guard.nft as it was loaded, when the table is still so; else "changed"."""
     try:
         with open(NOTE) as file:
             note = json.load(file)
     except (OSError, ValueError):
-        note = {}
-    now = loaded()
-    if now is not None:
-        print(note["source"] if note.get("loaded") == now else "changed")
+        return "changed"
+    return note.get("source") if note.get("loaded") == loaded(told) else "changed"
 
 
 def routes():
@@ -82,5 +72,3 @@ if __name__ == "__main__":
         guard()
     if what in ("routes", "all"):
         routes()
-    if what == "guard-seen":
-        guard_seen()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -12,18 +13,44 @@ import click
 
 import vmproxy
 from vmproxy import console
-from vmproxy.cli.demo import demo
-from vmproxy.cli.doctor import doctor
-from vmproxy.cli.guest import logs, ssh
-from vmproxy.cli.image import image
-from vmproxy.cli.lab import lab
-from vmproxy.cli.look import status, verify
-from vmproxy.cli.site import init, schema
-from vmproxy.cli.work import apply, destroy, plan, render
 from vmproxy.errors import UsageError, VmproxyError
 
+_COMMANDS = {
+    "init": "site",
+    "doctor": "doctor",
+    "plan": "work",
+    "apply": "work",
+    "verify": "look",
+    "status": "look",
+    "destroy": "work",
+    "render": "work",
+    "ssh": "guest",
+    "logs": "guest",
+    "schema": "site",
+    "image": "image",
+    "lab": "lab",
+    "demo": "demo",
+}
+"""Each command's module in this package: loaded only when it is asked for, which keeps a run quick."""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        return list(_COMMANDS)
+
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002 (click's signature)
+        cmd_name: str,
+    ) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"vmproxy.cli.{_COMMANDS[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(vmproxy.__version__, prog_name="vmproxy")
 def cli() -> None:
     """Kubernetes Services reachable from Windows hosts, through kube-proxy in a small Linux VM.
@@ -32,25 +59,6 @@ def cli() -> None:
     Exit codes: 0 done or in sync, 1 failed, 2 bad usage or bad site file,
     3 changes pending, 4 verify or doctor found a problem.
     """
-
-
-for command in (
-    init,
-    doctor,
-    plan,
-    apply,
-    verify,
-    status,
-    destroy,
-    render,
-    ssh,
-    logs,
-    schema,
-    image,
-    lab,
-    demo,
-):
-    cli.add_command(command)
 
 
 def main() -> NoReturn:
@@ -65,9 +73,8 @@ def main() -> NoReturn:
         exc.show()
         sys.exit(exc.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        console.error(
-            VmproxyError("stopped", hint="nothing is half-written; the same command goes on from here")
-        )
+        hint = "nothing is half-written; the same command goes on from here"
+        console.error(VmproxyError("stopped", hint=hint))
         sys.stderr.flush()
         os._exit(1)  # other hosts' threads are not waited for: each change they make is whole
     except OSError as exc:

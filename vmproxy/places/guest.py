@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from vmproxy import assets, wait
@@ -29,6 +29,15 @@ _LOGS = {
 }
 
 
+@dataclass(frozen=True)
+class Endpoint:
+    """Where something should answer the VM."""
+
+    address: str
+    port: int
+    protocol: Literal["tcp", "udp"]
+
+
 class Guest:
     """`mint` makes a new token for this VM in the cluster."""
 
@@ -43,7 +52,8 @@ class Guest:
 
     def observe(self, query: Any) -> GuestSeen:
         """`query` is resources.proxy.GuestQuery. Raises ToolFailed when the agent can not run."""
-        return _seen(self._ask("observe", **asdict(query)))
+        setup = assets.text("guest/setup.py")
+        return _seen(self._ask("observe", setup=setup, **asdict(query)))
 
     def apply(self, actions: Sequence[Action], report: Report) -> Iterator[Outcome]:
         """Large files one by one, then all else in one request: a unit restarts at most once."""
@@ -89,10 +99,10 @@ class Guest:
             ) from exc
         return status
 
-    def endpoint_reachable(self, address: str, port: int, protocol: Literal["tcp", "udp"]) -> str | None:
-        """Why it does not answer from the VM, or None."""
-        seen = self._ask("reach", address=address, port=port, protocol=protocol)
-        return str(seen["why"]) or None
+    def unreachable(self, endpoints: Sequence[Endpoint]) -> list[str | None]:
+        """For each endpoint why it does not answer from the VM, or None; tried side by side."""
+        why: list[str | None] = self._ask("reach", endpoints=[asdict(item) for item in endpoints])["why"]
+        return why
 
     def rule_present(self, address: str, port: int, protocol: Literal["tcp", "udp"]) -> bool:
         """Whether kube-proxy has a rule for that port of a ClusterIP."""
