@@ -12,7 +12,7 @@ from ipaddress import IPv4Interface
 from typing import Literal
 
 from vmproxy import binaries, image, keys, paths, seed, wait
-from vmproxy.errors import NotReady, Unreachable, VmproxyError
+from vmproxy.errors import NotReady, Unreachable, UsageError, VmproxyError
 from vmproxy.mac import static_mac
 from vmproxy.places import Connection, Delivery, HostPlace
 from vmproxy.places.cluster import Cluster
@@ -52,6 +52,11 @@ class Machine:
 
     @cached_property
     def place(self) -> HostPlace:
+        if self.host.qemu is None:
+            raise UsageError(
+                f"cannot work on {self.host.name}: this version does not carry VMs on Hyper-V yet",
+                hint="use qemu: {} for a VM on this Linux machine",
+            )
         return self._stack.enter_context(QemuHost(self.site, self.host, deliver=self._deliver))
 
     @cached_property
@@ -157,7 +162,7 @@ class Machine:
         what = f"SSH of VM {self.site.vm_name(self.host)} at {self.address.ip}"
         self._report(f"waiting for {what}")
         try:
-            wait.until(what, self._banner, timeout=self.site.vm_size(self.host).boot_timeout, every=1.0)
+            wait.until(what, self.banner, timeout=self.site.vm_size(self.host).boot_timeout, every=1.0)
             self.guest()
         except VmproxyError as exc:
             raise self._boot_failed(exc) from exc
@@ -240,7 +245,8 @@ class Machine:
     def _open_ssh(self) -> socket.socket:
         return self.place.open_guest(str(self.address.ip), 22)
 
-    def _banner(self) -> bool | str:
+    def banner(self) -> bool | str:
+        """Whether SSH answers, or why not yet. Raises Unreachable when the VM has ended."""
         if died := self.place.died():
             raise Unreachable(f"cannot start VM {self.site.vm_name(self.host)}: {died}")
         try:

@@ -35,7 +35,6 @@ output_option = click.option(
     show_default=True,
     help="How the answer is written to stdout.",
 )
-verbose_option = click.option("-v", "--verbose", is_flag=True, help="Show each step, with its host.")
 
 
 @dataclass(frozen=True)

@@ -34,11 +34,11 @@ def services() -> list[Object]:
     web = [("http", 80, HTTP_PORT, "TCP")]
     echo = [("echo", 7, UDP_PORT, "UDP")]
     return [
-        *_service("web", web, ON_THE_BRIDGE),
-        *_service("web-pods", web, IN_PODS),
-        *_service("echo", echo, ON_THE_BRIDGE),
-        *_service("echo-pods", echo, IN_PODS),
-        *_service("empty", web, {}),
+        *service_with_slice("web", web, ON_THE_BRIDGE),
+        *service_with_slice("web-pods", web, IN_PODS),
+        *service_with_slice("echo", echo, ON_THE_BRIDGE),
+        *service_with_slice("echo-pods", echo, IN_PODS),
+        *service_with_slice("empty", web, {}),
     ]
 
 
@@ -56,8 +56,10 @@ def _node(name: str, system: str, address: str, pod_cidr: str) -> tuple[Object, 
     return node, status
 
 
-def _service(name: str, ports: list[tuple[str, int, int, str]], endpoints: dict[str, str]) -> list[Object]:
-    """Without a selector, so that the control plane leaves its slices to us."""
+def service_with_slice(
+    name: str, ports: list[tuple[str, int, int, str]], endpoints: dict[str, str]
+) -> list[Object]:
+    """A Service without a selector, so that the control plane leaves its slice to us."""
     service = {
         "apiVersion": "v1",
         "kind": "Service",

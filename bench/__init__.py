@@ -1,0 +1,1 @@
+"""Benchmarks: ratios, each measured side by side in one run on one lab."""
