@@ -157,7 +157,7 @@ class Machine:
         self.note_host(self.place.observe())
 
     def wait_for_boot(self) -> None:
-        """Until the guest lets us in and cloud-init has done its work."""
+        """Until the guest lets us in, with what kube-proxy needs; cloud-init may still be at work."""
         started = time.monotonic()
         what = f"SSH of VM {self.site.vm_name(self.host)} at {self.address.ip}"
         self._report(f"waiting for {what}")
@@ -167,7 +167,8 @@ class Machine:
         except VmproxyError as exc:
             raise self._boot_failed(exc) from exc
         self._report(f"SSH answered after {time.monotonic() - started:.0f} s")
-        self._wait_for_cloud_init()
+        if not self.guest().has_tools():
+            self.wait_for_cloud_init()
 
     def wait_converged(self, cluster: ClusterSeen) -> None:
         self._report("waiting for kube-proxy to converge")
@@ -264,7 +265,9 @@ class Machine:
             details=[*cause.details, *lines],
         )
 
-    def _wait_for_cloud_init(self) -> None:
+    def wait_for_cloud_init(self) -> None:
+        """Raises NotReady with cloud-init's own words when it ends with an error."""
+
         def probe() -> dict[str, object] | str:
             status = self.guest().cloud_init_status()
             return status if status.get("status") != "running" else "it still runs"

@@ -166,7 +166,10 @@ class _Apply:
             self._machine.wait_for_boot()
             seen = observe(self._machine)
             todo = steps(self._machine, seen)
-        self._do(todo.guest, self._machine.apply_guest)
+            self._do(todo.guest, self._machine.apply_guest)
+            self._machine.wait_for_cloud_init()
+        else:
+            self._do(todo.guest, self._machine.apply_guest)
         self._converge_and_route(seen, todo)
         self._look_again()
 

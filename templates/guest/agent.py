@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+import zlib
 
 CACHE = "/var/lib/vmproxy/hashes.json"
 SETUP = "/usr/local/lib/vmproxy/setup.py"
@@ -254,12 +255,14 @@ def observe(request):
 
 
 def push(request):
-    """One file, its content on stdin; checked before it takes its place."""
+    """One file, its content on stdin as a zlib stream; checked before it takes its place."""
     path = request["path"]
     os.makedirs(os.path.dirname(path), exist_ok=True)
     part, summed = path + ".part", hashlib.sha256()
     with open(os.open(part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
-        for chunk in iter(lambda: sys.stdin.buffer.read(BIG), b""):
+        unpacker = zlib.decompressobj()
+        for packed in iter(lambda: sys.stdin.buffer.read1(BIG), b""):
+            chunk = unpacker.decompress(packed)
             summed.update(chunk)
             file.write(chunk)
         if summed.hexdigest() != request["sha256"]:

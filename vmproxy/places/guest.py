@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from vmproxy import assets, wait
@@ -88,6 +90,10 @@ class Guest:
             ) from exc
         report("kube-proxy has converged")
 
+    def has_tools(self) -> bool:
+        """Whether the programs that write rules are there; an image may get them by cloud-init."""
+        return bool(self.run("command -v nft iptables || true").strip())
+
     def cloud_init_status(self) -> dict[str, Any]:
         """cloud-init's own words: `status` is running, done, error or disabled."""
         told = self.run("cloud-init status --format json || true")
@@ -128,7 +134,7 @@ class Guest:
         }
         frame = b"%d\n%s%s\n" % (len(self._agent), self._agent, json.dumps(head).encode())
         report(f"pushing {action.params['path']}")
-        self._ssh.run(_BOOTSTRAP, stdin=frame, source=file.source, report=report)
+        self._ssh.run(_BOOTSTRAP, stdin=frame, more=_packed(file.source, report))
 
     def _request(self, actions: Sequence[Action], rest: Sequence[Action]) -> dict[str, Any]:
         """What the agent's `apply` takes: small files, and what follows from all of the actions."""
@@ -156,6 +162,20 @@ class Guest:
     def _token(self) -> dict[str, str]:
         content = self._mint().encode()
         return {"path": "/etc/vmproxy/token", "mode": "0600", "owner": "root", "content": _base64(content)}
+
+
+def _packed(source: Path, report: Report) -> Iterator[bytes]:
+    """The file as a zlib stream: the quickest level still takes two thirds off a Go program."""
+    total, read, told = source.stat().st_size, 0, 0
+    packer = zlib.compressobj(1)
+    with source.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            yield packer.compress(chunk)
+            read += len(chunk)
+            if read - told >= 16 << 20:
+                report(f"{source.name}: {read >> 20} of {total >> 20} MiB")
+                told = read
+    yield packer.flush()
 
 
 def _small(params: Mapping[str, Any]) -> dict[str, str]:

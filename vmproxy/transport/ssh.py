@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from base64 import b64decode
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 
@@ -40,11 +40,10 @@ class Ssh:
         command: str,
         *,
         stdin: bytes = b"",
-        source: Path | None = None,
+        more: Iterable[bytes] = (),
         timeout: float = 300.0,
-        report: Callable[[str], None] | None = None,
     ) -> bytes:
-        """Run a command and return its stdout. `stdin` is sent first, then the content of `source`.
+        """Run a command and return its stdout. `stdin` is sent first, then each piece of `more`.
 
         `timeout` in seconds is for each silence, not for the whole. Raises ToolFailed when the
         command's exit code is not 0, Unreachable when the connection ends.
@@ -54,8 +53,8 @@ class Ssh:
                 channel.settimeout(timeout)
                 channel.exec_command(command)
                 channel.sendall(stdin)
-                if source is not None:
-                    self._send_file(channel, source, report)
+                for piece in more:
+                    channel.sendall(piece)
                 channel.shutdown_write()
                 out, err = _read(channel)
                 code = channel.recv_exit_status()
@@ -68,18 +67,6 @@ class Ssh:
             cause = lines[-1] if lines else f"exit code {code}"
             raise ToolFailed(f"cannot run a command in {self._what}: {cause}", details=lines[-12:-1])
         return out
-
-    def _send_file(
-        self, channel: paramiko.Channel, source: Path, report: Callable[[str], None] | None
-    ) -> None:
-        total, sent, told = source.stat().st_size, 0, 0
-        with source.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                channel.sendall(chunk)
-                sent += len(chunk)
-                if report and sent - told >= 8 << 20:
-                    report(f"{source.name}: {sent >> 20} of {total >> 20} MiB")
-                    told = sent
 
 
 def connect(open_socket: Callable[[], socket.socket], *, host_key: str, identity: Path, what: str) -> Ssh:

@@ -1,0 +1,75 @@
+"""Images for real: built twice to the same bytes, custom ones, and one that does not take the seed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.integration.world import World
+from vmproxy import image
+from vmproxy.image import build, cache
+
+pytestmark = pytest.mark.lab
+
+ROOT_OFFSET = 33 << 20
+
+
+def inside(disk: Path, command: str, *, write: bool = False) -> str:
+    words = ["debugfs", *(["-w"] if write else []), "-R", command, f"{disk}?offset={ROOT_OFFSET}"]
+    return subprocess.run(words, text=True, capture_output=True, check=True).stdout
+
+
+def test_the_same_packages_give_the_same_bytes(tmp_path: Path) -> None:
+    first = image.build("trixie", report=print)
+    with cache.workshop("again") as work:
+        again = build.make_disk(build.recipe("trixie"), work, print)
+        same = subprocess.run(["cmp", first.raw, again], check=False).returncode == 0
+    assert same, "built twice, the raw disks differ"
+
+
+def test_it_has_what_hyper_v_and_kube_proxy_need_and_no_keys() -> None:
+    disk = image.build("trixie", report=print).raw
+    assert "nft" in inside(disk, "ls /usr/sbin")
+    assert "ssh_host" not in inside(disk, "ls /etc/ssh")
+    assert inside(disk, "cat /etc/machine-id").strip() == "uninitialized"
+    modules = inside(disk, "cat /etc/initramfs-tools/modules")
+    assert {"hv_vmbus", "hv_storvsc", "hv_netvsc", "virtio_net"} <= set(modules.split())
+    boot = ["mdir", "-b", "-i", f"{disk}@@1M", "::/EFI/BOOT"]
+    listed = subprocess.run(boot, text=True, capture_output=True, check=True).stdout.upper()
+    assert "BOOTX64.EFI" in listed
+    assert "GRUBX64.EFI" in listed
+
+
+def test_debian_12_works_too_and_the_users_cloud_config_is_merged(world: World) -> None:
+    custom = world.folder / "mine.yaml"
+    custom.write_text(
+        "#cloud-config\n"
+        "write_files:\n- {path: /etc/mine, content: {{ host | tojson }}}\n"
+        "runcmd:\n- [touch, /var/lib/ran]\n"
+    )
+    world.change(image={"name": "debian-12"}, cloudInit={"userData": str(custom)})
+    without = world.vmproxy("apply")
+    assert without.code == 3
+    assert "recreate" in without.out
+    world.apply("--yes")
+    assert "bookworm" in world.guest("cat /etc/os-release")
+    assert world.guest("cat /etc/mine; ls /var/lib/ran").split() == ["win-01", "/var/lib/ran"]
+    assert world.drift() == []
+    assert world.curl("web-pods") in {"pod-1", "pod-2"}
+
+
+def test_an_image_that_does_not_take_the_seed_is_found_out_with_the_console_s_words(world: World) -> None:
+    deaf = world.folder / "deaf.img"
+    shutil.copyfile(image.build("trixie", report=print).raw, deaf)
+    inside(deaf, "write /dev/null /etc/cloud/cloud-init.disabled", write=True)
+    world.change(image={"path": str(deaf)}, defaults={"vm": {"bootTimeout": "75s"}})
+    ran = world.vmproxy("apply", "--yes")
+    assert ran.code == 1
+    assert ran.err.count("error:") == 1
+    assert "SSH of VM vmproxy-it-win-01" in ran.err
+    assert "seed" in ran.err
+    assert "console: " in ran.err
+    assert "10.96" not in world.in_namespace("host", "ip", "route")
