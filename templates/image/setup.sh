@@ -41,7 +41,6 @@ END
 printf 'nf_conntrack\nnf_tables\n' > /etc/modules-load.d/vmproxy.conf
 
 printf 'LABEL=root / ext4 defaults,noatime,errors=remount-ro 0 1\n' > /etc/fstab
-printf 'uninitialized\n' > /etc/machine-id
 rm -f /var/lib/dbus/machine-id /etc/ssh/ssh_host_* /etc/hostname /etc/resolv.conf
 ln -s ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
 passwd -l root >/dev/null

@@ -79,7 +79,11 @@ CASES = {
     "renewal timer stopped": Case(
         in_guest("systemctl stop vmproxy-token.timer"), ("vmproxy-token.timer: active",)
     ),
-    "forwarding off": Case(in_guest("sysctl -qw net.ipv4.ip_forward=0"), ("net.ipv4.ip_forward",)),
+    # The kernel itself turns this redirect setting on when forwarding is turned off.
+    "forwarding off": Case(
+        in_guest("sysctl -qw net.ipv4.ip_forward=0"),
+        ("net.ipv4.ip_forward", "net.ipv4.conf.all.accept_redirects"),
+    ),
     "redirects on": Case(
         in_guest("sysctl -qw net.ipv4.conf.eth0.send_redirects=1"), ("net.ipv4.conf.eth0.send_redirects",)
     ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import tarfile
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ _TOOLS = {
     "sfdisk": "fdisk",
     "mke2fs": "e2fsprogs",
 }
+_WAY = 2  # raised when this module makes other bytes of the same recipe
 _EPOCH = 1_767_225_600  # 2026-01-01: every time in the image
 _MIB = 1 << 20
 _ESP_START, _ESP_SIZE = 1 * _MIB, 32 * _MIB
@@ -76,7 +78,14 @@ class Recipe:
 
     @property
     def key(self) -> str:
-        parts = (self.suite, self.setup, self.grub, *_PACKAGES, str((_ESP_SIZE, _ROOT_SIZE, _DISK_SIZE)))
+        parts = (
+            _WAY,
+            self.suite,
+            self.setup,
+            self.grub,
+            *_PACKAGES,
+            str((_ESP_SIZE, _ROOT_SIZE, _DISK_SIZE)),
+        )
         return f"{SUITES[self.suite]}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}"
 
     def identifier(self, of: str) -> str:
@@ -137,8 +146,8 @@ def _check() -> None:
 
 
 def _tree(wanted: Recipe, work: Path, env: Mapping[str, str]) -> Path:
-    """The root file system as a folder: packages by mmdebstrap, then setup.sh inside."""
-    tree, setup = work / "tree", work / "setup.sh"
+    """The root file system as a tar file, sorted by name: packages by mmdebstrap, then setup.sh inside."""
+    tree, setup = work / "tree.tar", work / "setup.sh"
     setup.write_text(wanted.setup)
     _run(
         [
@@ -166,51 +175,52 @@ def _boot_partition(wanted: Recipe, tree: Path, work: Path, env: Mapping[str, st
     esp, config = work / "esp", work / "grub.cfg"
     config.write_text(wanted.grub)
     os.utime(config, (_EPOCH, _EPOCH))
-    _run(["mkfs.vfat", "-C", "-F", "16", "-i", "20260101", "-n", "ESP", esp, _ESP_SIZE >> 10], env)
+    _run(
+        ["mkfs.vfat", "--invariant", "-C", "-F", "16", "-i", "20260101", "-n", "ESP", esp, _ESP_SIZE >> 10],
+        env,
+    )
     _run(["mmd", "-i", esp, "::EFI", "::EFI/BOOT", "::EFI/debian"], env)
     signed = {
         "usr/lib/shim/shimx64.efi.signed": "EFI/BOOT/BOOTX64.EFI",
         "usr/lib/shim/mmx64.efi.signed": "EFI/BOOT/mmx64.efi",
         "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed": "EFI/BOOT/grubx64.efi",
     }
-    for source, target in signed.items():
-        _run(["mcopy", "-m", "-i", esp, tree / source, f"::{target}"], env)
+    with tarfile.open(tree) as archive:
+        for source, target in signed.items():
+            _extract(archive, source, work / "signed")
+            _run(["mcopy", "-m", "-i", esp, work / "signed", f"::{target}"], env)
     for target in ("EFI/debian/grub.cfg", "EFI/BOOT/grub.cfg"):
         _run(["mcopy", "-m", "-i", esp, config, f"::{target}"], env)
     return esp
 
 
 def _root(wanted: Recipe, tree: Path, work: Path, env: Mapping[str, str]) -> Path:
-    _same_times(tree)
-    root = work / "root"
-    identifier = wanted.identifier("root")
+    """By the mke2fs of Debian 13, run from a folder of its own: it writes the files of a tar file in that
+    file's order and heeds SOURCE_DATE_EPOCH, which those of Debian 12 and before do not."""
+    tools = work / "tools"
+    packages = "--include=base-files,libc-bin,e2fsprogs,libarchive13t64"
+    _run(["mmdebstrap", "--variant=extract", "--mode=root", packages, "trixie", tools], env)
+    tree.replace(tools / "tree.tar")
     options = f"hash_seed={wanted.identifier('hash')},root_owner=0:0,lazy_itable_init=1"
-    features = "^metadata_csum_seed,^orphan_file" if wanted.suite == "trixie" else "^metadata_csum_seed"
-    _run(
-        [
-            "mke2fs",
-            "-q",
-            "-t",
-            "ext4",
-            "-F",
-            "-L",
-            "root",
-            "-U",
-            identifier,
-            "-E",
-            options,
-            "-O",
-            features,
-            "-m",
-            "1",
-            "-d",
-            tree,
-            root,
-            f"{_ROOT_SIZE >> 10}k",
-        ],
-        {**env, "E2FSPROGS_FAKE_TIME": str(_EPOCH)},
-    )
-    shutil.rmtree(tree)
+    words = [
+        "-q",
+        "-t",
+        "ext4",
+        "-F",
+        "-L",
+        "root",
+        "-m",
+        "1",
+        "-U",
+        wanted.identifier("root"),
+        "-E",
+        options,
+    ]
+    words += ["-O", "^metadata_csum_seed,^orphan_file", "-d", "/tree.tar", "/root.ext4"]
+    _run(["chroot", tools, "/usr/sbin/mke2fs", *words, f"{_ROOT_SIZE >> 10}k"], env)
+    root = work / "root.ext4"
+    (tools / "root.ext4").replace(root)
+    shutil.rmtree(tools)
     return root
 
 
@@ -246,11 +256,12 @@ def _disk(wanted: Recipe, esp: Path, root: Path, work: Path) -> Path:
     return disk
 
 
-def _same_times(tree: Path) -> None:
-    for folder, folders, files in os.walk(tree):
-        for name in (*folders, *files):
-            os.utime(Path(folder, name), (_EPOCH, _EPOCH), follow_symlinks=False)
-    os.utime(tree, (_EPOCH, _EPOCH))
+def _extract(archive: tarfile.TarFile, name: str, target: Path) -> None:
+    file = archive.extractfile(f"./{name}")
+    if file is None:
+        raise ToolFailed(f"cannot build an image: {name} is not in its packages")
+    target.write_bytes(file.read())
+    os.utime(target, (_EPOCH, _EPOCH))
 
 
 def _run(command: Sequence[object], env: Mapping[str, str]) -> None:
