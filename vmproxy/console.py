@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from vmproxy.errors import VmproxyError
 from vmproxy.plan import Action, Outcome, Plan
 
 _WIDTH_OF_A_PIPE = 200
+_times: list[float] = []
 
 
 def _out() -> Console:
@@ -29,9 +31,15 @@ def _err() -> Console:
     return Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
 
+def show_times() -> None:
+    """From now on each line of progress begins with the seconds since the start."""
+    _times.append(time.monotonic())
+
+
 def progress(text: str) -> None:
     """One line about what happens now, to stderr."""
-    _err().print(Text(text, style="dim"))
+    since = f"{time.monotonic() - _times[0]:7.1f} s  " if _times else ""
+    _err().print(Text(since + text, style="dim"))
 
 
 def result(text: str) -> None:

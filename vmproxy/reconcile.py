@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from vmproxy import endpoints
-from vmproxy.errors import NotReady, Unreachable, VmproxyError
+from vmproxy.errors import Forbidden, NotReady, Unreachable, VmproxyError
 from vmproxy.machine import Machine
 from vmproxy.plan import Action, Outcome, Plan
 from vmproxy.resources import credential, proxy, route, switch, vm
@@ -117,8 +117,14 @@ def for_each(hosts: Iterable[Host], work: Callable[[Host], T]) -> list[T | Vmpro
         except VmproxyError as exc:
             return exc
 
-    with ThreadPoolExecutor(_HOSTS_AT_ONCE) as pool:
-        return list(pool.map(safely, hosts))
+    some = list(hosts)
+    if len(some) == 1:
+        return [safely(some[0])]
+    pool = ThreadPoolExecutor(_HOSTS_AT_ONCE)
+    try:
+        return list(pool.map(safely, some))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C does not wait for the others
 
 
 def _look_inside(
@@ -132,7 +138,7 @@ def _look_inside(
         return Unobservable("the VM was not made by vmproxy")
     try:
         return machine.observe_guest(cluster())
-    except Unreachable as exc:
+    except (Forbidden, Unreachable) as exc:
         return Unobservable(exc.message)
 
 
@@ -156,6 +162,9 @@ class _Apply:
         seen = observe(self._machine)
         todo = steps(self._machine, seen)
         if todo.plan().in_sync:
+            return
+        if isinstance(seen.guest, Unobservable) and len(self._allowed(todo.machine)) < len(todo.machine):
+            self.left = todo.plan()  # only the cold change lets us in again
             return
         if self._do(todo.cluster, self._machine.apply_cluster):
             seen = observe(self._machine)

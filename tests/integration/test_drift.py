@@ -227,7 +227,8 @@ def _answers_in_second_range(world: World) -> str:
 def test_a_vm_that_is_killed_is_started_again(world: World) -> None:
     world.kill_vm()
     assert world.drift() == ["state"]
-    world.apply()
+    outcomes = world.apply("-o", "json").json["hosts"][0]["outcomes"]
+    assert [outcome["verb"] for outcome in outcomes] == ["start"], "all else comes back by itself"
     assert world.drift() == []
     assert world.curl("web") in {"web-1", "web-2"}
 

@@ -203,6 +203,18 @@ def test_the_vm_outlives_the_command_and_has_no_part_of_this_machine_s_network(w
     assert os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/self/ns/net")
 
 
+def test_a_lost_ssh_key_is_replaced_by_a_cold_change(world: World) -> None:
+    key = world.vm_folder.parents[2] / "ssh" / world.name / "id_ed25519"
+    key.unlink()
+    assert world.drift()[:2] == ["route 10.96.0.0/16", "seed"]
+    without = world.vmproxy("apply")
+    assert without.code == 3
+    assert "--yes" in without.out
+    world.apply("--yes")
+    assert key.stat().st_mode & 0o077 == 0
+    assert world.drift() == []
+
+
 def test_destroy_shows_first_then_leaves_nothing_and_apply_makes_it_again(world: World) -> None:
     shown = world.vmproxy("destroy")
     assert shown.code == 3

@@ -9,13 +9,14 @@ import click
 from vmproxy import console, reconcile
 from vmproxy import doctor as doctors
 from vmproxy.cli.look import PROBLEM
-from vmproxy.cli.options import choose, file_option, host_option, json_error, output_option
+from vmproxy.cli.options import choose, file_option, host_option, json_error, output_option, verbose_option
 from vmproxy.doctor import Finding
 from vmproxy.errors import VmproxyError
 
 
 @click.command()
 @file_option
+@verbose_option
 @host_option
 @output_option
 def doctor(path: Path, names: tuple[str, ...], output: str) -> int:

@@ -9,12 +9,13 @@ from typing import Literal
 import click
 
 from vmproxy import console
-from vmproxy.cli.options import file_option, one_host
+from vmproxy.cli.options import file_option, one_host, verbose_option
 from vmproxy.machine import Machine
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
 @file_option
+@verbose_option
 @click.argument("name", metavar="HOST", required=False)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def ssh(path: Path, name: str | None, command: tuple[str, ...]) -> None:
@@ -28,6 +29,7 @@ def ssh(path: Path, name: str | None, command: tuple[str, ...]) -> None:
 
 @click.command()
 @file_option
+@verbose_option
 @click.argument("name", metavar="HOST", required=False)
 @click.option(
     "--of",

@@ -9,7 +9,7 @@ import click
 from vmproxy import console, reconcile
 from vmproxy import status as statuses
 from vmproxy import verify as checks
-from vmproxy.cli.options import choose, file_option, host_option, json_error, output_option
+from vmproxy.cli.options import choose, file_option, host_option, json_error, output_option, verbose_option
 from vmproxy.errors import UsageError, VmproxyError
 from vmproxy.status import HostStatus
 
@@ -18,6 +18,7 @@ PROBLEM = 4
 
 @click.command()
 @file_option
+@verbose_option
 @host_option
 @output_option
 def status(path: Path, names: tuple[str, ...], output: str) -> int:
@@ -40,6 +41,7 @@ def status(path: Path, names: tuple[str, ...], output: str) -> int:
 
 @click.command()
 @file_option
+@verbose_option
 @host_option
 @output_option
 @click.option(

@@ -37,6 +37,16 @@ output_option = click.option(
 )
 
 
+def _verbose(_context: click.Context, _option: click.Parameter, value: object) -> None:
+    if value:
+        console.show_times()
+
+
+verbose_option = click.option(
+    "-v", "--verbose", is_flag=True, expose_value=False, callback=_verbose, help="Show when each step begins."
+)
+
+
 @dataclass(frozen=True)
 class Chosen:
     """The site and those of its hosts that the command line names; all when it names none."""

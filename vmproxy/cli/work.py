@@ -8,7 +8,15 @@ from typing import TypeVar
 import click
 
 from vmproxy import console, destruction, reconcile, rendering
-from vmproxy.cli.options import Chosen, choose, file_option, host_option, json_error, output_option
+from vmproxy.cli.options import (
+    Chosen,
+    choose,
+    file_option,
+    host_option,
+    json_error,
+    output_option,
+    verbose_option,
+)
 from vmproxy.errors import UsageError, VmproxyError
 from vmproxy.plan import Plan
 from vmproxy.reconcile import HostResult
@@ -19,6 +27,7 @@ T = TypeVar("T")
 
 @click.command()
 @file_option
+@verbose_option
 @host_option
 @output_option
 @click.option("--exit-code", is_flag=True, help="Exit with 3 when changes are pending.")
@@ -38,6 +47,7 @@ def plan(path: Path, names: tuple[str, ...], output: str, *, exit_code: bool) ->
 
 @click.command()
 @file_option
+@verbose_option
 @host_option
 @output_option
 @click.option("--yes", is_flag=True, help="Also do what interrupts a running VM.")
@@ -60,6 +70,7 @@ def apply(path: Path, names: tuple[str, ...], output: str, *, yes: bool) -> int:
 
 @click.command()
 @file_option
+@verbose_option
 @host_option
 @output_option
 @click.option("--yes", is_flag=True, help="Really remove it; without, only show it.")
@@ -83,6 +94,7 @@ def destroy(path: Path, names: tuple[str, ...], output: str, *, yes: bool) -> in
 
 @click.command()
 @file_option
+@verbose_option
 @host_option
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 def render(path: Path, names: tuple[str, ...], directory: Path) -> int:

@@ -91,15 +91,16 @@ class ControlPlane:
         relay = self.process("relay")
         address, port = ADDRESSES["control"], "6443"
         module = [sys.executable, "-m", "vmproxy.lab.relay"]
-        started = relay.alive()
-        relay.start([*module, self.network.namespace("control"), address, port, self._port_file])
-        if started:
+        if relay.alive():
             return
+        before = self._port_file.stat().st_mtime_ns if self._port_file.exists() else 0
+        relay.start([*module, self.network.namespace("control"), address, port, self._port_file])
 
         def probe() -> bool | str:
             if not relay.alive():
                 raise ToolFailed("cannot start the lab: the relay has ended", details=relay.last_lines())
-            return self._port_file.exists() or "no port yet"
+            now = self._port_file.stat().st_mtime_ns if self._port_file.exists() else 0
+            return now != before or "no port yet"
 
         wait.until("the relay to the API server", probe, timeout=20.0, every=0.05)
 

@@ -26,7 +26,10 @@ async def serve(namespace: str, target: tuple[str, int], port_file: Path) -> Non
         inner_reader, inner_writer = await asyncio.open_connection(sock=channel)
         await asyncio.gather(_copy(reader, inner_writer), _copy(inner_reader, writer))
 
-    server = await asyncio.start_server(relay, "127.0.0.1", _wanted_port(port_file))
+    try:
+        server = await asyncio.start_server(relay, "127.0.0.1", _wanted_port(port_file))
+    except OSError:  # somebody else has taken it meanwhile
+        server = await asyncio.start_server(relay, "127.0.0.1", 0)
     part = port_file.with_suffix(".part")
     part.write_text(str(server.sockets[0].getsockname()[1]))
     part.replace(port_file)
