@@ -139,7 +139,7 @@ class QemuHost:
         running = self._vm.pid() is not None
         settings = dict(definition.settings)
         if running:
-            settings |= self._vm.running_settings() | self._vm.connected_to()
+            settings = _both(self._vm.running_settings() | self._vm.connected_to(), settings)
         marker = definition.marker
         return VmSeen(
             name=self._vm.name,
@@ -182,9 +182,9 @@ class QemuHost:
 
     def _set(self, params: Mapping[str, Any]) -> None:
         settings = params["settings"]
-        self._redefine(settings)
         if self._vm.pid():
             self._vm.connect_to(str(settings["switch"]), int(settings["vlan"]))
+        self._redefine(settings)
 
     def _reconfigure(self, params: Mapping[str, Any]) -> None:
         self._vm.stop()
@@ -248,6 +248,15 @@ _VERBS: dict[str, Callable[[QemuHost, Mapping[str, Any]], None]] = {
     "remove": QemuHost._remove_route,
     "mark": QemuHost._mark_routes,
 }
+
+
+def _both(now: Mapping[str, Any], at_the_next_start: Mapping[str, Any]) -> dict[str, Any]:
+    """What runs, and where the definition says otherwise both: each of them is drift."""
+    both = {**at_the_next_start, **now}
+    for name, value in at_the_next_start.items():
+        if both[name] != value:
+            both[name] = f"{both[name]}, {value} at the next start"
+    return both
 
 
 def _prefix(destination: str) -> str:

@@ -174,10 +174,20 @@ class QemuVm:
             return
         bridge = ["bridge", "-n", self._namespace]
         if vlan:
-            run(["ip", "-n", self._namespace, "link", "set", switch, "type", "bridge", "vlan_filtering", "1"])
+            self._filter_vlans(switch)
         for old in {self._vlan() or 1} - {vlan}:
             run([*bridge, "vlan", "del", "dev", self.tap, "vid", str(old)], ok=(0, 2, 255))
         run([*bridge, "vlan", "add", "dev", self.tap, "vid", str(vlan or 1), "pvid", "untagged"])
+
+    def _filter_vlans(self, switch: str) -> None:
+        try:
+            run(["ip", "-n", self._namespace, "link", "set", switch, "type", "bridge", "vlan_filtering", "1"])
+        except ToolFailed as exc:
+            raise VmproxyError(
+                f"cannot put VM {self.name} into a VLAN: the bridges of this kernel know none",
+                hint="set network.vlan: 0, or use a kernel with CONFIG_BRIDGE_VLAN_FILTERING",
+                details=exc.details,
+            ) from exc
 
     def _vlan(self) -> int:
         """The VLAN whose untagged frames the adapter carries; the bridge's own VLAN 1 counts as none."""
