@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 from tests.integration.world import World
+from vmproxy.lab.network import MOVED_CONTROL
 
 pytestmark = pytest.mark.lab
 
@@ -105,13 +108,13 @@ def test_a_missing_pod_route_is_found_named_and_warned_of(world: World) -> None:
 
 
 def test_another_api_address_changes_live(world: World) -> None:
-    world.in_namespace("control", "ip", "addr", "replace", "192.168.100.3/24", "dev", "eth0")
+    world.in_namespace("control", "ip", "addr", "replace", f"{MOVED_CONTROL}/24", "dev", "eth0")
     site = world.site()
-    world.change(cluster={**site["cluster"], "server": "https://192.168.100.3:6443"})
+    world.change(cluster={**site["cluster"], "server": f"https://{MOVED_CONTROL}:6443"})
     assert world.drift() == ["/etc/vmproxy/kubeconfig: sha256", "/etc/vmproxy/credential.json: sha256"]
     world.apply()
     assert answered(world)
-    assert "192.168.100.3" in world.guest("ss -tn state established dst 192.168.100.3 | tail -n +2")
+    assert MOVED_CONTROL in world.guest(f"ss -tn state established dst {MOVED_CONTROL} | tail -n +2")
 
 
 def test_a_larger_vm_is_cold_says_why_and_needs_yes(world: World) -> None:
@@ -146,7 +149,21 @@ def test_another_address_makes_the_vm_anew_and_moves_the_route(world: World) -> 
     assert answered(world)
 
 
-def test_the_switch_changes_live_and_the_vlan_is_set_on_its_port(world: World) -> None:
+def knows_vlans(world: World) -> bool:
+    """Whether this kernel's bridges can filter VLANs; asked of a bridge made for it."""
+    switch = world.status.namespaces["switch"]
+    bridge = ["ip", "-n", switch, "link"]
+    subprocess.run([*bridge, "add", "try0", "type", "bridge"], check=True)
+    try:
+        words = [*bridge, "set", "try0", "type", "bridge", "vlan_filtering", "1"]
+        return subprocess.run(words, check=False, capture_output=True).returncode == 0
+    finally:
+        subprocess.run([*bridge, "del", "try0"], check=True)
+
+
+def test_the_vlan_changes_live_on_the_switch_s_port(world: World) -> None:
+    if not knows_vlans(world):
+        pytest.skip("this kernel's bridges know no VLANs (CONFIG_BRIDGE_VLAN_FILTERING)")
     before = started(world)
     world.change_network(vlan=7)
     world.change_host(vm={"bootTimeout": "15s"})
@@ -159,4 +176,45 @@ def test_the_switch_changes_live_and_the_vlan_is_set_on_its_port(world: World) -
     world.apply()
     assert world.drift() == []
     assert answered(world)
+    assert started(world) == before
+
+
+def test_a_kernel_without_vlans_is_said_and_nothing_changes(world: World) -> None:
+    if knows_vlans(world):
+        pytest.skip("this kernel's bridges know VLANs")
+    world.change_network(vlan=7)
+    assert world.drift() == ["vlan"]
+    ran = world.vmproxy("apply")
+    assert ran.code == 1
+    assert "know none" in ran.err
+    assert "CONFIG_BRIDGE_VLAN_FILTERING" in ran.err
+    world.reset()
+    assert world.drift() == []
+    assert answered(world)
+
+
+def test_the_switch_changes_live(world: World) -> None:
+    """Another bridge, with a cable to the first one."""
+    before = started(world)
+    switch = world.status.namespaces["switch"]
+    ip = ["ip", "-n", switch, "link"]
+    subprocess.run([*ip, "add", "br7", "type", "bridge"], check=True)
+    subprocess.run([*ip, "add", "a7", "master", "br7", "type", "veth", "peer", "name", "b7"], check=True)
+    subprocess.run([*ip, "set", "b7", "master", "br0"], check=True)
+    for name in ("br7", "a7", "b7"):
+        subprocess.run([*ip, "set", name, "up"], check=True)
+    try:
+        world.change_host(switch={"name": "br7"})
+        assert world.drift() == ["switch"]
+        world.apply()
+        assert "master br7" in world.in_namespace("switch", "ip", "-o", "link", "show", "type", "tun")
+        assert answered(world)
+        world.reset()
+        world.apply()
+        assert world.drift() == []
+    finally:
+        world.reset()
+        world.apply()
+        subprocess.run([*ip, "del", "a7"], check=True)
+        subprocess.run([*ip, "del", "br7"], check=True)
     assert started(world) == before

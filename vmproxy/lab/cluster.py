@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 from vmproxy import wait
 from vmproxy.errors import NotReady, ToolFailed
-from vmproxy.lab.network import ADDRESSES, Network
+from vmproxy.lab.network import ADDRESSES, MOVED_CONTROL, Network
 from vmproxy.lab.pki import Pki
 from vmproxy.lab.processes import Process
 
@@ -51,7 +51,8 @@ class ControlPlane:
 
     def up(self, report: Callable[[str], None]) -> None:
         """Start what does not run, and wait until the API answers."""
-        names = ("127.0.0.1", ADDRESSES["control"], "10.96.0.1", "localhost", "kubernetes.default.svc")
+        addresses = ("127.0.0.1", ADDRESSES["control"], MOVED_CONTROL, "10.96.0.1")
+        names = (*addresses, "localhost", "kubernetes.default.svc")
         self.pki.make(server_names=names)
         self._start_relay()
         self._write_kubeconfigs()

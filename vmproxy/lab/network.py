@@ -34,6 +34,8 @@ PODS = {"pod-1": "10.244.1.10", "pod-2": "10.244.1.11"}
 POD_CIDR = "10.244.1.0/24"
 POD_GATEWAY = "10.244.1.1"
 VM_ADDRESS = "192.168.100.5/24"
+MOVED_CONTROL = "192.168.100.3"
+"""Where the API server's certificate is good too: for trying another `cluster.server`."""
 
 
 @dataclass(frozen=True)

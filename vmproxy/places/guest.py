@@ -65,7 +65,7 @@ class Guest:
             yield Outcome(action, "done")
         rest = [action for action in actions if action not in large]
         if rest:
-            report(f"{len(rest)} changes in the guest")
+            report(f"{len(rest)} change{'s' if len(rest) > 1 else ''} in the guest")
         self._ask("apply", **self._request(actions, rest))
         for action in rest:
             yield Outcome(action, "done")
