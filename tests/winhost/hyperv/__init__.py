@@ -1,0 +1,1 @@
+"""Hyper-V: virtual machines, their devices, and switches."""
