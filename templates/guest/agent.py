@@ -258,24 +258,34 @@ def push(request):
     """One file, its content on stdin as a zlib stream; checked before it takes its place."""
     path = request["path"]
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    part, summed = path + ".part", hashlib.sha256()
-    with open(os.open(part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
-        unpacker = zlib.decompressobj()
-        for packed in iter(lambda: sys.stdin.buffer.read1(BIG), b""):
-            chunk = unpacker.decompress(packed)
-            summed.update(chunk)
-            file.write(chunk)
-        if summed.hexdigest() != request["sha256"]:
-            os.unlink(part)
-            raise SystemExit("%s: came with another content than was sent" % path)
-        found = pwd.getpwnam(request["owner"])
-        os.fchown(file.fileno(), found.pw_uid, found.pw_gid)
-        os.fchmod(file.fileno(), int(request["mode"], 8))
-        file.flush()
-        os.fsync(file.fileno())
+    part = path + ".part"
+    try:
+        with open(os.open(part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
+            receive(file, request)
+    except OSError as error:
+        os.unlink(part)
+        raise SystemExit("%s: %s" % (path, os.strerror(error.errno))) from None
+    except BaseException:
+        os.unlink(part)
+        raise
     os.replace(part, path)
     files([path])
     return {}
+
+
+def receive(file, request):
+    unpacker, summed = zlib.decompressobj(), hashlib.sha256()
+    for packed in iter(lambda: sys.stdin.buffer.read1(BIG), b""):
+        chunk = unpacker.decompress(packed)
+        summed.update(chunk)
+        file.write(chunk)
+    if summed.hexdigest() != request["sha256"]:
+        raise SystemExit("%s: came with another content than was sent" % request["path"])
+    found = pwd.getpwnam(request["owner"])
+    os.fchown(file.fileno(), found.pw_uid, found.pw_gid)
+    os.fchmod(file.fileno(), int(request["mode"], 8))
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def apply(request):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from base64 import b64decode
 from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 
@@ -52,10 +53,7 @@ class Ssh:
             with self._transport.open_session(timeout=_SECONDS) as channel:
                 channel.settimeout(timeout)
                 channel.exec_command(command)
-                channel.sendall(stdin)
-                for piece in more:
-                    channel.sendall(piece)
-                channel.shutdown_write()
+                self._feed(channel, chain([stdin], more))
                 out, err = _read(channel)
                 code = channel.recv_exit_status()
         except (paramiko.SSHException, OSError, EOFError) as exc:
@@ -67,6 +65,16 @@ class Ssh:
             cause = lines[-1] if lines else f"exit code {code}"
             raise ToolFailed(f"cannot run a command in {self._what}: {cause}", details=lines[-12:-1])
         return out
+
+    def _feed(self, channel: paramiko.Channel, pieces: Iterable[bytes]) -> None:
+        """A command that ends before it has read all says why itself."""
+        try:
+            for piece in pieces:
+                channel.sendall(piece)
+            channel.shutdown_write()
+        except OSError:
+            if not (self._transport.is_active() and channel.closed):
+                raise
 
 
 def connect(open_socket: Callable[[], socket.socket], *, host_key: str, identity: Path, what: str) -> Ssh:
