@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from vmproxy import lab, wait
 from vmproxy.lab.cluster import ControlPlane
 
 pytestmark = pytest.mark.lab
+
+PROGRAM = "/usr/local/lib/vmproxy/kube-proxy"
 
 
 def says(ran: Ran, code: int, *words: str) -> None:
@@ -116,6 +119,39 @@ def test_more_memory_than_there_is(world: World) -> None:
     says(world.vmproxy("apply", "--yes"), 1, "memory", "free")
     world.reset()
     world.apply("--yes")
+    assert world.drift() == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_on_this_machine(world: World, small_disk: Path) -> None:
+    """Another site, so that the VM of the other tests stays."""
+    env = {"XDG_STATE_HOME": str(small_disk)}
+    world.change(name="full")
+    world.change_network(address="192.168.100.8/24")
+    world.in_namespace("host", "ip", "route", "del", "10.96.0.0/16")
+    try:
+        says(world.vmproxy("apply", env=env), 1, "vmproxy-full-win-01", "MiB are needed", "free disk space")
+        assert not list(small_disk.glob("vmproxy/qemu/*/vmproxy-full-win-01/vm.json"))
+    finally:
+        assert world.vmproxy("destroy", "--yes", env=env).code == 0
+
+
+def test_a_full_disk_in_the_guest(world: World) -> None:
+    world.guest(f"rm {PROGRAM}; fallocate -l $(df --output=avail -B1 / | tail -1) /filled || true")
+    says(world.vmproxy("apply"), 1, "No space left")
+    assert "absent" in world.guest(f"ls {PROGRAM} 2>/dev/null || echo absent")
+    world.guest("rm /filled")
+    world.apply()
     assert world.drift() == []
 
 

@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vmproxy.plan import Action
 from vmproxy.resources import proxy
@@ -57,6 +59,7 @@ CLUSTER = ClusterSeen(
     identity={},
 )
 PROGRAM = Program(Path("/cache/kube-proxy"), "f" * 64, "v1.36.3")
+NEW_UNIT = UnitSeen(active=False, enabled=False, stale=False)
 NOW = 1_800_000_000.0
 TOKEN = TokenSeen("system:serviceaccount:vmproxy:a-win-01", "uid-1", int(NOW) - 3600, int(NOW) + 82800)
 LIVE = ProxySeen(live=True, mode="nftables", last_synced=NOW, last_queued=NOW - 1, failures=0, denied=0)
@@ -79,6 +82,40 @@ def good(want: GuestWanted) -> GuestSeen:
         kernel="6.12",
         nft="1.1.3",
         now=NOW,
+    )
+
+
+def carried_out(actions: tuple[Action, ...], seen: GuestSeen) -> GuestSeen:
+    """What the guest is like after the actions, by what each of them means."""
+    want, follows = wanted(), []
+    files, sysctls, units = dict(seen.files), dict(seen.sysctls), dict(seen.units)
+    setup, token = set(), seen.token
+    for action in actions:
+        if "file" in action.params:
+            file = action.params["file"]
+            files[action.params["path"]] = FileSeen(file.sha256, file.mode, file.owner)
+            follows.append(file.follow)
+        elif "sysctl" in action.params:
+            sysctls[action.params["sysctl"]] = action.params["value"]
+        elif "setup" in action.params:
+            setup.add(action.params["setup"])
+        elif "token" in action.params:
+            token = TOKEN
+        else:
+            units[action.params["unit"]] = UnitSeen(active=True, enabled=True, stale=False)
+    for follow in follows:
+        setup |= set(follow.setup)
+        token = TOKEN if follow.renew else token
+        for unit in follow.restart:
+            units[unit] = replace(units.get(unit, NEW_UNIT), active=True, stale=False)
+    return replace(
+        seen,
+        files=files,
+        sysctls=sysctls,
+        units=units,
+        token=token,
+        guard=want.guard if "guard" in setup else seen.guard,
+        routes=want.routes if "routes" in setup else seen.routes,
     )
 
 
@@ -155,3 +192,38 @@ def test_what_the_plan_carries_for_the_guest_is_not_in_its_json() -> None:
     shown = [action.as_json() for action in proxy.plan(wanted(), empty)]
     assert all("params" not in action for action in shown)
     assert "BEGIN CERTIFICATE" not in str(shown)
+
+
+GOOD = good(wanted())
+guests = st.builds(
+    replace,
+    st.just(GOOD),
+    files=st.fixed_dictionaries(
+        {},
+        optional={
+            path: st.sampled_from([file, replace(file, sha256="0" * 64), replace(file, mode="0600")])
+            for path, file in GOOD.files.items()
+        },
+    ),
+    units=st.fixed_dictionaries(
+        {},
+        optional={
+            unit: st.builds(UnitSeen, active=st.booleans(), enabled=st.booleans(), stale=st.booleans())
+            for unit in GOOD.units
+        },
+    ),
+    sysctls=st.fixed_dictionaries(
+        {}, optional={name: st.sampled_from([value, "9"]) for name, value in GOOD.sysctls.items()}
+    ),
+    guard=st.sampled_from([None, "other", GOOD.guard]),
+    routes=st.lists(
+        st.sampled_from([*GOOD.routes, Route("10.9.0.0/24", "192.168.10.7"), Route("10.8.0.0/24", "")]),
+        unique_by=lambda route: route.prefix,
+    ).map(tuple),
+    token=st.sampled_from([None, TOKEN, replace(TOKEN, uid="uid-0"), replace(TOKEN, expires=int(NOW))]),
+)
+
+
+@given(guests)
+def test_after_the_plan_is_carried_out_the_next_plan_is_empty(seen: GuestSeen) -> None:
+    assert proxy.plan(wanted(), carried_out(proxy.plan(wanted(), seen), seen)) == ()
