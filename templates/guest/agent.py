@@ -262,6 +262,7 @@ def push(request):
     try:
         with open(os.open(part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
             receive(file, request)
+        check_version(part, request)
     except OSError as error:
         os.unlink(part)
         raise SystemExit("%s: %s" % (path, os.strerror(error.errno))) from None
@@ -271,6 +272,14 @@ def push(request):
     os.replace(part, path)
     files([path])
     return {}
+
+
+def check_version(part, request):
+    """A program says itself which version it is; another one never takes its place."""
+    wanted = request["version"]
+    told = (tool(part, "--version") or "it does not run here").strip() if wanted else None
+    if told != (wanted and "Kubernetes " + wanted):
+        raise SystemExit("%s: not %s, but: %s" % (request["path"], wanted, told))
 
 
 def receive(file, request):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -122,6 +123,19 @@ def test_more_memory_than_there_is(world: World) -> None:
     assert world.drift() == []
 
 
+def test_a_kube_proxy_of_another_version_never_takes_its_place(world: World, tmp_path: Path) -> None:
+    """A program that tells another version, and a file that is none."""
+    other = tmp_path / "kube-proxy"
+    for text, words in (("#!/bin/sh\necho Kubernetes v1.20.0\n", "v1.20.0"), ("none\n", "does not run")):
+        other.write_text(text)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        world.change(proxy={"version": "v1.36.3", "binary": {"url": other.as_uri(), "sha256": digest}})
+        says(world.vmproxy("apply"), 1, "not v1.36.3", words, "proxy.binary")
+    world.reset()
+    assert world.drift() == []
+    assert world.curl("web") in {"web-1", "web-2"}
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "small"
@@ -186,6 +200,16 @@ def test_two_at_once_do_not_meet(world: World) -> None:
     ended = [process.communicate(timeout=300) for process in running]
     assert [process.returncode for process in running] == [0, 0], ended
     assert sum("another vmproxy works on win-01" in err for _, err in ended) == 1
+    assert world.drift() == []
+
+
+def test_a_running_vm_is_not_replaced_without_yes(world: World) -> None:
+    """QEMU still runs with the disk that is gone from its folder."""
+    world.remove_disk()
+    ran = world.vmproxy("apply")
+    assert ran.code == 3
+    assert "disk" in ran.out
+    world.apply("--yes")
     assert world.drift() == []
 
 

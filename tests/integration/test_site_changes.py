@@ -15,11 +15,6 @@ CONFIG = "/etc/vmproxy/kube-proxy.yaml"
 OLD_VERSION = "v1.33.13"
 
 
-def started(world: World) -> str:
-    """When the VM was switched on: the same as long as it was not interrupted."""
-    return (world.vm_folder / "qemu.pid").read_text()
-
-
 def answered(world: World) -> bool:
     """TCP and UDP, with backends on the bridge and in the pod network."""
     ran = world.vmproxy("verify", "-o", "json")
@@ -30,7 +25,7 @@ def answered(world: World) -> bool:
 
 
 def test_the_mode_changes_live_and_both_modes_answer(world: World) -> None:
-    before = started(world)
+    before = world.started()
     world.change(proxy={"version": "v1.36.3", "mode": "iptables"})
     assert world.drift() == [f"{CONFIG}: sha256"]
     world.apply()
@@ -42,11 +37,11 @@ def test_the_mode_changes_live_and_both_modes_answer(world: World) -> None:
     assert world.vmproxy("status", "-o", "json").json["hosts"][0]["proxy"]["mode"] == "nftables"
     assert "kube-proxy" not in world.guest("iptables-save | grep KUBE-SVC || true")
     assert answered(world)
-    assert started(world) == before
+    assert world.started() == before
 
 
 def test_an_older_kube_proxy_runs_and_is_upgraded_live(world: World) -> None:
-    before = started(world)
+    before = world.started()
     world.change(proxy={"version": OLD_VERSION})
     assert world.drift() == ["/usr/local/lib/vmproxy/kube-proxy: sha256"]
     world.apply()
@@ -56,7 +51,7 @@ def test_an_older_kube_proxy_runs_and_is_upgraded_live(world: World) -> None:
     world.apply()
     assert world.guest("/usr/local/lib/vmproxy/kube-proxy --version").split() == ["Kubernetes", "v1.36.3"]
     assert answered(world)
-    assert started(world) == before
+    assert world.started() == before
 
 
 def test_a_plain_gateway_makes_no_node_and_borrows_no_name(world: World) -> None:
@@ -76,7 +71,7 @@ def test_a_plain_gateway_makes_no_node_and_borrows_no_name(world: World) -> None
 
 
 def test_the_token_s_life_changes_live(world: World) -> None:
-    before = started(world)
+    before = world.started()
     world.change(proxy={"version": "v1.36.3", "tokenTTL": "10m"})
     assert world.drift() == [
         "/etc/vmproxy/credential.json: sha256",
@@ -88,7 +83,7 @@ def test_the_token_s_life_changes_live(world: World) -> None:
     assert exp - iat == 600
     assert "300" in world.guest("systemctl cat vmproxy-token.timer | grep OnUnitActiveSec")
     assert world.drift() == []
-    assert started(world) == before
+    assert world.started() == before
 
 
 def test_a_missing_pod_route_is_found_named_and_warned_of(world: World) -> None:
@@ -118,7 +113,7 @@ def test_another_api_address_changes_live(world: World) -> None:
 
 
 def test_a_larger_vm_is_cold_says_why_and_needs_yes(world: World) -> None:
-    before = started(world)
+    before = world.started()
     world.change_host(vm={"cpus": 1, "memory": "640MiB"})
     ran = world.vmproxy("plan", "-o", "json")
     actions = ran.json["hosts"][0]["actions"]
@@ -129,7 +124,7 @@ def test_a_larger_vm_is_cold_says_why_and_needs_yes(world: World) -> None:
     without = world.vmproxy("apply")
     assert without.code == 3
     assert "--yes" in without.out
-    assert started(world) == before
+    assert world.started() == before
     assert world.curl("web") in {"web-1", "web-2"}, "a change that waits for --yes does not touch traffic"
     world.apply("--yes")
     assert world.guest("nproc").strip() == "1"
@@ -164,7 +159,7 @@ def knows_vlans(world: World) -> bool:
 def test_the_vlan_changes_live_on_the_switch_s_port(world: World) -> None:
     if not knows_vlans(world):
         pytest.skip("this kernel's bridges know no VLANs (CONFIG_BRIDGE_VLAN_FILTERING)")
-    before = started(world)
+    before = world.started()
     world.change_network(vlan=7)
     world.change_host(vm={"bootTimeout": "15s"})
     assert world.drift() == ["vlan"]
@@ -176,7 +171,7 @@ def test_the_vlan_changes_live_on_the_switch_s_port(world: World) -> None:
     world.apply()
     assert world.drift() == []
     assert answered(world)
-    assert started(world) == before
+    assert world.started() == before
 
 
 def test_a_kernel_without_vlans_is_said_and_nothing_changes(world: World) -> None:
@@ -195,7 +190,7 @@ def test_a_kernel_without_vlans_is_said_and_nothing_changes(world: World) -> Non
 
 def test_the_switch_changes_live(world: World) -> None:
     """Another bridge, with a cable to the first one."""
-    before = started(world)
+    before = world.started()
     switch = world.status.namespaces["switch"]
     ip = ["ip", "-n", switch, "link"]
     subprocess.run([*ip, "add", "br7", "type", "bridge"], check=True)
@@ -217,4 +212,4 @@ def test_the_switch_changes_live(world: World) -> None:
         world.apply()
         subprocess.run([*ip, "del", "a7"], check=True)
         subprocess.run([*ip, "del", "br7"], check=True)
-    assert started(world) == before
+    assert world.started() == before

@@ -160,9 +160,22 @@ class World:
         url = f"http://{self.cluster_ip(service)}{path}"
         return self.in_namespace(role, "curl", "-sS", "-m", "10", url).strip()
 
+    def started(self) -> str:
+        """When the VM was switched on: the same as long as it was not interrupted."""
+        return (self.vm_folder / "qemu.pid").read_text()
+
     def kill_vm(self) -> None:
         pid = int((self.vm_folder / "qemu.pid").read_text())
         os.kill(pid, signal.SIGKILL)
+
+    def remove_disk(self) -> None:
+        """The disk of a VM that does not run."""
+        (disk,) = self.vm_folder.glob("disk-*.raw")
+        disk.unlink()
+
+    def remove_vm(self) -> None:
+        """The definition of a VM that does not run."""
+        (self.vm_folder / "vm.json").unlink()
 
 
 def bring_up(name: str, folder: Path) -> World:

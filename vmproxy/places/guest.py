@@ -131,10 +131,16 @@ class Guest:
             "sha256": file.sha256,
             "mode": file.mode,
             "owner": file.owner,
+            "version": file.version,
         }
         frame = b"%d\n%s%s\n" % (len(self._agent), self._agent, json.dumps(head).encode())
         report(f"pushing {action.params['path']}")
-        self._ssh.run(_BOOTSTRAP, stdin=frame, more=_packed(file.source, report))
+        try:
+            self._ssh.run(_BOOTSTRAP, stdin=frame, more=_packed(file.source, report))
+        except ToolFailed as exc:
+            raise ToolFailed(
+                exc.message, details=exc.details, hint="is proxy.binary the kube-proxy of proxy.version?"
+            ) from exc
 
     def _request(self, actions: Sequence[Action], rest: Sequence[Action]) -> dict[str, Any]:
         """What the agent's `apply` takes: small files, and what follows from all of the actions."""

@@ -51,13 +51,14 @@ class Follow:
 
 @dataclass(frozen=True)
 class ManagedFile:
-    """Exactly one of `content` and `source` (a large file on this machine)."""
+    """Exactly one of `content` and `source` (a large file on this machine, a program of that `version`)."""
 
     sha256: str
     mode: str = "0644"
     owner: str = "root"
     content: bytes | None = field(default=None, repr=False)
     source: Path | None = None
+    version: str | None = None
     follow: Follow = Follow()
 
 
@@ -119,7 +120,11 @@ def wanted(site: Site, host: Host, cluster: ClusterSeen, *, program: Program, to
     guard = assets.render("guest/guard.nft.j2", service_cidrs=ranges).encode()
     files = {
         PROGRAM: ManagedFile(
-            program.sha256, "0755", source=program.path, follow=Follow(restart=(PROXY_UNIT,))
+            program.sha256,
+            "0755",
+            source=program.path,
+            version=program.version,
+            follow=Follow(restart=(PROXY_UNIT,)),
         ),
         **_configuration(site, host, cluster, program, mode),
         **_credential(site, host, cluster),
