@@ -1,0 +1,1 @@
+"""An emulated Windows host: WinRM on the wire, PowerShell behind it."""
