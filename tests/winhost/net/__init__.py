@@ -1,0 +1,20 @@
+"""The host's network: cmdlets over the interfaces, addresses, routes and neighbours of a real namespace."""
+
+from tests.winhost.net import adapter, address, configuration, interface, neighbor, route, settings
+from tests.winhost.net.state import Interface, Network, Physical, interface_metric, network, reboot
+
+__all__ = [
+    "Interface",
+    "Network",
+    "Physical",
+    "adapter",
+    "address",
+    "configuration",
+    "interface",
+    "interface_metric",
+    "neighbor",
+    "network",
+    "reboot",
+    "route",
+    "settings",
+]
