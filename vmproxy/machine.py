@@ -9,14 +9,17 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cached_property
 from ipaddress import IPv4Interface
+from pathlib import Path
 from typing import Literal
 
 from vmproxy import binaries, image, keys, paths, seed, wait
-from vmproxy.errors import NotReady, Unreachable, UsageError, VmproxyError
+from vmproxy.errors import NotReady, Unreachable, VmproxyError
+from vmproxy.image import Download
 from vmproxy.mac import static_mac
 from vmproxy.places import Connection, Delivery, HostPlace
 from vmproxy.places.cluster import Cluster
 from vmproxy.places.guest import Guest
+from vmproxy.places.hyperv import HypervHost
 from vmproxy.places.qemu import QemuHost
 from vmproxy.plan import Action, Outcome
 from vmproxy.resources import proxy, route
@@ -43,6 +46,7 @@ class Machine:
         self._stack = ExitStack()
         self._guest: Guest | None = None
         self._marker: Marker | None = None
+        self._mac_pool: tuple[str, str] | None = None
 
     def __enter__(self) -> Machine:
         return self
@@ -52,11 +56,8 @@ class Machine:
 
     @cached_property
     def place(self) -> HostPlace:
-        if self.host.qemu is None:
-            raise UsageError(
-                f"cannot work on {self.host.name}: this version does not carry VMs on Hyper-V yet",
-                hint="use qemu: {} for a VM on this Linux machine",
-            )
+        if self.host.hyperv is not None:
+            return self._stack.enter_context(HypervHost(self.site, self.host, deliver=self._deliver))
         return self._stack.enter_context(QemuHost(self.site, self.host, deliver=self._deliver))
 
     @cached_property
@@ -68,6 +69,11 @@ class Machine:
     @cached_property
     def image(self) -> image.Image:
         return image.resolve(self.site.image, report=self._report)
+
+    @cached_property
+    def download(self) -> Download | None:
+        """Where the host fetches the image itself, if it can use the published file as it is."""
+        return image.download_of(self.site.image) if self.host.hyperv else None
 
     @cached_property
     def seed(self) -> seed.Seed:
@@ -93,7 +99,7 @@ class Machine:
             site=self.site.name,
             host=self.host.name,
             address=str(self.host.network.address),
-            image=self.image.sha256,
+            image=self.download.sha256 if self.download else self.image.sha256,
             seed=self.seed.hash,
             settings=settings,
         )
@@ -120,8 +126,9 @@ class Machine:
         return self.cluster.observe(self.site, self.host)
 
     def note_host(self, seen: HostSeen) -> None:
-        """The marker of the VM that is there says how to reach it."""
+        """The marker of the VM that is there says how to reach it; its MAC stays clear of the host's own."""
         self._marker = seen.vm.marker if seen.vm else None
+        self._mac_pool = seen.mac_pool
 
     def observe_guest(self, cluster: ClusterSeen | Unobservable) -> GuestSeen:
         """Without the cluster only what does not depend on it. Raises Unreachable for no answer."""
@@ -219,7 +226,7 @@ class Machine:
 
     @cached_property
     def _mac(self) -> str:
-        return static_mac(self.site.vm_name(self.host))
+        return static_mac(self.site.vm_name(self.host), pool=self._mac_pool)
 
     @property
     def address(self) -> IPv4Interface:
@@ -233,7 +240,16 @@ class Machine:
 
     def _deliver(self) -> Delivery:
         host_key = seed.new_host_key()
-        return Delivery(self.image.raw, seed.build(self.seed, host_key=host_key), host_key.public)
+        content = seed.build(self.seed, host_key=host_key)
+        return Delivery(self._image_file, content, host_key.public, self.download)
+
+    def _image_file(self) -> Path:
+        """The image in the host's format, made when the host turns out to lack it."""
+        if self.download is not None:
+            return image.packed(self.download, report=self._report)
+        if self.place.image_format() == "raw":
+            return self.image.raw
+        return image.vhdx(self.image, compressed=True, report=self._report)
 
     def _connect(self) -> ssh.Ssh:
         return ssh.connect(
@@ -258,7 +274,11 @@ class Machine:
             return f"{exc.strerror or exc}"
 
     def _boot_failed(self, cause: VmproxyError) -> VmproxyError:
-        lines = [f"console: {line}" for line in self.place.console(_LOG_LINES)]
+        try:
+            lines = self.place.symptoms()
+            lines += [f"console: {line}" for line in self.place.console(_LOG_LINES)]
+        except VmproxyError as exc:
+            lines = [exc.message]
         return NotReady(
             cause.message,
             hint=cause.hint or "does the image take a NoCloud seed (cloud-init), and is the address free?",

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -19,10 +19,14 @@ class Unobservable:
 
 @dataclass(frozen=True)
 class Route:
-    """`prefix` is CIDR text, `via` the next hop's address, or "" for on-link."""
+    """`prefix` is CIDR text, `via` the next hop's address, or "" for on-link.
+
+    `flaw` says what is wrong with a route that is set only in part; "" when it is whole.
+    """
 
     prefix: str
     via: str
+    flaw: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ class VmSeen:
 
     `settings` are the fields that resources/vm.py compares, by the same names, as the VM has them
     (running or defined). `disk` and `seed` name what is attached and exists: the image's SHA-256
-    that the disk was copied from, and the seed's hash; None when the file is gone.
+    that the disk was copied from, and the seed's hash; None when the file is gone. `trace`: why a VM
+    without a marker seems to be ours all the same; it stays foreign.
     """
 
     name: str
@@ -58,6 +63,7 @@ class VmSeen:
     marker: Marker | None
     disk: str | None
     seed: str | None
+    trace: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,9 @@ class SwitchSeen:
 class HostSeen:
     """The machine that carries the VM. `routes` are all IPv4 routes but those of its own interfaces.
 
-    `leftovers` are files of ours on the host that no VM uses. Sizes are bytes.
+    `addresses` are its own, with their networks' length. `images` are the hashes of the base images on it.
+    `renamed` is the name that our VM has now, when it is not the wanted one. Sizes are bytes.
+    `mac_pool`: the first and the last of the addresses that it gives away itself.
     """
 
     vm: VmSeen | None
@@ -83,7 +91,8 @@ class HostSeen:
     free_memory: int = 0
     free_disk: int = 0
     addresses: tuple[str, ...] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    renamed: str | None = None
+    mac_pool: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ function Get-Failure($Record) {
         type = $Record.Exception.GetType().FullName
         id = $Record.FullyQualifiedErrorId
         category = "$($Record.CategoryInfo.Category)"
+        code = '{0:x8}' -f $Record.Exception.GetBaseException().HResult
         message = $Record.Exception.Message
         position = "$($Record.InvocationInfo.PositionMessage)"
     }

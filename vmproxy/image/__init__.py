@@ -6,6 +6,18 @@ from vmproxy.image.build import SUITES, build
 from vmproxy.image.cache import Image, listing
 from vmproxy.image.fetch import fetch, use_file
 from vmproxy.image.resolve import resolve
-from vmproxy.image.vhdx import vhdx
+from vmproxy.image.vhdx import Download, download_of, packed, vhdx
 
-__all__ = ["SUITES", "Image", "build", "fetch", "listing", "resolve", "use_file", "vhdx"]
+__all__ = [
+    "SUITES",
+    "Download",
+    "Image",
+    "build",
+    "download_of",
+    "fetch",
+    "listing",
+    "packed",
+    "resolve",
+    "use_file",
+    "vhdx",
+]

@@ -8,11 +8,45 @@ from __future__ import annotations
 import gzip
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
+from vmproxy import download, site
 from vmproxy.image import cache
 from vmproxy.image.cache import Image
 from vmproxy.run import run
+
+
+@dataclass(frozen=True)
+class Download:
+    """A VHDX, plain or gzip'd, that a host with Hyper-V can fetch and use as it is."""
+
+    url: str
+    sha256: str
+
+
+def download_of(wanted: site.Image) -> Download | None:
+    """What a host can fetch itself of the site file's image; None: it has to be converted first."""
+    if wanted.url is None or wanted.sha256 is None:
+        return None
+    parts = urlsplit(str(wanted.url))
+    usable = parts.scheme in {"http", "https"} and unquote(parts.path).endswith((".vhdx", ".vhdx.gz"))
+    return Download(str(wanted.url), wanted.sha256) if usable else None
+
+
+def packed(source: Download, *, report: Callable[[str], None]) -> Path:
+    """The same file fetched to this machine, gzip'd: for a host that can not fetch it."""
+    target = cache.folder() / f"{source.sha256}.fetched.vhdx.gz"
+    with cache.workshop(source.sha256) as work:
+        if not target.exists():
+            report(f"fetching {source.url}")
+            file = work / "fetched"
+            download.fetch(source.url, file, sha256=source.sha256, report=report)
+            with file.open("rb") as head:
+                is_packed = head.read(2) == b"\x1f\x8b"
+            (file if is_packed else _compress(file, work / "fetched.gz")).replace(target)
+    return target
 
 
 def vhdx(image: Image, *, compressed: bool, report: Callable[[str], None]) -> Path:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from vmproxy.image import Download
 from vmproxy.plan import Action, Outcome
 from vmproxy.seen import HostSeen
 
@@ -71,14 +72,22 @@ class HostPlace(Protocol):
     def ssh_command(self) -> list[str]:
         """What a command line for the ssh client starts with on this machine to reach the guest."""
 
+    def symptoms(self) -> list[str]:
+        """What this host sees of a VM that does not answer; a line each."""
+
     def image_format(self) -> Literal["raw", "vhdx"]:
-        """What kind of image file `create` takes."""
+        """What kind of image file `create` takes: raw, or gzip'd VHDX."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """What `create` and `recreate` need beside the plan: made at the time of applying."""
+    """What `create` and `recreate` need beside the plan: made at the time of applying.
 
-    image: Path
+    `image` makes the file when it is called: only when the host lacks it. `download` is where the host
+    may fetch it itself.
+    """
+
+    image: Callable[[], Path]
     seed: bytes
     host_key: str
+    download: Download | None = None

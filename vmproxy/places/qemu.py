@@ -119,6 +119,9 @@ class QemuHost:
     def ssh_command(self) -> list[str]:
         return netns.run_in(self._namespace, ["ssh"])
 
+    def symptoms(self) -> list[str]:
+        return []
+
     def image_format(self) -> Literal["raw", "vhdx"]:
         return "raw"
 
@@ -175,7 +178,7 @@ class QemuHost:
         known = {name: params[name] for name in ("site", "host", "address", "seed", "image")}
         marker = Marker(**known, host_key=delivery.host_key)
         definition = Definition(params["settings"], marker)
-        self._vm.create(definition, image=delivery.image, seed=delivery.seed)
+        self._vm.create(definition, image=delivery.image(), seed=delivery.seed)
 
     def _start(self, _params: Mapping[str, Any]) -> None:
         self._vm.start()

@@ -7,7 +7,7 @@ route that covers a Service range (but for the default route) or lies inside it 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network
+from ipaddress import IPv4Interface, IPv4Network
 
 from vmproxy.errors import Conflict
 from vmproxy.plan import ABSENT, Action, Drift
@@ -24,7 +24,7 @@ def wanted(service_cidrs: Iterable[str], address: str) -> tuple[Route, ...]:
 def plan(routes: tuple[Route, ...], seen: HostSeen, *, host: str) -> tuple[Action, ...]:
     """Raises Conflict when a foreign route stands in the way."""
     marked = seen.vm.marker.routes if seen.vm and seen.vm.marker else ()
-    _refuse_foreign(routes, marked, seen.routes, host=host)
+    _refuse_foreign(routes, marked, seen, host=host)
     params: dict[str, object] = {"routes": routes}
     actions = [
         _removed(route, params) for route in ours(routes, marked, seen.routes) if _unwanted(route, routes)
@@ -57,22 +57,31 @@ def remove_plan(routes: tuple[Route, ...], seen: HostSeen, *, why: str, cold: bo
 
 def ours(routes: Iterable[Route], marked: Iterable[Route], seen: Iterable[Route]) -> tuple[Route, ...]:
     """Those of `seen` that vmproxy set: the wanted ones, and whatever has a marked prefix."""
-    wanted_routes = set(routes)
+    wanted_routes = {(route.prefix, route.via) for route in routes}
     prefixes = {route.prefix for route in marked}
-    return tuple(route for route in seen if route in wanted_routes or route.prefix in prefixes)
+    return tuple(
+        route for route in seen if (route.prefix, route.via) in wanted_routes or route.prefix in prefixes
+    )
 
 
 def _refuse_foreign(
-    routes: tuple[Route, ...], marked: tuple[Route, ...], seen: tuple[Route, ...], *, host: str
+    routes: tuple[Route, ...], marked: tuple[Route, ...], seen: HostSeen, *, host: str
 ) -> None:
-    known = set(ours(routes, marked, seen))
+    known = set(ours(routes, marked, seen.routes))
     ranges = [IPv4Network(route.prefix) for route in routes]
+
+    def overlaps(network: IPv4Network) -> bool:
+        return any(network.overlaps(wanted_range) for wanted_range in ranges)
+
     foreign = [
         f"{route.prefix} via {route.via or 'its own interface'}"
-        for route in seen
-        if route not in known
-        and route.prefix != DEFAULT
-        and any(IPv4Network(route.prefix).overlaps(wanted_range) for wanted_range in ranges)
+        for route in seen.routes
+        if route not in known and route.prefix != DEFAULT and overlaps(IPv4Network(route.prefix))
+    ]
+    foreign += [
+        f"the host's own address {address}"
+        for address in seen.addresses
+        if overlaps(IPv4Interface(address).network)
     ]
     if foreign:
         raise Conflict(
@@ -87,7 +96,10 @@ def _unwanted(route: Route, routes: tuple[Route, ...]) -> bool:
 
 
 def _via_of(prefix: str, seen: Iterable[Route]) -> str:
-    return next((route.via or "on-link" for route in seen if route.prefix == prefix), ABSENT)
+    for route in seen:
+        if route.prefix == prefix:
+            return " ".join(part for part in (route.via or "on-link", route.flaw) if part)
+    return ABSENT
 
 
 def _added(route: Route, seen_via: str, params: dict[str, object]) -> Action:

@@ -2,7 +2,8 @@
 
 What a change costs (Hyper-V's rules, kept on QEMU too): the switch and VLAN change while the VM
 runs; CPUs, memory and firmware need it off; another image or seed needs a new VM, since cloud-init
-works once for each instance and the VM holds nothing that is worth keeping.
+works once for each instance and the VM holds nothing that is worth keeping. What a place does not
+report and nobody wants is not compared: each kind of host adds its own settings.
 """
 
 from __future__ import annotations
@@ -15,8 +16,25 @@ from vmproxy.errors import Conflict
 from vmproxy.plan import ABSENT, Action, Drift, differences
 from vmproxy.seen import HostSeen, VmSeen
 
-HOT = frozenset({"switch", "vlan", "start", "stop", "checkpoints", "notes"})
+HOT = frozenset(
+    {
+        "switch",
+        "vlan",
+        "macSpoofing",
+        "start",
+        "startDelay",
+        "stop",
+        "checkpoints",
+        "automaticCheckpoints",
+        "timeSync",
+        "guestShutdown",
+        "folderAccess",
+    }
+)
 """Settings that change while the VM runs; every other one needs it off."""
+
+FIXED = frozenset({"generation"})
+"""Settings that no VM ever changes."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +52,7 @@ class VmWanted:
 
 def plan(wanted: VmWanted, seen: HostSeen) -> tuple[Action, ...]:
     """The steps to the wanted VM, running. Raises Conflict when a foreign VM has its name."""
+    _refuse_renamed(wanted.name, wanted.host, seen)
     vm = seen.vm
     if vm is None:
         why = "there is no VM of that name"
@@ -41,12 +60,15 @@ def plan(wanted: VmWanted, seen: HostSeen) -> tuple[Action, ...]:
     _refuse_foreign(wanted, vm)
     if made_of := _made_of_something_else(wanted, vm):
         why = "its disk or seed is not the wanted one, and both are used at the first boot only"
+        if all(item.field in FIXED for item in made_of):
+            why = "no VM changes that"
         again = _action("recreate", wanted, why, made_of, cold=vm.running)
         return (again, _start(wanted, cold=vm.running))
     return _settings(wanted, vm) + (() if vm.running else (_start(wanted),))
 
 
 def destroy_plan(wanted_name: str, *, site: str, host: str, seen: HostSeen) -> tuple[Action, ...]:
+    _refuse_renamed(wanted_name, host, seen)
     if seen.vm is None:
         return ()
     _refuse_foreign_names(wanted_name, site, host, seen.vm)
@@ -75,7 +97,8 @@ def _made_of_something_else(wanted: VmWanted, vm: VmSeen) -> tuple[Drift, ...]:
     assert vm.marker is not None
     seed = vm.seed if vm.seed is None else vm.marker.seed
     seen = {"disk": vm.disk or ABSENT, "seed": seed or ABSENT}
-    return differences({"disk": wanted.image, "seed": wanted.seed}, seen)
+    fixed = {name: value for name, value in wanted.settings.items() if name in FIXED}
+    return differences({"disk": wanted.image, "seed": wanted.seed, **fixed}, {**vm.settings, **seen})
 
 
 def _refuse_foreign(wanted: VmWanted, vm: VmSeen) -> None:
@@ -83,6 +106,11 @@ def _refuse_foreign(wanted: VmWanted, vm: VmSeen) -> None:
 
 
 def _refuse_foreign_names(name: str, site: str, host: str, vm: VmSeen) -> None:
+    if vm.marker is None and vm.trace:
+        raise Conflict(
+            f"cannot use VM {name} on {host}: it has no marker of vmproxy, though {vm.trace}",
+            hint="if it is vmproxy's and its marker was lost: remove that VM on the host, then run apply",
+        )
     if vm.marker is None:
         raise Conflict(
             f"cannot use VM {name} on {host}: it exists and was not made by vmproxy",
@@ -92,6 +120,14 @@ def _refuse_foreign_names(name: str, site: str, host: str, vm: VmSeen) -> None:
         raise Conflict(
             f"cannot use VM {name} on {host}: it belongs to site {vm.marker.site}, host {vm.marker.host}",
             hint="change the site's or the host's name",
+        )
+
+
+def _refuse_renamed(name: str, host: str, seen: HostSeen) -> None:
+    if seen.renamed is not None:
+        raise Conflict(
+            f"cannot find VM {name} on {host}: it was renamed to {seen.renamed}",
+            hint=f"give it its name back ({name}), or remove it, then run again",
         )
 
 

@@ -47,13 +47,14 @@ class Process(Protocol):
 
 @dataclass(frozen=True)
 class WindowsError:
-    """An error record as PowerShell gave it."""
+    """An error record as PowerShell gave it. `code` is the innermost HRESULT, as 80070070."""
 
     type: str
     id: str
     category: str
     message: str
     position: str
+    code: str = ""
 
 
 class PowerShellFailed(RemoteFailed):

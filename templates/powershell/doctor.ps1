@@ -1,0 +1,59 @@
+# What may keep vmproxy from working on this host, or fight with it; nothing is changed. Each fact is
+# {"value"} or {"error"}: what one look may not see does not hide the others.
+param($Data, $Session)
+. $Session.Lib
+
+function Get-Fact([scriptblock] $Look) {
+    try { @{ value = (& $Look) } } catch { @{ error = $_.Exception.Message } }
+}
+
+function Get-Policy([string] $Name) {
+    $Key = 'HKLM:\SOFTWARE\Microsoft\Windows\CurrentVersion\Policies\System'
+    $Value = (Get-ItemProperty -LiteralPath $Key).$Name
+    if ($null -eq $Value) { 0 } else { [int]$Value }
+}
+
+function Get-Interface {
+    $Index = Get-OnLink $Data.address
+    $Interface = NetTCPIP\Get-NetIPInterface -InterfaceIndex $Index -AddressFamily IPv4
+    [ordered]@{ alias = [string]$Interface.InterfaceAlias; mtu = [int]$Interface.NlMtu; forwarding = [string]$Interface.Forwarding }
+}
+
+function Get-Balancers {
+    # Only hosts with containers have it.
+    if (-not (Get-Command Get-HnsPolicyList -ErrorAction SilentlyContinue)) { return @() }
+    @(Get-HnsPolicyList | ForEach-Object { $_.Policies } | ForEach-Object { $_.VIPs } | Where-Object { $_ } | ForEach-Object { [string]$_ })
+}
+
+function Get-Feature {
+    if (Get-Command Get-WindowsFeature -ErrorAction SilentlyContinue) {
+        return [string](Get-WindowsFeature -Name Hyper-V).InstallState
+    }
+    [string](Get-WindowsOptionalFeature -Online -FeatureName Microsoft-Hyper-V).State
+}
+
+$Me = [Security.Principal.WindowsIdentity]::GetCurrent()
+$Programs = 'kube-proxy.exe', 'antrea-agent.exe', 'flanneld.exe', 'calico-node.exe', 'kubelet.exe'
+[ordered]@{
+    powershell = Get-Fact { $PSVersionTable.PSVersion.ToString() }
+    user = Get-Fact { [string]$Me.Name }
+    administrator = Get-Fact { (New-Object Security.Principal.WindowsPrincipal $Me).IsInRole([Security.Principal.WindowsBuiltInRole]::Administrator) }
+    remoteAccounts = Get-Fact { Get-Policy 'LocalAccountTokenFilterPolicy' }
+    time = Get-Fact { [DateTime]::UtcNow.ToString('o') }
+    feature = Get-Fact { Get-Feature }
+    services = Get-Fact {
+        @(Get-Service | Where-Object { @('vmms', 'RemoteAccess', 'kubeproxy', 'kube-proxy', 'antrea-agent') -contains $_.Name } |
+            ForEach-Object { [ordered]@{ name = [string]$_.Name; status = [string]$_.Status } })
+    }
+    programs = Get-Fact {
+        @(CimCmdlets\Get-CimInstance -ClassName Win32_Process | Where-Object { $Programs -contains $_.Name } | ForEach-Object { [string]$_.Name })
+    }
+    balancers = Get-Fact { @(Get-Balancers) }
+    interface = Get-Fact { Get-Interface }
+    defaultRoutes = Get-Fact { @(Get-Routes 'ActiveStore' | Where-Object { $_.DestinationPrefix -eq '0.0.0.0/0' } | ForEach-Object { [string]$_.NextHop }) }
+    secureBoot = Get-Fact { @((Hyper-V\Get-VMHost).SecureBootTemplates | ForEach-Object { [string]$_.Id }) }
+    switches = Get-Fact { @(Hyper-V\Get-VMSwitch | ForEach-Object { [string]$_.Name }) }
+    adapters = Get-Fact {
+        @(Hyper-V\Get-VMNetworkAdapter -All | ForEach-Object { [ordered]@{ vm = [string]$_.VMName; mac = [string]$_.MacAddress } })
+    }
+}

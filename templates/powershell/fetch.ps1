@@ -1,0 +1,48 @@
+# Fetch the image from its URL onto this host. Emits now and then how far it is.
+param($Data, $Session)
+. $Session.Lib
+
+function Get-Size { if (Test-Path -LiteralPath $Data.part) { (Get-Item -LiteralPath $Data.part).Length } else { 0 } }
+
+function Start-Curl($Curl) {
+    $Start = New-Object Diagnostics.ProcessStartInfo $Curl.Source
+    $Start.Arguments = "--fail --location --silent --show-error --retry 3 --continue-at - --output `"$($Data.part)`" --url `"$($Data.url)`""
+    $Start.UseShellExecute = $false
+    $Start.RedirectStandardInput = $true
+    $Start.RedirectStandardError = $true
+    $Curling = [Diagnostics.Process]::Start($Start)
+    $Curling.StandardInput.Close()
+    $Curling
+}
+
+function Wait-Curl($Curling) {
+    $Told = $Curling.StandardError.ReadToEndAsync()
+    while (-not $Curling.WaitForExit(2000)) { @{ have = [long](Get-Size) } }
+    if ($Curling.ExitCode -ne 0) { throw "curl.exe: $($Told.Result.Trim())" }
+}
+
+function Wait-WebClient {
+    # Server 2016 has no curl.exe, and .NET there does not offer TLS 1.2 by itself.
+    [Net.ServicePointManager]::SecurityProtocol = [Net.ServicePointManager]::SecurityProtocol -bor [Net.SecurityProtocolType]::Tls12
+    $Client = New-Object Net.WebClient
+    $Client.UseDefaultCredentials = $true
+    try {
+        $Fetching = $Client.DownloadFileTaskAsync($Data.url, $Data.part)
+        while (-not $Fetching.Wait(2000)) { @{ have = [long](Get-Size) } }
+    } finally {
+        $Client.Dispose()
+    }
+}
+
+if ((Get-Size) -and (Get-FileHash -LiteralPath $Data.part -Algorithm SHA256).Hash -eq $Data.sha256) { return }
+$Curl = Get-Command curl.exe -CommandType Application -ErrorAction SilentlyContinue | Select-Object -First 1
+try {
+    if ($Curl) {
+        $Curling = Start-Curl $Curl
+        try { Wait-Curl $Curling } finally { if (-not $Curling.HasExited) { $Curling.Kill() } }
+    } else {
+        Wait-WebClient
+    }
+} catch {
+    Exit-FullDisk $Data.part $_
+}

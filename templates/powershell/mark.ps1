@@ -1,0 +1,4 @@
+# Write the marker into the VM's Notes.
+param($Data, $Session)
+. $Session.Lib
+Set-Marker (Get-OurVM $Data) $Data.marker

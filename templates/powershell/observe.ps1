@@ -1,0 +1,111 @@
+# Everything about the host and its VM in one look; nothing is changed. Emits one object.
+param($Data, $Session)
+. $Session.Lib
+
+function Get-HostFacts {
+    $System = CimCmdlets\Get-CimInstance -ClassName Win32_OperatingSystem
+    $VMHost = Hyper-V\Get-VMHost
+    [ordered]@{
+        name = $env:COMPUTERNAME
+        version = [string]$System.Version
+        freeMemory = [long]$System.FreePhysicalMemory * 1KB
+        freeDisk = [long](Get-FreeSpace $Data.directory)
+        processors = [int]$VMHost.LogicalProcessorCount
+        memory = [long]$VMHost.MemoryCapacity
+        macMinimum = [string]$VMHost.MacAddressMinimum
+        macMaximum = [string]$VMHost.MacAddressMaximum
+    }
+}
+
+function Get-AdapterFacts($Adapter) {
+    $Vlan = Hyper-V\Get-VMNetworkAdapterVlan -VMNetworkAdapter $Adapter
+    [ordered]@{
+        mac = [string]$Adapter.MacAddress
+        dynamicMac = [bool]$Adapter.DynamicMacAddressEnabled
+        switch = [string]$Adapter.SwitchName
+        spoofing = [string]$Adapter.MacAddressSpoofing
+        vlanMode = [string]$Vlan.OperationMode
+        vlan = [int]$Vlan.AccessVlanId
+    }
+}
+
+function Get-FirmwareFacts($Vm) {
+    if ($Vm.Generation -ne 2) { return $null }
+    $Firmware = Hyper-V\Get-VMFirmware -VM $Vm
+    [ordered]@{ secureBoot = [string]$Firmware.SecureBoot; template = [string]$Firmware.SecureBootTemplateId }
+}
+
+function Get-DriveFacts($Drives) {
+    foreach ($Drive in $Drives) {
+        if ($Drive.Path) {
+            [ordered]@{ path = [string]$Drive.Path; exists = [bool](Test-Path -LiteralPath $Drive.Path) }
+        }
+    }
+}
+
+function Get-VMFacts($Vm) {
+    $Automatic = $Vm.PSObject.Properties['AutomaticCheckpointsEnabled']
+    [ordered]@{
+        id = [string]$Vm.Id
+        state = [string]$Vm.State
+        generation = [int]$Vm.Generation
+        cpus = [long]$Vm.ProcessorCount
+        memory = [long]$Vm.MemoryStartup
+        dynamicMemory = [bool]$Vm.DynamicMemoryEnabled
+        start = [string]$Vm.AutomaticStartAction
+        startDelay = [int]$Vm.AutomaticStartDelay
+        stop = [string]$Vm.AutomaticStopAction
+        checkpoints = [string]$Vm.CheckpointType
+        automaticCheckpoints = if ($Automatic) { [bool]$Automatic.Value } else { $false }
+        notes = [string]$Vm.Notes
+        path = [string]$Vm.ConfigurationLocation
+        firmware = Get-FirmwareFacts $Vm
+        com1 = [string](Hyper-V\Get-VMComPort -VM $Vm -Number 1).Path
+        disks = @(Get-DriveFacts @(Hyper-V\Get-VMHardDiskDrive -VM $Vm))
+        dvds = @(Get-DriveFacts @(Hyper-V\Get-VMDvdDrive -VM $Vm))
+        adapters = @(Hyper-V\Get-VMNetworkAdapter -VM $Vm | ForEach-Object { Get-AdapterFacts $_ })
+        services = @(Hyper-V\Get-VMIntegrationService -VM $Vm | ForEach-Object {
+            [ordered]@{ id = [string]$_.Id; enabled = [bool]$_.Enabled }
+        })
+    }
+}
+
+function Get-FolderFacts([string] $Path) {
+    if (-not (Test-Path -LiteralPath $Path)) { return $null }
+    $Files = @(Get-ChildItem -LiteralPath $Path -Recurse -Force -File | ForEach-Object {
+        [ordered]@{ path = $_.FullName; size = [long]$_.Length }
+    })
+    [ordered]@{ sddl = [string](Get-Acl -LiteralPath $Path).Sddl; files = $Files }
+}
+
+function Get-RouteFacts {
+    foreach ($Store in 'ActiveStore', 'PersistentStore') {
+        Get-Routes $Store | ForEach-Object {
+            [ordered]@{
+                store = $Store
+                prefix = [string]$_.DestinationPrefix
+                via = [string]$_.NextHop
+                interface = [int]$_.InterfaceIndex
+            }
+        }
+    }
+}
+
+$All = @(Hyper-V\Get-VM)
+$Pending = if (Test-Path -LiteralPath $Data.pending) { [IO.File]::ReadAllText($Data.pending) } else { $null }
+[ordered]@{
+    host = Get-HostFacts
+    vms = @($All | Where-Object { $_.Name -ceq $Data.vm } | ForEach-Object { Get-VMFacts $_ })
+    marked = @($All | Where-Object { "$($_.Notes)".Contains('[vmproxy]') } | ForEach-Object {
+        [ordered]@{ name = [string]$_.Name; notes = [string]$_.Notes }
+    })
+    pending = $Pending
+    switches = @(Hyper-V\Get-VMSwitch | Where-Object { $_.Name -ceq $Data.switch } | ForEach-Object {
+        [ordered]@{ id = [string]$_.Id; type = [string]$_.SwitchType; managementOS = [bool]$_.AllowManagementOS }
+    })
+    folder = Get-FolderFacts $Data.directory
+    routes = @(Get-RouteFacts)
+    addresses = @(NetTCPIP\Get-NetIPAddress -AddressFamily IPv4 | ForEach-Object {
+        [ordered]@{ address = [string]$_.IPAddress; length = [int]$_.PrefixLength; interface = [int]$_.InterfaceIndex }
+    })
+}

@@ -1,0 +1,29 @@
+# Set a route by way of the VM, or take one away, in both stores; the marker names it before it is there.
+param($Data, $Session)
+. $Session.Lib
+if (Get-VMByName $Data.vm) { Set-Marker (Get-OurVM $Data) $Data.during }
+$Stores = 'ActiveStore', 'PersistentStore'
+foreach ($Gone in @($Data.remove)) {
+    foreach ($Store in $Stores) {
+        foreach ($Route in @(Get-Routes $Store)) {
+            $Next = if ($Route.NextHop -eq '0.0.0.0') { '' } else { $Route.NextHop }
+            if ($Route.DestinationPrefix -eq $Gone.prefix -and $Next -eq $Gone.via) {
+                NetTCPIP\Remove-NetRoute -DestinationPrefix $Route.DestinationPrefix -InterfaceIndex $Route.InterfaceIndex -NextHop $Route.NextHop -PolicyStore $Store -Confirm:$false
+            }
+        }
+    }
+}
+if ($Data.add) {
+    $New = $Data.add
+    # Without -PolicyStore it goes to both stores.
+    NetTCPIP\New-NetRoute -DestinationPrefix $New.prefix -InterfaceIndex (Get-OnLink $New.via) -NextHop $New.via | Out-Null
+    foreach ($Store in $Stores) {
+        $There = @(Get-Routes $Store | Where-Object { $_.DestinationPrefix -eq $New.prefix })
+        if ($There.Count -ne 1 -or $There[0].NextHop -ne $New.via) {
+            throw "the route $($New.prefix) by $($New.via) was set, but the $Store has: $($There.NextHop -join ', ')"
+        }
+    }
+    $Way = Get-Way $New.sample
+    if ($Way.NextHop -ne $New.via) { throw "the route $($New.prefix) is set, but $($New.sample) goes by $($Way.NextHop)" }
+}
+if (Get-VMByName $Data.vm) { Set-Marker (Get-OurVM $Data) $Data.after }

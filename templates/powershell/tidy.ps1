@@ -1,0 +1,35 @@
+# Remove what is left of earlier runs: parts, images and disks that no VM uses, folders of VMs that are gone.
+# Emits what stands ready for the image `base` and how much space is free.
+param($Data, $Session)
+. $Session.Lib
+if (New-Folder $Data.directory) { Protect-Folder $Data.directory }
+New-Folder $Data.images | Out-Null
+
+$Used = @(foreach ($Vm in Hyper-V\Get-VM) {
+    Hyper-V\Get-VMHardDiskDrive -VM $Vm | ForEach-Object { $_.Path }
+    Hyper-V\Get-VMDvdDrive -VM $Vm | ForEach-Object { $_.Path }
+    $Vm.ConfigurationLocation
+})
+$Wanted = @($Data.base, $Data.part | Where-Object { $_ })
+foreach ($Folder in Get-ChildItem -LiteralPath $Data.directory -Directory -Force) {
+    if ($Folder.FullName -eq $Data.images) { continue }
+    $Inside = $Folder.FullName + '\'
+    $Lives = @($Used | Where-Object { "$_\".StartsWith($Inside, 'OrdinalIgnoreCase') })
+    if ($Lives.Count -eq 0) {
+        if ($Folder.Name -like 'vmproxy-*') { Remove-Whole $Folder.FullName }
+        continue
+    }
+    Get-ChildItem -LiteralPath $Folder.FullName -File -Force |
+        Where-Object { ($_.Name -like 'disk-*.vhdx' -or $_.Name -like 'seed-*.iso') -and $Used -notcontains $_.FullName } |
+        ForEach-Object { Remove-Whole $_.FullName }
+}
+$Disks = @($Used | Where-Object { $_ } | ForEach-Object { [IO.Path]::GetFileName($_) })
+foreach ($File in Get-ChildItem -LiteralPath $Data.images -File -Force) {
+    if ($Wanted -contains $File.FullName -or $Disks -contains "disk-$($File.Name)") { continue }
+    Remove-Whole $File.FullName
+}
+[ordered]@{
+    base = [bool]($Data.base -and (Test-Path -LiteralPath $Data.base))
+    part = if ($Data.part -and (Test-Path -LiteralPath $Data.part)) { (Get-Item -LiteralPath $Data.part).Length } else { 0 }
+    free = [long](Get-FreeSpace $Data.directory)
+}

@@ -1,0 +1,51 @@
+"""What Windows' own words mean for the operator, by ids and codes: those are not translated."""
+
+from __future__ import annotations
+
+from vmproxy.errors import Forbidden, NotReady, RemoteFailed, VmproxyError
+from vmproxy.transport.powershell import PowerShellFailed, WindowsError
+
+DISK_FULL = "80070070"
+_DENIED = "80070005"
+_NO_HYPERV = ("CommandNotFoundException", "CouldNotAutoLoadModule", "CouldNotAutoloadMatchingModule")
+_ROLE = (
+    "is the Hyper-V role installed, with its PowerShell module? "
+    "Install-WindowsFeature Hyper-V -IncludeManagementTools -Restart"
+)
+_HINTS = {
+    DISK_FULL: "free space on that drive, or set hyperv.directory to a folder on another one",
+    "80070020": "another program holds that file (a backup, a virus scanner): run it again when it is done",
+    "c03a001a": "the folder is compressed or encrypted: compact /u, cipher /d, or another hyperv.directory",
+    "8007000e": "the host has too little memory: set vm.memory to less, or stop another VM",
+}
+_RIGHTS = "the account needs to be a local administrator of the host, and the folder open to SYSTEM"
+
+
+def explained(exc: PowerShellFailed, doing: str, host: str) -> VmproxyError:
+    """`doing` reads as "start vm x"."""
+    record = exc.record
+    message = f"cannot {doing} on {host}: {record.message.strip()}"
+    details = [f"{record.type} ({record.id})"]
+    if _is_denied(record):
+        return Forbidden(message, hint=_RIGHTS, details=details)
+    if record.code == DISK_FULL:
+        return NotReady(message, hint=_HINTS[DISK_FULL], details=details)
+    return RemoteFailed(message, hint=_hint(record), details=details)
+
+
+def is_disk_full(exc: PowerShellFailed) -> bool:
+    return exc.record.code == DISK_FULL
+
+
+def _is_denied(record: WindowsError) -> bool:
+    """PermissionDenied is also Hyper-V's category for a user that may not; so is the plain code."""
+    return record.code == _DENIED or record.category == "PermissionDenied" or "AccessDenied" in record.id
+
+
+def _hint(record: WindowsError) -> str | None:
+    if record.id.split(",")[0] in _NO_HYPERV and "Hyper-V" in record.message:
+        return _ROLE
+    if record.code in _HINTS:
+        return _HINTS[record.code]
+    words = record.message.lower()
+    return next((hint for code, hint in _HINTS.items() if f"0x{code}" in words), None)

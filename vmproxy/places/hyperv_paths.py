@@ -1,0 +1,55 @@
+"""Where things are on a Windows host: one folder for the lock, the base images, and a folder for each VM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PureWindowsPath
+
+
+@dataclass(frozen=True)
+class Paths:
+    """`directory` is the site file's; every path is text as Windows takes it."""
+
+    directory: str
+    vm: str
+
+    @property
+    def lock(self) -> str:
+        return self._at("vmproxy.lock")
+
+    @property
+    def images(self) -> str:
+        return self._at("images")
+
+    @property
+    def folder(self) -> str:
+        return self._at(self.vm)
+
+    @property
+    def pending(self) -> str:
+        """The marker of a VM that is being made, until it is in the VM's Notes."""
+        return self._at(self.vm, "pending.txt")
+
+    def base(self, image: str) -> str:
+        return self._at("images", f"{image}.vhdx")
+
+    def draft(self, image: str) -> str:
+        """The base image while it is unpacked."""
+        return self._at("images", f"{image}.draft")
+
+    def part(self, sha256: str) -> str:
+        """What travels, by its own hash: the rest of it is brought by the next run."""
+        return self._at("images", f"{sha256}.part")
+
+    def disk(self, image: str) -> str:
+        return self._at(self.vm, f"disk-{image}.vhdx")
+
+    def seed(self, seed: str) -> str:
+        return self._at(self.vm, f"seed-{seed}.iso")
+
+    def same(self, one: str, other: str) -> bool:
+        """Windows' paths differ in neither case nor kind of slash."""
+        return PureWindowsPath(one) == PureWindowsPath(other)
+
+    def _at(self, *parts: str) -> str:
+        return str(PureWindowsPath(self.directory, *parts))
