@@ -34,6 +34,11 @@ def text(name: str) -> str:
         raise BadArtifact(f"cannot read {name}: {exc.strerror}", hint=_REINSTALL) from exc
 
 
+def names(folder: str) -> list[str]:
+    """The files of a folder, as `text` takes them."""
+    return sorted(f"{folder}/{path.name}" for path in _find(folder).iterdir() if path.is_file())
+
+
 def render(name: str, /, **values: object) -> str:
     """A template filled with `values`."""
     try:

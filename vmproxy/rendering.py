@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from vmproxy import seed
+from vmproxy import assets, seed
 from vmproxy.errors import ToolFailed
 from vmproxy.keys import KeyPair
 from vmproxy.machine import Machine
@@ -17,7 +17,8 @@ REDACTED = KeyPair(private="(redacted: made anew for each seed)", public="(made 
 
 
 def render_host(site: Site, host: Host, folder: Path, report: Callable[[str], None]) -> Iterator[Path]:
-    """The seed's documents, the guest's files and the cluster's objects. Yields each path written."""
+    """The seed's documents, the guest's files, the cluster's objects, and the scripts that run on a
+    Windows host. Yields each path written."""
     with Machine(site, host, report) as machine:
         cluster = machine.observe_cluster()
         wanted = machine.wanted_guest(cluster, Unobservable("not looked at"))
@@ -28,6 +29,9 @@ def render_host(site: Site, host: Host, folder: Path, report: Callable[[str], No
                 yield _write(folder / "guest" / path.lstrip("/"), file.content)
         for name, text in credential.documents(site, host).items():
             yield _write(folder / "cluster" / name, text.encode())
+        if host.hyperv is not None:
+            for name in assets.names("powershell"):
+                yield _write(folder / name, assets.text(name).encode())
 
 
 def _write(path: Path, content: bytes) -> Path:

@@ -143,6 +143,12 @@ class HypervHost:
         }
         return self._probe([connection], route)[0]
 
+    def examine(self) -> dict[str, Any]:
+        """doctor.ps1's facts about the host."""
+        data = {"address": str(self._host.network.address.ip)}
+        facts: dict[str, Any] = self._run("doctor.ps1", "look at the host", data)
+        return facts
+
     def open_guest(self, address: str, port: int) -> socket.socket:
         return socket.create_connection((address, port), timeout=10.0)
 

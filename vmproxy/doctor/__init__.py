@@ -2,96 +2,49 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
+from vmproxy.doctor.finding import Finding, enough, failed
+from vmproxy.doctor.linux import DISK_NEEDED, carrier_findings, controller_findings
+from vmproxy.doctor.windows import windows_findings
 from vmproxy.errors import VmproxyError
 from vmproxy.machine import Machine
 from vmproxy.places import Connection
-from vmproxy.places.qemu_accel import accelerator
-from vmproxy.places.qemu_vm import FIRMWARE, free_memory
+from vmproxy.places.hyperv import HypervHost
 from vmproxy.resources import route, switch, vm
+from vmproxy.seen import HostSeen
 from vmproxy.site import Host, Site
 
-_TOOLS = {
-    "qemu-system-x86_64": "qemu-system-x86",
-    "qemu-img": "qemu-utils",
-    "ip": "iproute2",
-    "bridge": "iproute2",
-    "ssh": "openssh-client",
-}
-_DISK_NEEDED = 3 << 30
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at. `next_step` is empty when `ok`."""
-
-    check: str
-    ok: bool
-    detail: str
-    next_step: str = ""
-
-    def as_json(self) -> dict[str, object]:
-        return {"check": self.check, "ok": self.ok, "detail": self.detail, "next": self.next_step or None}
+__all__ = ["Finding", "doctor_host"]
 
 
 def doctor_host(site: Site, host: Host, report: Callable[[str], None]) -> tuple[Finding, ...]:
-    report("looking at this machine")
-    findings = list(_machine_findings(site, host))
     with Machine(site, host, report) as machine:
+        report("looking at this machine")
+        findings = list(_machine_findings(machine))
         report("looking at the cluster")
         findings += _cluster_findings(machine)
-        report("looking at the host's network")
-        findings += _host_findings(machine)
+        report(f"looking at {host.name} and its network")
+        findings += _place_findings(machine)
     return tuple(findings)
 
 
-def _machine_findings(site: Site, host: Host) -> Iterator[Finding]:
-    root = os.geteuid() == 0
-    yield Finding("rights", root, "root" if root else "not root", "" if root else "run it with sudo")
-    for tool, package in _TOOLS.items():
-        where = shutil.which(tool)
-        yield Finding(
-            f"tool {tool}", bool(where), where or "not found", "" if where else f"install {package}"
-        )
-    yield Finding(
-        "firmware",
-        FIRMWARE.exists(),
-        str(FIRMWARE),
-        "" if FIRMWARE.exists() else "install ovmf",
-    )
-    yield from _size_findings(site, host)
-    if shutil.which("qemu-system-x86_64"):
-        accel, _ = accelerator()
-        yield Finding("acceleration", ok=True, detail=_ACCELERATION[accel.partition(",")[0]])
+def _machine_findings(machine: Machine) -> Iterator[Finding]:
+    if machine.host.hyperv is None:
+        return carrier_findings(machine.site, machine.host)
+    return controller_findings(converts=machine.download is None)
 
 
-_ACCELERATION = {
-    "kvm": "KVM works",
-    "tcg": "KVM does not work here (tried); software emulation is used: slower, else the same",
-}
-
-
-def _size_findings(site: Site, host: Host) -> Iterator[Finding]:
-    needed = site.vm_size(host).memory
-    free = free_memory()
-    yield _enough("memory", free, needed, "stop something, or set vm.memory to less")
-    disk = shutil.disk_usage(_existing(Path.home() / ".local" / "state")).free
-    yield _enough("disk", disk, _DISK_NEEDED, "free disk space")
-
-
-def _enough(check: str, free: int, needed: int, next_step: str) -> Finding:
-    ok = free >= needed
-    detail = f"{free >> 20} MiB free, {needed >> 20} MiB needed"
-    return Finding(check, ok, detail, "" if ok else next_step)
-
-
-def _existing(path: Path) -> Path:
-    return path if path.exists() else _existing(path.parent)
+def _place_findings(machine: Machine) -> Iterator[Finding]:
+    """The host as it is reached, then what apply would look at first."""
+    try:
+        place = machine.place
+    except VmproxyError as exc:
+        yield failed("host" if machine.host.hyperv is None else "WinRM", exc)
+        return
+    if isinstance(place, HypervHost):
+        yield from windows_findings(machine.site, machine.host, place)
+    yield from _host_findings(machine)
 
 
 def _cluster_findings(machine: Machine) -> Iterator[Finding]:
@@ -99,7 +52,7 @@ def _cluster_findings(machine: Machine) -> Iterator[Finding]:
         seen = machine.observe_cluster()
         missing = machine.cluster.missing_rights(machine.site, machine.host)
     except VmproxyError as exc:
-        yield _failed("cluster", exc)
+        yield failed("cluster", exc)
         return
     yield Finding("cluster", ok=True, detail=f"Kubernetes {seen.version} at {seen.server}")
     yield Finding("Service ranges", ok=True, detail=", ".join(seen.service_cidrs))
@@ -122,6 +75,7 @@ def _host_findings(machine: Machine) -> Iterator[Finding]:
         machine.note_host(seen)
         switch.check(machine.host, seen)
         yield Finding("switch", ok=True, detail=machine.host.switch.name)
+        yield from _sizes(machine, seen)
         vm.destroy_plan(
             machine.site.vm_name(machine.host), site=machine.site.name, host=machine.host.name, seen=seen
         )
@@ -132,7 +86,21 @@ def _host_findings(machine: Machine) -> Iterator[Finding]:
         route.plan(machine.wanted_routes(cluster), seen, host=machine.host.name)
         yield Finding("routes", ok=True, detail="nothing overlaps the Service ranges")
     except VmproxyError as exc:
-        yield _failed("host", exc)
+        yield failed("host", exc)
+
+
+def _sizes(machine: Machine, seen: HostSeen) -> Iterator[Finding]:
+    """Of another machine, for a VM that is still to be made."""
+    if machine.host.hyperv is None or seen.vm is not None:
+        return
+    needed = machine.site.vm_size(machine.host).memory
+    yield enough("memory", seen.free_memory, needed, otherwise="stop a VM, or set vm.memory to less")
+    yield enough(
+        "disk",
+        seen.free_disk,
+        DISK_NEEDED,
+        otherwise="free space on that drive, or set hyperv.directory to another one",
+    )
 
 
 def _address_free(machine: Machine) -> Finding:
@@ -142,8 +110,3 @@ def _address_free(machine: Machine) -> Finding:
     taken = bool(answer.ok) or answer.detail == "refused"
     next_step = "give the VM another address: hosts[].network.address" if taken else ""
     return Finding("VM address", not taken, f"{address} {'is taken' if taken else 'is free'}", next_step)
-
-
-def _failed(check: str, problem: VmproxyError) -> Finding:
-    detail = "; ".join((problem.message, *problem.details))
-    return Finding(check, ok=False, detail=detail, next_step=problem.hint or "correct it and look again")
