@@ -13,7 +13,17 @@ from tests.winhost.tables import Cmdlet, Parameter
 
 HYPERV = "Microsoft.HyperV.PowerShell"
 CDXML = "Microsoft.PowerShell.Cmdletization.GeneratedTypes"
+CIM = "Microsoft.Management.Infrastructure.CimInstance"
 _ROOT = f"{HYPERV}.VirtualizationObject"
+_VHD = "Microsoft.Vhd.PowerShell"
+_OF_VHD = {
+    "VhdFormat",
+    "VhdType",
+    "VhdCompactMode",
+    "VirtualHardDisk",
+    "VirtualHardDiskPmemAddressAbstractionType",
+}
+"""What belongs to the namespace of virtual disks."""
 _KNOWN = {
     "Boolean": "bool",
     "Byte": "byte",
@@ -129,9 +139,21 @@ def parameter_type(space: Namespace, cmdlet: Cmdlet, parameter: Parameter) -> Ki
     if base in _KNOWN:
         return Kind(_KNOWN[base] + array, _values(base, parameter))
     if base == "CimInstance" or base.startswith("CimInstance#"):
-        return Kind("object" + array, ("[PSTypeName('Microsoft.Management.Infrastructure.CimInstance')]",))
-    name = enum_name(cmdlet, base) if parameter.values else f"{HYPERV}.{base}"
+        return Kind("object" + array, (f"[PSTypeName('{CIM}{_cim_class(cmdlet, parameter)}')]",))
+    name = enum_name(cmdlet, base) if parameter.values else full_name(base)
     return Kind((name if name in _names(space.version) else "object") + array)
+
+
+def _cim_class(cmdlet: Cmdlet, parameter: Parameter) -> str:
+    """The class an object must have: InputObject that of the noun, the others as they are named."""
+    if cmdlet.module == "CimCmdlets":
+        return ""
+    if parameter.name == "InputObject":
+        return f"#MSFT_{cmdlet.name.partition('-')[2]}"
+    if not parameter.name.startswith("Associated"):
+        return ""
+    name = parameter.name.removeprefix("Associated")
+    return f"#MSFT_{name}" if name.startswith("Net") else f"#MSFT_Net{name}"
 
 
 def _values(base: str, parameter: Parameter) -> tuple[str, ...]:
@@ -143,8 +165,13 @@ def _values(base: str, parameter: Parameter) -> tuple[str, ...]:
 def enum_name(cmdlet: Cmdlet, base: str) -> str:
     """The full name of a parameter's enum: Hyper-V's own, or one of CIM's, which go by the noun."""
     if cmdlet.module == "Hyper-V":
-        return f"{HYPERV}.{base}"
+        return full_name(base)
     return f"{CDXML}.{cmdlet.name.partition('-')[2]}.{base}"
+
+
+def full_name(short: str) -> str:
+    """Of one of Hyper-V's types."""
+    return f"{_VHD if short in _OF_VHD else HYPERV}.{short}"
 
 
 @cache
@@ -164,8 +191,8 @@ def wanted(version: str) -> Mapping[str, Any]:
 
 
 def _enums(version: str) -> dict[str, dict[str, int]]:
-    known = {f"{HYPERV}.{name}": dict(members) for name, members in tables.types().enums.items()}
-    known |= {f"{HYPERV}.{name}": members for name, members in _MORE_ENUMS.items()}
+    known = {full_name(name): dict(members) for name, members in tables.types().enums.items()}
+    known |= {full_name(name): members for name, members in _MORE_ENUMS.items()}
     found: dict[str, list[str]] = {}
     for cmdlet, parameter in _parameters(version):
         base = parameter.type.removesuffix("[]")
@@ -187,7 +214,7 @@ def _classes(version: str) -> list[dict[str, Any]]:
     """Bases before what derives from them; properties with full names."""
     properties = {name: dict(members) for name, members in tables.types().classes.items()} | _MORE
     named = set(properties) | set(_BASES) | set(_BASES.values()) | _referred(version, properties)
-    full = {name: f"{HYPERV}.{name}" for name in named | set(tables.types().enums) | set(_MORE_ENUMS)}
+    full = {name: full_name(name) for name in named | set(tables.types().enums) | set(_MORE_ENUMS)}
     made = [
         {
             "name": full[name],
@@ -200,7 +227,7 @@ def _classes(version: str) -> list[dict[str, Any]]:
         }
         for name in sorted(named, key=lambda one: (_depth(one), one))
     ]
-    cim = {"name": "Microsoft.Management.Infrastructure.CimInstance", "base": _ROOT, "properties": {}}
+    cim = {"name": CIM, "base": _ROOT, "properties": {}}
     return [{"name": _ROOT, "base": None, "properties": {}}, *made, cim]
 
 

@@ -108,10 +108,11 @@ function ConvertFrom-Typed([JsonElement] $Element) {
 }
 
 function Find-Member([string] $Name, [string] $Member) {
-    $type = $script:Types.GetType("Microsoft.HyperV.PowerShell.$Name")
-    if (-not $type) { $type = $script:Types.GetType($Name) }
-    if (-not $type) { $type = [type] $Name }
-    [enum]::Parse($type, $Member)
+    foreach ($space in 'Microsoft.HyperV.PowerShell.', 'Microsoft.Vhd.PowerShell.', '') {
+        $type = $script:Types.GetType("$space$Name")
+        if ($type) { return [enum]::Parse($type, $Member) }
+    }
+    [enum]::Parse([type] $Name, $Member)
 }
 
 # An enum that has this one number: its ToString is the text, its JSON the number, as CIM's are.
@@ -167,7 +168,7 @@ function New-CimObject([string] $Name, [JsonElement] $Element) {
     $names = $object.PSObject.TypeNames
     $names.Clear()
     $names.Add($Name)
-    if ($Name.Contains('#')) { $names.Add($Name -replace '#.*/', '#'); $names.Add(($Name -replace '#.*')) }
+    if ($Name.Contains('#')) { $names.Add(($Name -replace '#.*/', '#')); $names.Add(($Name -replace '#.*')) }
     foreach ($property in $Element.GetProperty('properties').EnumerateObject()) {
         $object.PSObject.Properties.Add([PSNoteProperty]::new($property.Name, (ConvertFrom-Answer $property.Value)))
     }
@@ -232,6 +233,16 @@ function Invoke-Emulated([PSCmdlet] $Cmdlet, $Bound, [string] $Class) {
     $Cmdlet.WriteError($record)
 }
 
+# Asks as ShouldProcess does; where nobody can answer, the error is the cmdlet's own.
+function Confirm-Emulated([PSCmdlet] $Cmdlet, $Bound, [string] $Class) {
+    try { return $Cmdlet.ShouldProcess((Get-Target $Bound)) }
+    catch [MethodInvocationException] {
+        $record = [ErrorRecord]::new($_.Exception.InnerException, 'InvalidOperation', 'InvalidOperation', $null)
+        Set-Suffix $record $Class
+        $Cmdlet.ThrowTerminatingError($record)
+    }
+}
+
 function Get-Target($Bound) {
     foreach ($name in 'VM', 'Name', 'VMName', 'InputObject', 'DestinationPrefix', 'IPAddress', 'Path') {
         if ($Bound.ContainsKey($name)) { return (@($Bound[$name]) | ForEach-Object { if ($_.Name) { $_.Name } else { "$_" } }) -join ', ' }
@@ -239,4 +250,4 @@ function Get-Target($Bound) {
     "$env:COMPUTERNAME"
 }
 
-Export-ModuleMember -Function Invoke-Emulated, Get-Target
+Export-ModuleMember -Function Invoke-Emulated, Confirm-Emulated
