@@ -20,6 +20,7 @@ function Expand-Part {
     $Draft = [IO.File]::Create($Data.draft)
     try {
         $Buffer = New-Object byte[] 1048576
+        $Next = 128MB
         while ($Count = $Unpacking.Read($Buffer, 0, $Buffer.Length)) {
             $Draft.Write($Buffer, 0, $Count)
             if ($Draft.Position -ge $Next) {
