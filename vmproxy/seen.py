@@ -81,6 +81,7 @@ class HostSeen:
 
     `addresses` are its own, with their networks' length. `images` are the hashes of the base images on it.
     `renamed` is the name that our VM has now, when it is not the wanted one. Sizes are bytes.
+    `leftovers` are files of ours without a VM, known only when there is no VM.
     `mac_pool`: the first and the last of the addresses that it gives away itself.
     """
 
@@ -91,6 +92,7 @@ class HostSeen:
     free_memory: int = 0
     free_disk: int = 0
     addresses: tuple[str, ...] = ()
+    leftovers: tuple[str, ...] = ()
     renamed: str | None = None
     mac_pool: tuple[str, str] | None = None
 

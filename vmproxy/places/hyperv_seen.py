@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network
+from pathlib import PureWindowsPath
 from typing import Any
 
 from vmproxy.errors import Conflict
@@ -56,6 +57,7 @@ def parse(facts: Facts, asked: Asked) -> HostSeen:
         switch=_switch(switches[0], asked.switch) if switches else None,
         routes=_routes(items(facts["routes"]), items(facts["addresses"])),
         images=_images(facts["folder"], asked.paths),
+        leftovers=() if vms else _leftovers(facts["folder"], asked.paths),
         free_memory=int(about["freeMemory"]),
         free_disk=int(about["freeDisk"]),
         addresses=tuple(
@@ -69,8 +71,8 @@ def parse(facts: Facts, asked: Asked) -> HostSeen:
 
 
 def items(value: Any) -> list[Any]:
-    """PowerShell makes one item of a list with one, and nothing of an empty one."""
-    if value is None:
+    """PowerShell makes one item of a list with one, and null or {} of an empty one."""
+    if value is None or value == {}:
         return []
     return list(value) if isinstance(value, list) else [value]
 
@@ -164,6 +166,18 @@ def _images(folder: Facts | None, paths: Paths) -> frozenset[str]:
         if str(item["path"]).lower().startswith(inside)
     ]
     return frozenset(name.removesuffix(".vhdx") for name in names if name.endswith(".vhdx"))
+
+
+def _leftovers(folder: Facts | None, paths: Paths) -> tuple[str, ...]:
+    """Without our VM: what is in its folder, and base images and parts that no other VM was copied from."""
+    files = [str(item["path"]) for item in items((folder or {}).get("files"))]
+    copied = {PureWindowsPath(path).name.removeprefix("disk-") for path in files if not _inside(path, paths)}
+    return tuple(
+        path
+        for path in files
+        if _inside(path, paths)
+        or (path.lower().startswith(paths.images.lower() + "\\") and PureWindowsPath(path).name not in copied)
+    )
 
 
 def _renamed(marked: Iterable[Facts], asked: Asked) -> str | None:

@@ -69,15 +69,14 @@ def plan(wanted: VmWanted, seen: HostSeen) -> tuple[Action, ...]:
 
 def destroy_plan(wanted_name: str, *, site: str, host: str, seen: HostSeen) -> tuple[Action, ...]:
     _refuse_renamed(wanted_name, host, seen)
+    params = {"vm": wanted_name}
     if seen.vm is None:
-        return ()
+        left = tuple(Drift(path, ABSENT, "present") for path in seen.leftovers)
+        why = "files that an earlier run left"
+        return (Action("host", "delete", wanted_name, why, left, params, cold=True),) if left else ()
     _refuse_foreign_names(wanted_name, site, host, seen.vm)
     drift = (Drift("vm", ABSENT, "present"),)
-    return (
-        Action(
-            "host", "delete", wanted_name, "with its disk and seed", drift, {"vm": wanted_name}, cold=True
-        ),
-    )
+    return (Action("host", "delete", wanted_name, "with its disk and seed", drift, params, cold=True),)
 
 
 def _settings(wanted: VmWanted, vm: VmSeen) -> tuple[Action, ...]:

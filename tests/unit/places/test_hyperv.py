@@ -186,6 +186,26 @@ def test_destroy_leaves_no_file_behind(world: World) -> None:
     assert (world.windows.files, world.windows.vms, world.windows.routes) == ({}, [], [])
 
 
+def test_destroy_removes_what_is_left_of_a_vm_that_somebody_else_removed(world: World) -> None:
+    made(world)
+    world.windows.vms.clear()
+    with world.place() as place:
+        gone = vm.destroy_plan(NAME, site="plant-a", host="win-01", seen=place.observe())
+        assert "files that an earlier run left" in gone[0].why
+        list(place.apply(gone, world.said.append))
+        assert vm.destroy_plan(NAME, site="plant-a", host="win-01", seen=place.observe()) == ()
+    assert world.windows.files == {}
+
+
+def test_the_image_of_another_sites_vm_is_no_leftover(world: World) -> None:
+    made(world)
+    world.windows.vms.clear()
+    for path in [path for path in world.windows.files if NAME in path]:
+        world.windows.files[path.replace(NAME, "vmproxy-plant-b-win-01")] = world.windows.files.pop(path)
+    with world.place() as place:
+        assert place.observe().leftovers == ()
+
+
 def test_a_foreign_vm_is_never_touched(world: World) -> None:
     made(world)
     world.windows.find(NAME).update(notes="mine", path=r"D:\VMs\x")
