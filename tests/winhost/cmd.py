@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -46,11 +46,13 @@ class Programs:
     killed: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def wait(self, program: subprocess.Popen[bytes]) -> int:
+    def run(self, start: Callable[[], subprocess.Popen[bytes]]) -> int:
+        """Start a program and wait for its end; raises Exit when all was killed before."""
         with self.lock:
+            if self.killed:
+                raise Exit(1)
+            program = start()
             self.running.append(program)
-        if self.killed:
-            self.kill()
         code = program.wait()
         with self.lock:
             self.running.remove(program)
@@ -180,11 +182,10 @@ class Cmd:
         return replace(self, variables=dict(self.variables)).run(line, pipes)
 
     def _start(self, name: str, program: Path, rest: str, pipes: Pipes) -> int:
-        if self.programs.killed:
-            raise Exit(1)
         self.started.append(name)
         starter = Starter(self._environment(), self.namespace)
-        return self.programs.wait(starter.start([str(program), *arguments(rest)], **vars(pipes)))
+        command = [str(program), *arguments(rest)]
+        return self.programs.run(lambda: starter.start(command, **vars(pipes)))
 
     def _environment(self) -> dict[str, str]:
         return {**self.host_env, **self.variables}

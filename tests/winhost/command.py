@@ -19,6 +19,8 @@ _PIECE = 16_384
 _AHEAD = 4 << 20
 """Bytes of output that are kept before the program has to wait."""
 _LOOK = 0.2
+_DYING = 5.0
+"""Seconds; a program that left its process group may hold the streams open for longer."""
 
 
 class Broken(Exception):
@@ -49,6 +51,7 @@ class Command:
     waiting: int = 0
     """Bytes in `pieces`."""
     ended: bool = False
+    runner: threading.Thread = field(init=False)
     changed: threading.Condition = field(default_factory=threading.Condition)
     writing: threading.Lock = field(default_factory=threading.Lock)
 
@@ -65,7 +68,8 @@ class Command:
         ]
         for reader in readers:
             reader.start()
-        threading.Thread(target=self._run, args=(pipes, readers), name="command", daemon=True).start()
+        self.runner = threading.Thread(target=self._run, args=(pipes, readers), name="command", daemon=True)
+        self.runner.start()
 
     def write(self, data: bytes, deadline: float, *, end: bool) -> None:
         with self.writing:
@@ -94,11 +98,12 @@ class Command:
             self.changed.notify_all()
 
     def end(self) -> None:
-        """Kill what runs."""
+        """Kill what runs, and wait until it is gone."""
         with self.changed:
             self.ended = True
             self.changed.notify_all()
         self.interpreter.kill()
+        self.runner.join(_DYING)
 
     def _taken(self, room: int) -> Output:
         self.last = []

@@ -8,12 +8,16 @@ import pytest
 
 from tests.winhost import powershell
 
-_FIRST_WORD = "no Windows PowerShell stand-in"
+_FIRST_WORD = "not run for the Windows host"
 
 
-def require() -> None:
-    """Fail in CI, skip elsewhere, when the stand-in for Windows PowerShell is missing."""
-    why = powershell.missing()
+class Missing(Exception):
+    """Something that the emulated host needs is not installed."""
+
+
+def require(why: str | None = None) -> None:
+    """Fail in CI, skip elsewhere, when what is missing (the stand-in for PowerShell) is missing."""
+    why = why or powershell.missing()
     if why is None:
         return
     if os.environ.get("CI") == "true":
@@ -26,8 +30,8 @@ def closing_line(skipped: list[pytest.TestReport]) -> str | None:
 
     `skipped` is `terminalreporter.getreports("skipped")`.
     """
-    reasons = [str(one.longrepr[2]) for one in skipped if isinstance(one.longrepr, tuple)]
-    count = sum(_FIRST_WORD in reason for reason in reasons)
-    if not count:
+    texts = [str(one.longrepr[2]) for one in skipped if isinstance(one.longrepr, tuple)]
+    reasons = [text.partition(f"{_FIRST_WORD}: ")[2] for text in texts if _FIRST_WORD in text]
+    if not reasons:
         return None
-    return f"THE WINDOWS HOST WAS NOT TESTED: {count} tests need what is missing: {powershell.missing()}"
+    return f"THE WINDOWS HOST WAS NOT TESTED ({len(reasons)} tests): {'; '.join(sorted(set(reasons)))}"

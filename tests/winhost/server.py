@@ -40,9 +40,8 @@ class Listener:
     accepted: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    @property
-    def port(self) -> int:
-        return cast(int, self.port_socket.getsockname()[1])
+    def __post_init__(self) -> None:
+        self.port: int = self.port_socket.getsockname()[1]
 
     def start(self) -> None:
         self.port_socket.listen(64)

@@ -178,9 +178,9 @@ class Service:
             self.commands[shell.owner.name] = started + 1
             self.command_lines.append(line)
             command = Command(shell.interpreter(), line)
+            command.start()
             identity = str(uuid.uuid4()).upper()
             shell.commands[identity] = command
-        command.start()
         body = f"<rsp:CommandResponse><rsp:CommandId>{identity}</rsp:CommandId></rsp:CommandResponse>"
         return soap.answer(request, body)
 

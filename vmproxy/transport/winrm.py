@@ -113,7 +113,7 @@ class WinRM:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.tidy("delete the shell", lambda wire: wire.close_shell(self.shell))
+        self.tidy("delete the shell", lambda wire: wire.close_shell(self.shell), otherwise=_EXPIRES)
         self._shell = None
         self._hang_up()
 
@@ -158,14 +158,14 @@ class WinRM:
 
         return until(f"cannot {doing} on {self.host}", probe, timeout=timeout, hint=AGAIN)[0]
 
-    def tidy(self, doing: str, action: Callable[[Any], object]) -> None:
-        """A last message; the host cleans up by itself when it fails. Never a second wrong password."""
+    def tidy(self, doing: str, action: Callable[[Any], object], *, otherwise: str) -> None:
+        """A last message; `otherwise` is what happens when it fails. Never a second wrong password."""
         if self._refused:
             return
         try:
             self._message(doing, action)
         except VmproxyError as exc:
-            _log.info("%s", exc)
+            _log.info("%s; %s", exc, otherwise)
 
     def _message(self, doing: str, action: Callable[[Any], T]) -> T:
         try:
@@ -249,7 +249,11 @@ class Process:
 
     def end(self) -> None:
         """End it; the host ends it anyway when its shell is deleted."""
-        self._winrm.tidy("end the process", lambda wire: wire.cleanup_command(self._shell, self._identity))
+        self._winrm.tidy(
+            "end the process",
+            lambda wire: wire.cleanup_command(self._shell, self._identity),
+            otherwise="it ends with its shell",
+        )
 
     def _sender(self, piece: bytes) -> Callable[[Any], None]:
         def send(wire: Protocol) -> None:
@@ -374,6 +378,7 @@ def _root(exc: BaseException) -> str:
         inner = deeper
 
 
+_EXPIRES = "it ends by itself after five minutes without a message"
 _REFUSED = (
     "check the user name (CORP\\name, or HOST\\name for a local account) and the password: it was tried "
     "once; a proxy that re-encrypts TLS in between is refused in the same way"
