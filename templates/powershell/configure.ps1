@@ -7,14 +7,24 @@ $Wanted = $Data.settings
 
 function Set-Service([string] $Id, [bool] $On) {
     # By id: the names are translated.
-    foreach ($Service in Hyper-V\Get-VMIntegrationService -VM $Vm | Where-Object { "$($_.Id)" -like "*$Id" }) {
-        if ($On) { Hyper-V\Enable-VMIntegrationService -VMIntegrationService $Service }
-        else { Hyper-V\Disable-VMIntegrationService -VMIntegrationService $Service }
+    foreach ($Service in Hyper-V\Get-VMIntegrationService -VM $Vm) {
+        if ("$($Service.Id)" -notlike "*$Id") { continue }
+        if ($On) {
+            Hyper-V\Enable-VMIntegrationService -VMIntegrationService $Service
+        } else {
+            Hyper-V\Disable-VMIntegrationService -VMIntegrationService $Service
+        }
     }
 }
 
 Protect-Folder $Data.directory
-Hyper-V\Set-VM -VM $Vm -AutomaticStartAction $Wanted.start -AutomaticStartDelay $Wanted.startDelay -AutomaticStopAction $Wanted.stop -CheckpointType $Wanted.checkpoints
+$Actions = @{
+    AutomaticStartAction = $Wanted.start
+    AutomaticStartDelay = $Wanted.startDelay
+    AutomaticStopAction = $Wanted.stop
+    CheckpointType = $Wanted.checkpoints
+}
+Hyper-V\Set-VM -VM $Vm @Actions
 if ((Get-Command Hyper-V\Set-VM).Parameters.ContainsKey('AutomaticCheckpointsEnabled')) {
     # Server 2016 does not have it.
     $Automatic = @{ AutomaticCheckpointsEnabled = [bool]$Wanted.automaticCheckpoints }
@@ -24,17 +34,26 @@ Set-Service '2497F4DE-E9FA-4204-80E4-4B75C46419C0' $Wanted.timeSync
 Set-Service '9F8233AC-BE49-4C79-8EE3-E7E1985B2077' $Wanted.guestShutdown
 
 $Adapters = @(Hyper-V\Get-VMNetworkAdapter -VM $Vm)
-if ($Adapters.Count -eq 0) { $Adapters = @(Hyper-V\Add-VMNetworkAdapter -VM $Vm -SwitchName $Wanted.switch -Passthru) }
+if ($Adapters.Count -eq 0) {
+    $Adapters = @(Hyper-V\Add-VMNetworkAdapter -VM $Vm -SwitchName $Wanted.switch -Passthru)
+}
 $Adapter = $Adapters[0]
-if ($Adapter.SwitchName -cne $Wanted.switch) { Hyper-V\Connect-VMNetworkAdapter -VMNetworkAdapter $Adapter -SwitchName $Wanted.switch }
-Hyper-V\Set-VMNetworkAdapter -VMNetworkAdapter $Adapter -MacAddressSpoofing $(if ($Wanted.macSpoofing) { 'On' } else { 'Off' })
-if ($Wanted.vlan) { Hyper-V\Set-VMNetworkAdapterVlan -VMNetworkAdapter $Adapter -Access -VlanId $Wanted.vlan }
-else { Hyper-V\Set-VMNetworkAdapterVlan -VMNetworkAdapter $Adapter -Untagged }
+if ($Adapter.SwitchName -cne $Wanted.switch) {
+    Hyper-V\Connect-VMNetworkAdapter -VMNetworkAdapter $Adapter -SwitchName $Wanted.switch
+}
+$Spoofing = if ($Wanted.macSpoofing) { 'On' } else { 'Off' }
+Hyper-V\Set-VMNetworkAdapter -VMNetworkAdapter $Adapter -MacAddressSpoofing $Spoofing
+if ($Wanted.vlan) {
+    Hyper-V\Set-VMNetworkAdapterVlan -VMNetworkAdapter $Adapter -Access -VlanId $Wanted.vlan
+} else {
+    Hyper-V\Set-VMNetworkAdapterVlan -VMNetworkAdapter $Adapter -Untagged
+}
 
 if ($Data.cold) {
     Hyper-V\Set-VM -VM $Vm -StaticMemory -MemoryStartupBytes $Wanted.memory -ProcessorCount $Wanted.cpus
     Hyper-V\Set-VMNetworkAdapter -VMNetworkAdapter $Adapter -StaticMacAddress $Wanted.mac.Replace(':', '')
     $Disk = @(Hyper-V\Get-VMHardDiskDrive -VM $Vm)[0]
-    Hyper-V\Set-VMFirmware -VM $Vm -EnableSecureBoot On -SecureBootTemplateId $Wanted.secureBoot -FirstBootDevice $Disk
+    $Firmware = @{ EnableSecureBoot = 'On'; SecureBootTemplateId = $Wanted.secureBoot }
+    Hyper-V\Set-VMFirmware -VM $Vm @Firmware -FirstBootDevice $Disk
     Hyper-V\Set-VMComPort -VM $Vm -Number 1 -Path $Wanted.com1
 }

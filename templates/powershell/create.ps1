@@ -3,8 +3,9 @@
 param($Data, $Session)
 . $Session.Lib
 $Mac = $Data.mac.Replace(':', '')
-$Taken = @(Hyper-V\Get-VMNetworkAdapter -All | Where-Object { $_.MacAddress -eq $Mac -and $_.VMName -cne $Data.vm })
-if ($Taken.Count) { throw "the MAC address $($Data.mac) is already that of an adapter of $($Taken[0].VMName)" }
+$Taken = @(Hyper-V\Get-VMNetworkAdapter -All |
+    Where-Object { $_.MacAddress -eq $Mac -and $_.VMName -cne $Data.vm })
+if ($Taken.Count) { throw "the MAC address $($Data.mac) is that of an adapter of $($Taken[0].VMName)" }
 
 Remove-OurVM $Data
 New-Folder $Data.folder | Out-Null
@@ -12,14 +13,22 @@ New-Folder $Data.folder | Out-Null
 try { [IO.File]::Copy($Data.base, $Data.disk) } catch { Exit-FullDisk $Data.disk $_ }
 $Attributes = [string][IO.File]::GetAttributes($Data.disk)
 if ($Attributes -match 'SparseFile|Compressed|Encrypted') {
-    throw "Hyper-V can not use $($Data.disk): it is $Attributes, as its folder makes it (compact /u, cipher /d)"
+    throw "Hyper-V can not use $($Data.disk): it is $Attributes (compact /u, cipher /d for its folder)"
 }
 $Packed = New-Object IO.MemoryStream (, [Convert]::FromBase64String($Data.seedData))
-$Unpacking = New-Object IO.Compression.GZipStream $Packed, ([IO.Compression.CompressionMode]::Decompress)
+$Unpacking = New-Object IO.Compression.GZipStream $Packed, 'Decompress'
 $Seed = [IO.File]::Create($Data.seed)
 try { $Unpacking.CopyTo($Seed) } finally { $Seed.Dispose() }
 
-$Vm = Hyper-V\New-VM -Name $Data.vm -Generation 2 -MemoryStartupBytes $Data.memory -VHDPath $Data.disk -SwitchName $Data.switch -Path $Data.directory
+$New = @{
+    Name = $Data.vm
+    Generation = 2
+    MemoryStartupBytes = $Data.memory
+    VHDPath = $Data.disk
+    SwitchName = $Data.switch
+    Path = $Data.directory
+}
+$Vm = Hyper-V\New-VM @New
 Set-Marker $Vm $Data.marker
 Remove-Item -LiteralPath $Data.pending -Force
 Hyper-V\Add-VMDvdDrive -VM $Vm -ControllerNumber 0 -ControllerLocation 1 -Path $Data.seed

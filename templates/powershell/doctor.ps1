@@ -16,13 +16,18 @@ function Get-Policy([string] $Name) {
 function Get-Interface {
     $Index = Get-OnLink $Data.address
     $Interface = NetTCPIP\Get-NetIPInterface -InterfaceIndex $Index -AddressFamily IPv4
-    [ordered]@{ alias = [string]$Interface.InterfaceAlias; mtu = [int]$Interface.NlMtu; forwarding = [string]$Interface.Forwarding }
+    [ordered]@{
+        alias = [string]$Interface.InterfaceAlias
+        mtu = [long]$Interface.NlMtu
+        forwarding = [string]$Interface.Forwarding
+    }
 }
 
 function Get-Balancers {
     # Only hosts with containers have it.
     if (-not (Get-Command Get-HnsPolicyList -ErrorAction SilentlyContinue)) { return @() }
-    @(Get-HnsPolicyList | ForEach-Object { $_.Policies } | ForEach-Object { $_.VIPs } | Where-Object { $_ } | ForEach-Object { [string]$_ })
+    $Policies = @(Get-HnsPolicyList | ForEach-Object { $_.Policies })
+    @($Policies | ForEach-Object { $_.VIPs } | Where-Object { $_ } | ForEach-Object { [string]$_ })
 }
 
 function Get-Feature {
@@ -33,27 +38,33 @@ function Get-Feature {
 }
 
 $Me = [Security.Principal.WindowsIdentity]::GetCurrent()
+$Principal = New-Object Security.Principal.WindowsPrincipal $Me
+$Names = 'vmms', 'RemoteAccess', 'kubeproxy', 'kube-proxy', 'antrea-agent'
 $Programs = 'kube-proxy.exe', 'antrea-agent.exe', 'flanneld.exe', 'calico-node.exe', 'kubelet.exe'
 [ordered]@{
     powershell = Get-Fact { $PSVersionTable.PSVersion.ToString() }
     user = Get-Fact { [string]$Me.Name }
-    administrator = Get-Fact { (New-Object Security.Principal.WindowsPrincipal $Me).IsInRole([Security.Principal.WindowsBuiltInRole]::Administrator) }
+    administrator = Get-Fact { $Principal.IsInRole([Security.Principal.WindowsBuiltInRole]::Administrator) }
     remoteAccounts = Get-Fact { Get-Policy 'LocalAccountTokenFilterPolicy' }
     time = Get-Fact { [DateTime]::UtcNow.ToString('o') }
     feature = Get-Fact { Get-Feature }
     services = Get-Fact {
-        @(Get-Service | Where-Object { @('vmms', 'RemoteAccess', 'kubeproxy', 'kube-proxy', 'antrea-agent') -contains $_.Name } |
+        @(Get-Service | Where-Object { $Names -contains $_.Name } |
             ForEach-Object { [ordered]@{ name = [string]$_.Name; status = [string]$_.Status } })
     }
     programs = Get-Fact {
-        @(CimCmdlets\Get-CimInstance -ClassName Win32_Process | Where-Object { $Programs -contains $_.Name } | ForEach-Object { [string]$_.Name })
+        @(CimCmdlets\Get-CimInstance -ClassName Win32_Process | Where-Object { $Programs -contains $_.Name } |
+            ForEach-Object { [string]$_.Name })
     }
     balancers = Get-Fact { @(Get-Balancers) }
     interface = Get-Fact { Get-Interface }
-    defaultRoutes = Get-Fact { @(Get-Routes 'ActiveStore' | Where-Object { $_.DestinationPrefix -eq '0.0.0.0/0' } | ForEach-Object { [string]$_.NextHop }) }
+    defaultRoutes = Get-Fact {
+        @(Get-Routes 'ActiveStore' | Where-Object { $_.DestinationPrefix -eq '0.0.0.0/0' } |
+            ForEach-Object { [string]$_.NextHop })
+    }
     secureBoot = Get-Fact { @((Hyper-V\Get-VMHost).SecureBootTemplates | ForEach-Object { [string]$_.Id }) }
-    switches = Get-Fact { @(Hyper-V\Get-VMSwitch | ForEach-Object { [string]$_.Name }) }
     adapters = Get-Fact {
-        @(Hyper-V\Get-VMNetworkAdapter -All | ForEach-Object { [ordered]@{ vm = [string]$_.VMName; mac = [string]$_.MacAddress } })
+        @(Hyper-V\Get-VMNetworkAdapter -All |
+            ForEach-Object { [ordered]@{ vm = [string]$_.VMName; mac = [string]$_.MacAddress } })
     }
 }

@@ -2,11 +2,14 @@
 param($Data, $Session)
 . $Session.Lib
 
-function Get-Size { if (Test-Path -LiteralPath $Data.part) { (Get-Item -LiteralPath $Data.part).Length } else { 0 } }
+function Get-Size {
+    if (Test-Path -LiteralPath $Data.part) { (Get-Item -LiteralPath $Data.part).Length } else { 0 }
+}
 
 function Start-Curl($Curl) {
     $Start = New-Object Diagnostics.ProcessStartInfo $Curl.Source
-    $Start.Arguments = "--fail --location --silent --show-error --retry 3 --continue-at - --output `"$($Data.part)`" --url `"$($Data.url)`""
+    $Start.Arguments = '--fail --location --silent --show-error --retry 3 --continue-at - ' +
+        "--output `"$($Data.part)`" --url `"$($Data.url)`""
     $Start.UseShellExecute = $false
     $Start.RedirectStandardInput = $true
     $Start.RedirectStandardError = $true
@@ -23,7 +26,8 @@ function Wait-Curl($Curling) {
 
 function Wait-WebClient {
     # Server 2016 has no curl.exe, and .NET there does not offer TLS 1.2 by itself.
-    [Net.ServicePointManager]::SecurityProtocol = [Net.ServicePointManager]::SecurityProtocol -bor [Net.SecurityProtocolType]::Tls12
+    $Protocols = [Net.ServicePointManager]::SecurityProtocol
+    [Net.ServicePointManager]::SecurityProtocol = $Protocols -bor [Net.SecurityProtocolType]::Tls12
     $Client = New-Object Net.WebClient
     $Client.UseDefaultCredentials = $true
     try {

@@ -24,7 +24,7 @@ $Session.Lib = {
     }
 
     function Protect-Folder([string] $Path) {
-        # Administrators and SYSTEM only: seeds hold private keys. Hyper-V adds the VM's own right to its files.
+        # Administrators and SYSTEM only: seeds hold private keys. Hyper-V adds the VM's right to its files.
         $Acl = Get-Acl -LiteralPath $Path
         $Acl.SetSecurityDescriptorSddlForm('D:PAI(A;OICI;FA;;;BA)(A;OICI;FA;;;SY)', 'Access')
         Set-Acl -LiteralPath $Path -AclObject $Acl
@@ -65,7 +65,8 @@ $Session.Lib = {
     function Exit-FullDisk([string] $Path, $Problem) {
         # Passes a problem with a file on; named as what it is when the disk is full.
         if ((Get-FreeSpace $Path) -ge 16MB) { throw $Problem }
-        throw (New-Object IO.IOException "the disk is full, at ${Path}: $($Problem.Exception.Message)", 0x80070070)
+        $Message = "the disk is full, at ${Path}: $($Problem.Exception.Message)"
+        throw (New-Object IO.IOException $Message, 0x80070070)
     }
 
     function Get-Routes([string] $Store) {
@@ -79,13 +80,16 @@ $Session.Lib = {
 
     function Get-Way([string] $Address) {
         # Find-NetRoute gives the source address first, then the route.
-        NetTCPIP\Find-NetRoute -RemoteIPAddress $Address | Where-Object { $_.DestinationPrefix } | Select-Object -First 1
+        NetTCPIP\Find-NetRoute -RemoteIPAddress $Address |
+            Where-Object { $_.DestinationPrefix } | Select-Object -First 1
     }
 
     function Get-OnLink([string] $Address) {
         # The interface on whose own network the address is: looked up each time, as its index changes.
         $Way = Get-Way $Address
-        if ($Way.NextHop -ne '0.0.0.0') { throw "$Address is not on a network of this host: the way there is by $($Way.NextHop)" }
+        if ($Way.NextHop -ne '0.0.0.0') {
+            throw "$Address is not on a network of this host: the way there is by $($Way.NextHop)"
+        }
         $Way.InterfaceIndex
     }
 }

@@ -101,11 +101,15 @@ $Pending = if (Test-Path -LiteralPath $Data.pending) { [IO.File]::ReadAllText($D
     })
     pending = $Pending
     switches = @(Hyper-V\Get-VMSwitch | Where-Object { $_.Name -ceq $Data.switch } | ForEach-Object {
-        [ordered]@{ id = [string]$_.Id; type = [string]$_.SwitchType; managementOS = [bool]$_.AllowManagementOS }
+        [ordered]@{
+            id = [string]$_.Id
+            type = [string]$_.SwitchType
+            managementOS = [bool]$_.AllowManagementOS
+        }
     })
     folder = Get-FolderFacts $Data.directory
     routes = @(Get-RouteFacts)
     addresses = @(NetTCPIP\Get-NetIPAddress -AddressFamily IPv4 | ForEach-Object {
-        [ordered]@{ address = [string]$_.IPAddress; length = [int]$_.PrefixLength; interface = [int]$_.InterfaceIndex }
+        [ordered]@{ address = [string]$_.IPAddress; length = [int]$_.PrefixLength }
     })
 }

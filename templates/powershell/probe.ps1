@@ -18,7 +18,9 @@ function Test-Tcp($Item) {
     $Client = New-Object Net.Sockets.TcpClient ([Net.Sockets.AddressFamily]::InterNetwork)
     $Watch = [Diagnostics.Stopwatch]::StartNew()
     try {
-        if ($Client.ConnectAsync($Item.address, $Item.port).Wait($Seconds * 1000)) { return @{ ok = $true; ms = $Watch.Elapsed.TotalMilliseconds } }
+        if ($Client.ConnectAsync($Item.address, $Item.port).Wait($Seconds * 1000)) {
+            return @{ ok = $true; ms = $Watch.Elapsed.TotalMilliseconds }
+        }
         @{ ok = $false; error = 'TimedOut' }
     } catch {
         @{ ok = $false; error = Get-SocketError $_.Exception }
@@ -37,7 +39,9 @@ function Test-Udp($Item) {
         $Answer = $Client.ReceiveAsync()
         foreach ($Try in 1..3) {
             $Client.Send($Payload, $Payload.Length) | Out-Null
-            if ($Answer.Wait($Seconds * 1000 / 3)) { return @{ ok = $true; ms = $Watch.Elapsed.TotalMilliseconds } }
+            if ($Answer.Wait($Seconds * 1000 / 3)) {
+                return @{ ok = $true; ms = $Watch.Elapsed.TotalMilliseconds }
+            }
         }
         @{ ok = $null; error = 'Silence' }
     } catch {
@@ -57,7 +61,12 @@ function Test-All {
 
 if (-not $Data.trial) { Test-All; return }
 
-$Trial = @{ DestinationPrefix = $Data.trial.prefix; InterfaceIndex = (Get-OnLink $Data.trial.via); NextHop = $Data.trial.via; PolicyStore = 'ActiveStore' }
+$Trial = @{
+    DestinationPrefix = $Data.trial.prefix
+    InterfaceIndex = Get-OnLink $Data.trial.via
+    NextHop = $Data.trial.via
+    PolicyStore = 'ActiveStore'
+}
 Set-Marker (Get-OurVM $Data) $Data.trial.during
 try {
     NetTCPIP\New-NetRoute @Trial | Out-Null

@@ -8,7 +8,12 @@ foreach ($Gone in @($Data.remove)) {
         foreach ($Route in @(Get-Routes $Store)) {
             $Next = if ($Route.NextHop -eq '0.0.0.0') { '' } else { $Route.NextHop }
             if ($Route.DestinationPrefix -eq $Gone.prefix -and $Next -eq $Gone.via) {
-                NetTCPIP\Remove-NetRoute -DestinationPrefix $Route.DestinationPrefix -InterfaceIndex $Route.InterfaceIndex -NextHop $Route.NextHop -PolicyStore $Store -Confirm:$false
+                $Old = @{
+                    DestinationPrefix = $Route.DestinationPrefix
+                    NextHop = $Route.NextHop
+                    PolicyStore = $Store
+                }
+                NetTCPIP\Remove-NetRoute @Old -Confirm:$false
             }
         }
     }
@@ -16,14 +21,17 @@ foreach ($Gone in @($Data.remove)) {
 if ($Data.add) {
     $New = $Data.add
     # Without -PolicyStore it goes to both stores.
-    NetTCPIP\New-NetRoute -DestinationPrefix $New.prefix -InterfaceIndex (Get-OnLink $New.via) -NextHop $New.via | Out-Null
+    $Added = @{ DestinationPrefix = $New.prefix; InterfaceIndex = Get-OnLink $New.via; NextHop = $New.via }
+    NetTCPIP\New-NetRoute @Added | Out-Null
     foreach ($Store in $Stores) {
         $There = @(Get-Routes $Store | Where-Object { $_.DestinationPrefix -eq $New.prefix })
         if ($There.Count -ne 1 -or $There[0].NextHop -ne $New.via) {
-            throw "the route $($New.prefix) by $($New.via) was set, but the $Store has: $($There.NextHop -join ', ')"
+            throw "the route $($New.prefix) was set, but $Store has $($There.NextHop -join ', ')"
         }
     }
     $Way = Get-Way $New.sample
-    if ($Way.NextHop -ne $New.via) { throw "the route $($New.prefix) is set, but $($New.sample) goes by $($Way.NextHop)" }
+    if ($Way.NextHop -ne $New.via) {
+        throw "the route $($New.prefix) is set, but $($New.sample) goes by $($Way.NextHop)"
+    }
 }
 if (Get-VMByName $Data.vm) { Set-Marker (Get-OurVM $Data) $Data.after }

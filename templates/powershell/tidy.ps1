@@ -19,17 +19,19 @@ foreach ($Folder in Get-ChildItem -LiteralPath $Data.directory -Directory -Force
         if ($Folder.Name -like 'vmproxy-*') { Remove-Whole $Folder.FullName }
         continue
     }
-    Get-ChildItem -LiteralPath $Folder.FullName -File -Force |
-        Where-Object { ($_.Name -like 'disk-*.vhdx' -or $_.Name -like 'seed-*.iso') -and $Used -notcontains $_.FullName } |
-        ForEach-Object { Remove-Whole $_.FullName }
+    foreach ($File in Get-ChildItem -LiteralPath $Folder.FullName -File -Force) {
+        $Made = $File.Name -like 'disk-*.vhdx' -or $File.Name -like 'seed-*.iso'
+        if ($Made -and $Used -notcontains $File.FullName) { Remove-Whole $File.FullName }
+    }
 }
 $Disks = @($Used | Where-Object { $_ } | ForEach-Object { [IO.Path]::GetFileName($_) })
 foreach ($File in Get-ChildItem -LiteralPath $Data.images -File -Force) {
     if ($Wanted -contains $File.FullName -or $Disks -contains "disk-$($File.Name)") { continue }
     Remove-Whole $File.FullName
 }
+$Part = if ($Data.part) { Get-Item -LiteralPath $Data.part -ErrorAction SilentlyContinue }
 [ordered]@{
     base = [bool]($Data.base -and (Test-Path -LiteralPath $Data.base))
-    part = if ($Data.part -and (Test-Path -LiteralPath $Data.part)) { (Get-Item -LiteralPath $Data.part).Length } else { 0 }
+    part = if ($Part) { [long]$Part.Length } else { 0 }
     free = [long](Get-FreeSpace $Data.directory)
 }

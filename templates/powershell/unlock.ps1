@@ -4,6 +4,7 @@ param($Data, $Session)
 if ($Session.Lock) {
     $Session.Lock.Dispose()
     $Session.Lock = $null
-    $Left = @(Get-ChildItem -LiteralPath $Data.directory -Recurse -Force -File | Where-Object { $_.FullName -ne $Data.lock })
+    $Files = Get-ChildItem -LiteralPath $Data.directory -Recurse -Force -File
+    $Left = @($Files | Where-Object { $_.FullName -ne $Data.lock })
     if ($Left.Count -eq 0) { Remove-Whole $Data.directory }
 }

@@ -1,5 +1,5 @@
-# Check what was brought and make the base image of it: a VHDX, or a gzip'd one. Emits now and then how far it is.
-# The base has its name only when it is whole.
+# Check what was brought and make the base image of it: a VHDX, or a gzip'd one. The base has its name only
+# when it is whole. Emits now and then how far it is.
 param($Data, $Session)
 . $Session.Lib
 
@@ -16,7 +16,7 @@ function Test-Start([string] $Path, [byte[]] $Expected) {
 
 function Expand-Part {
     $Packed = [IO.File]::OpenRead($Data.part)
-    $Unpacking = New-Object IO.Compression.GZipStream $Packed, ([IO.Compression.CompressionMode]::Decompress)
+    $Unpacking = New-Object IO.Compression.GZipStream $Packed, 'Decompress'
     $Draft = [IO.File]::Create($Data.draft)
     try {
         $Buffer = New-Object byte[] 1048576

@@ -25,19 +25,26 @@ function Close-Console {
 }
 
 function Get-Neighbour {
-    try { NetTCPIP\Get-NetNeighbor -IPAddress $Data.address | Select-Object -First 1 }
-    catch { if ($_.FullyQualifiedErrorId -notlike 'CmdletizationQuery_NotFound*') { throw } }
+    try {
+        NetTCPIP\Get-NetNeighbor -IPAddress $Data.address | Select-Object -First 1
+    } catch {
+        if ($_.FullyQualifiedErrorId -notlike 'CmdletizationQuery_NotFound*') { throw }
+    }
 }
 
 if (-not $Session.Console -or -not $Session.Console.Reading) { Close-Console; Open-Console }
 if ($Session.Console) { try { Read-Console $Data.wait } catch { $Session.Console.Reading = $null } }
-$Lines = @("$($Session.ConsoleText)" -split "\r?\n" | Where-Object { $_.Trim() } | Select-Object -Last $Data.lines)
+$Lines = "$($Session.ConsoleText)" -split "\r?\n" | Where-Object { $_.Trim() }
 $Vm = Get-VMByName $Data.vm
 $Neighbour = if ($Data.detailed) { Get-Neighbour }
 [ordered]@{
     state = if ($Vm) { [string]$Vm.State } else { $null }
     heartbeat = if ($Vm) { [string]$Vm.Heartbeat } else { $null }
-    neighbour = if ($Neighbour) { [ordered]@{ mac = [string]$Neighbour.LinkLayerAddress; state = [string]$Neighbour.State } } else { $null }
-    console = $Lines
+    neighbour = if ($Neighbour) {
+        [ordered]@{ mac = [string]$Neighbour.LinkLayerAddress; state = [string]$Neighbour.State }
+    } else {
+        $null
+    }
+    console = @($Lines | Select-Object -Last $Data.lines)
 }
 if ($Data.close) { Close-Console }
