@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from vmproxy.run import run
 
 Attribute = Literal["Compressed", "Encrypted", "SparseFile", "IntegrityStream"]
 _UNFIT: frozenset[Attribute] = frozenset({"Compressed", "Encrypted", "SparseFile", "IntegrityStream"})
-_HR_SHARING_VIOLATION = 0x80070020
+_SHARING_VIOLATION = 32
 
 
 class InUse(OSError):
@@ -54,6 +55,67 @@ class Files:
     acls: Path | None = None
     """The JSON file of access rules (WINPS_ACLS); None: nobody looks at access."""
     held: dict[Path, Held] = field(default_factory=dict)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    """Its own: a machine that ends closes its files while a cmdlet that waits for that has the host's."""
+
+    def hold(self, path: Path, user: str, *, shared: bool = False) -> None:
+        """Open a file for a machine. Raises InUse when another process or machine has it."""
+        with self.lock:
+            known = self.held.get(path)
+            if known is not None and not (shared and known.shared):
+                raise InUse(_SHARING_VIOLATION, "in use", str(path))
+            if known is None:
+                known = self.held[path] = Held(_locked(path, shared=shared), shared)
+            known.users.append(user)
+
+    def pin(self, path: Path) -> bool:
+        """Keep a held file from being deleted, renamed or written, once its machine has opened it.
+
+        True when this call did it: then somebody has to see to `unpin_command`, whatever happens.
+        """
+        with self.lock:
+            one = self.held[path]
+            if one.mounted:
+                return False
+            run(["mount", "--bind", path, path])
+            one.mounted = True
+            run(["mount", "-o", "remount,bind,ro", path])
+            return True
+
+    def release(self, path: Path, user: str) -> bool:
+        """A machine closes a file; True when nobody holds it any more."""
+        with self.lock:
+            one = self.held.get(path)
+            if one is None or user not in one.users:
+                return False
+            one.users.remove(user)
+            if one.users:
+                return False
+            if one.mounted:
+                run(unpin_command(path), ok=(0, 32))
+            os.close(one.lock)
+            del self.held[path]
+            return True
+
+    def users(self, path: Path) -> list[str]:
+        """The machines that have a file open."""
+        with self.lock:
+            one = self.held.get(path)
+            return list(one.users) if one else []
+
+
+def unpin_command(path: Path) -> list[str]:
+    return ["umount", "--lazy", str(path)]
+
+
+def _locked(path: Path, *, shared: bool) -> int:
+    lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        os.close(lock)
+        raise InUse(_SHARING_VIOLATION, "in use", str(path)) from exc
+    return lock
 
 
 def windows_path(host: Host, path: Path) -> str:
@@ -180,64 +242,6 @@ def _turn(lock: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def hold(host: Host, path: Path, user: str, *, shared: bool = False) -> None:
-    """Open a file for a machine. Raises InUse when another process or machine has it."""
-    held = host.part(Files).held
-    known = held.get(path)
-    if known is not None:
-        if not (shared and known.shared):
-            raise InUse(_HR_SHARING_VIOLATION, "in use", str(path))
-        known.users.append(user)
-        return
-    lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError as exc:
-        os.close(lock)
-        raise InUse(_HR_SHARING_VIOLATION, "in use", str(path)) from exc
-    held[path] = Held(lock, shared, [user])
-
-
-def pin(host: Host, path: Path) -> bool:
-    """Keep a held file from being deleted, renamed or written, once its machine has opened it.
-
-    True when this call did it: then somebody has to see to `unpin_command`, whatever happens.
-    """
-    one = host.part(Files).held[path]
-    if one.mounted:
-        return False
-    run(["mount", "--bind", path, path])
-    one.mounted = True
-    run(["mount", "-o", "remount,bind,ro", path])
-    return True
-
-
-def unpin_command(path: Path) -> list[str]:
-    return ["umount", "--lazy", str(path)]
-
-
-def release(host: Host, path: Path, user: str) -> bool:
-    """A machine closes a file; True when nobody holds it any more."""
-    held = host.part(Files).held
-    one = held.get(path)
-    if one is None or user not in one.users:
-        return False
-    one.users.remove(user)
-    if one.users:
-        return False
-    if one.mounted:
-        run(unpin_command(path))
-    os.close(one.lock)
-    del held[path]
-    return True
-
-
-def users(host: Host, path: Path) -> list[str]:
-    """The machines that have a file open."""
-    one = host.part(Files).held.get(path)
-    return list(one.users) if one else []
 
 
 def opened_elsewhere(path: Path, *, patience: float = 0.0) -> bool:

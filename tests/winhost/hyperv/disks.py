@@ -14,6 +14,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from tests.winhost import files
+from tests.winhost.files import Files
 from tests.winhost.hyperv import vhdfile
 from tests.winhost.hyperv.vhdfile import MIB, Damaged, DiskFile, NotADisk
 from tests.winhost.state import Host
@@ -117,7 +118,7 @@ def image(host: Host, path: str) -> Image:
         return Image(local, "vhdx" if disk.format == "VHDX" else "vpc", (local,))
     parent = _parent(host, disk)
     overlay = overlay_of(host, disk)
-    if not files.users(host, local):
+    if not host.part(Files).users(local):
         run(["qemu-img", "rebase", "-u", "-f", "qcow2", "-b", parent.file, "-F", parent.format, overlay])
     return Image(overlay, "qcow2", (local, *parent.files))
 

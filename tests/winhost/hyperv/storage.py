@@ -66,7 +66,7 @@ def scsi_controllers(host: Host, vm: str) -> int:
 
 
 def taken(host: Host, vm: str) -> set[Place]:
-    return {one.place for one in (*hard_disks(host, vm), *dvds(host, vm))}
+    return {one.place for one in hard_disks(host, vm)} | {one.place for one in dvds(host, vm)}
 
 
 def forget(host: Host, vm: str) -> None:

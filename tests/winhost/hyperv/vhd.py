@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from tests.winhost import files
 from tests.winhost.engine import Call, CmdletError, Enum, Item, UInt32, UInt64, emulates, not_emulated
+from tests.winhost.files import Files
 from tests.winhost.hyperv import disks, vhdfile
 from tests.winhost.hyperv.disks import DiskFault, Spec
 from tests.winhost.hyperv.storage import Storage
@@ -62,7 +63,7 @@ def disk_item(host: Host, path: str) -> Item:
         "DiskIdentifier": str(disk.identifier).upper(),
         "FragmentationPercentage": UInt32(0),
         "Alignment": UInt32(1),
-        "Attached": bool(files.users(host, local)),
+        "Attached": bool(host.part(Files).users(local)),
         "DiskNumber": None,
         "IsPMEMCompatible": False,
         "AddressAbstractionType": Enum("VirtualHardDiskPmemAddressAbstractionType", "None"),
@@ -201,7 +202,7 @@ def resize_vhd(host: Host, call: Call) -> Iterator[Item | CmdletError]:
     for given in call.list("Path"):
         path = checked_path(host, given)
         try:
-            if files.users(host, disks.existing(host, path)):
+            if host.part(Files).users(disks.existing(host, path)):
                 raise not_emulated("Resize-VHD of a running machine's disk")
             disks.resize(host, path, _new_size(host, call, path))
             if call.switch("Passthru"):
@@ -257,5 +258,5 @@ def convert_vhd(host: Host, call: Call) -> Iterator[Item | CmdletError]:
 def _need_free(host: Host, path: str) -> None:
     """Neither a machine nor a process has the disk open."""
     local = disks.existing(host, path)
-    if files.users(host, local) or files.opened_elsewhere(local):
+    if host.part(Files).users(local) or files.opened_elsewhere(local):
         raise DiskFault(disks.SHARING_VIOLATION)
