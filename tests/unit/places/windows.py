@@ -92,6 +92,7 @@ class FakeWindows:
     breaks: dict[str, Exception] = field(default_factory=dict)
     received: bytearray = field(default_factory=bytearray)
     answers: list[dict[str, Any]] = field(default_factory=list)
+    examined: dict[str, dict[str, object]] = field(default_factory=dict)
     watch: dict[str, Any] = field(
         default_factory=lambda: {
             "state": "Running",
@@ -245,6 +246,9 @@ class FakeWindows:
         if data["add"]:
             self.add_route(data["add"]["prefix"], data["add"]["via"])
         self._set_marker(data["vm"], data["after"])
+
+    def _doctor(self, _data: Call) -> Any:
+        return self.examined
 
     def _probe(self, data: Call) -> list[dict[str, Any]]:
         return self.answers[: len(data["connections"])]
