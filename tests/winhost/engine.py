@@ -116,7 +116,7 @@ class Call:
 
 
 Output = Item | CmdletError | Warn | str | int | bool | None
-Behaviour = Callable[["Host", Call], Iterable[Output] | None]
+Behaviour = Callable[["Host", Call], Iterable[Any] | None]
 
 
 @dataclass(frozen=True)

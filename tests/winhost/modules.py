@@ -164,8 +164,6 @@ def _function(cmdlet: Cmdlet, space: Namespace) -> str:
     body = f"Invoke-Emulated $PSCmdlet $PSBoundParameters '{_class(cmdlet)}'"
     if asks:
         body = f"if ({body.replace('Invoke', 'Confirm')}) {{ {body} }}"
-    if asks and "Force" in cmdlet.parameters:
-        body = f"{_FORCED} {body}"
     parameters = [one for name, one in cmdlet.parameters.items() if name not in _COMMON]
     block = ",\n".join(_declared(cmdlet, one, space) for one in parameters)
     head = f"function {cmdlet.name} {{\n{_binding(cmdlet, asks=asks)}\nparam(\n{block})"

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from tests.winhost import checks
+
 if TYPE_CHECKING:
     from tests.winhost.engine import Call, CmdletFault
 
@@ -47,7 +49,9 @@ class Host:
     mistakes: list[BaseException] = field(default_factory=list)
     """Exceptions of the emulator's own; a test asserts that there are none."""
     lock: threading.RLock = field(default_factory=threading.RLock)
-    checks: list[Callable[[Host, Call], None]] = field(default_factory=list)
+    checks: list[Callable[[Host, Call], None]] = field(
+        default_factory=lambda: [checks.elsewhere, checks.management_service]
+    )
     """Run before each cmdlet; they raise CmdletError where none of its kind works."""
     parts: dict[type, Any] = field(default_factory=dict)
 

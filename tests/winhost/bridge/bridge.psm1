@@ -36,7 +36,8 @@ function ConvertTo-Request($Value) {
     if ($null -eq $base -or $base -is [string] -or $base -is [bool]) { return $base }
     if ($base -is [SwitchParameter]) { return [bool] $base }
     if ($script:Root.IsInstanceOfType($base)) {
-        return @{ '$type' = $base.GetType().FullName; '$ref' = $script:Root.GetField('id', $script:Internal).GetValue($base) }
+        $type = if ($script:CimRoot.IsInstanceOfType($base)) { $Value.PSObject.TypeNames[0] } else { $base.GetType().FullName }
+        return @{ '$type' = $type; '$ref' = $script:Root.GetField('id', $script:Internal).GetValue($base) }
     }
     if ($base -is [enum]) { return $base.ToString() }
     if ($base -is [timespan]) { return $base.TotalSeconds }
@@ -235,6 +236,7 @@ function Invoke-Emulated([PSCmdlet] $Cmdlet, $Bound, [string] $Class) {
 
 # Asks as ShouldProcess does; where nobody can answer, the error is the cmdlet's own.
 function Confirm-Emulated([PSCmdlet] $Cmdlet, $Bound, [string] $Class) {
+    if ($Bound['Force'] -and -not $Bound.ContainsKey('Confirm') -and -not $Bound['WhatIf']) { return $true }
     try { return $Cmdlet.ShouldProcess((Get-Target $Bound)) }
     catch [MethodInvocationException] {
         $record = [ErrorRecord]::new($_.Exception.InnerException, 'InvalidOperation', 'InvalidOperation', $null)

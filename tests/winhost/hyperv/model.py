@@ -21,6 +21,7 @@ MiB = 1 << 20
 NO_MAC = "000000000000"
 WINDOWS = "1734c6e8-3154-4dda-ba5f-a874cc483422"
 UEFI_CA = "272e7447-90a4-4563-a4b9-8e4ab00526ce"
+UPLINK = "Intel(R) Ethernet Connection X722 for 10GBASE-T"
 SHIELDED = "4292ae2b-ee2c-42b5-a969-dd8f8689f6f3"
 
 
@@ -156,6 +157,9 @@ class Power(Protocol):
 
     def stop(self, host: Host, vm: VM, *, force: bool, turn_off: bool) -> None:
         """Returns when it is off."""
+
+    def reset(self, host: Host, vm: VM) -> None:
+        """The reset button of a running machine."""
 
     def connect(self, host: Host, vm: VM, adapter: Adapter) -> None:
         """A running machine's adapter has another switch or VLAN, or none."""

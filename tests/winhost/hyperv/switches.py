@@ -1,0 +1,148 @@
+"""The cmdlets of virtual switches: each is a Linux bridge in the host's `switch_namespace`.
+
+An external switch takes a network card away from the host; that is not emulated: those of
+`Host.bridges` are there from the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import sha256
+
+from tests.winhost.engine import Call, Item, emulates, not_emulated
+from tests.winhost.hyperv import find
+from tests.winhost.hyperv.adapters import reconnect
+from tests.winhost.hyperv.failures import failed, invalid
+from tests.winhost.hyperv.items import switch_item
+from tests.winhost.hyperv.model import Adapter, Switch, adapters, hyperv
+from tests.winhost.net.state import Interface, Network
+from tests.winhost.state import Host
+from vmproxy.run import run
+
+_REMOTE = {"ComputerName", "CimSession", "Credential", "Passthru", "Force"}
+
+
+@emulates("Get-VMSwitch")
+def get_switch(host: Host, call: Call) -> Iterator[object]:
+    if call.has("ResourcePoolName"):
+        raise not_emulated("Get-VMSwitch -ResourcePoolName")
+    kinds = [str(one).lower() for one in call.list("SwitchType")]
+    asked = call.has("Name") or call.has("Id")
+    found = find.switches(host, call) if asked else iter(hyperv(host).switches.values())
+
+    def shown(one: Switch) -> list[Item]:
+        return [switch_item(host, one)] if not kinds or one.kind.lower() in kinds else []
+
+    yield from find.each(found, shown)
+
+
+@emulates("New-VMSwitch")
+def new_switch(host: Host, call: Call) -> Iterator[Item]:
+    if call.has("NetAdapterName") or call.has("NetAdapterInterfaceDescription"):
+        raise not_emulated("New-VMSwitch of an External switch")
+    unknown = set(call.parameters) - {"Name", "SwitchType", "Notes", "Id"} - _REMOTE
+    if unknown:
+        raise not_emulated(f"New-VMSwitch -{', -'.join(sorted(unknown))}")
+    kind = call.get("SwitchType")
+    if kind not in ("Internal", "Private"):
+        raise invalid("Specify the network adapter of an External switch with NetAdapterName.", kind)
+    switch = Switch(str(call.get("Name")), kind, notes=str(call.get("Notes", "")))
+    switch.id = str(call.get("Id", switch.id)).lower()
+    if switch.id in hyperv(host).switches:
+        raise failed(
+            "Failed to create the virtual switch: it exists.",
+            error_id="ResourceExists",
+            category="ResourceExists",
+        )
+    _make(host, switch)
+    hyperv(host).switches[switch.id] = switch
+    yield switch_item(host, switch)
+
+
+def _make(host: Host, switch: Switch) -> None:
+    """Without a namespace for switches it has no bridge, and no machine can run on it."""
+    if host.switch_namespace is not None:
+        switch.bridge = "vs" + sha256(switch.id.encode()).hexdigest()[:10]
+        run(["ip", "-n", host.switch_namespace, "link", "add", switch.bridge, "type", "bridge"])
+        run(["ip", "-n", host.switch_namespace, "link", "set", switch.bridge, "up"])
+    if switch.kind == "Internal":
+        _give_port(host, switch)
+
+
+def _port(switch: Switch) -> str:
+    return "vp" + sha256(switch.id.encode()).hexdigest()[:10]
+
+
+def _give_port(host: Host, switch: Switch) -> None:
+    """The management system's own port on an Internal switch, a network interface of the host."""
+    hyperv(host).management.append(Adapter(None, switch.name, switch.id))
+    if switch.bridge is None or host.namespace is None:
+        return
+    inside, peer = _port(switch), _port(switch).replace("vp", "vq")
+    ours = ["ip", "-n", str(host.switch_namespace), "link"]
+    run([*ours, "add", peer, "type", "veth", "peer", "name", inside, "netns", host.namespace])
+    run([*ours, "set", peer, "master", switch.bridge, "up"])
+    run(["ip", "-n", host.namespace, "link", "set", inside, "up"])
+    interfaces = host.part(Network).interfaces
+    number = len(interfaces) + 1
+    described = f"Hyper-V Virtual Ethernet Adapter #{number}"
+    interfaces[inside] = Interface(f"vEthernet ({switch.name})", described)
+
+
+@emulates("Set-VMSwitch")
+def set_switch(host: Host, call: Call) -> Iterator[object]:
+    unknown = set(call.parameters) - {"Name", "VMSwitch", "Notes", "AllowManagementOS"} - _REMOTE
+    if unknown:
+        raise not_emulated(f"Set-VMSwitch -{', -'.join(sorted(unknown))}")
+
+    def change(one: Switch) -> Iterator[Item]:
+        if call.has("AllowManagementOS") and call.get("AllowManagementOS") != one.management:
+            raise not_emulated("Set-VMSwitch -AllowManagementOS")
+        if call.has("Notes"):
+            one.notes = str(call.get("Notes"))
+        if call.switch("Passthru"):
+            yield switch_item(host, one)
+
+    yield from find.each(list(find.switches(host, call)), change)
+
+
+@emulates("Rename-VMSwitch")
+def rename_switch(host: Host, call: Call) -> Iterator[object]:
+    def rename(one: Switch) -> Iterator[Item]:
+        if one.kind != "Private":
+            raise not_emulated("Rename-VMSwitch of a switch that the host is on")
+        one.name = str(call.get("NewName"))
+        if call.switch("Passthru"):
+            yield switch_item(host, one)
+
+    yield from find.each(list(find.switches(host, call)), rename)
+
+
+@emulates("Remove-VMSwitch")
+def remove_switch(host: Host, call: Call) -> Iterator[object]:
+    def remove(one: Switch) -> None:
+        if one.kind == "External":
+            raise not_emulated("Remove-VMSwitch of an External switch")
+        part = hyperv(host)
+        part.management = [port for port in part.management if port.switch != one.id]
+        del part.switches[one.id]
+        for port in adapters(host):
+            if port.switch == one.id:
+                port.switch = None
+                reconnect(host, port)
+        if one.bridge is not None:
+            run(["ip", "-n", str(host.switch_namespace), "link", "del", one.bridge])
+            peer = _port(one).replace("vp", "vq")
+            run(["ip", "-n", str(host.switch_namespace), "link", "del", peer], ok=(0, 1))
+            host.part(Network).interfaces.pop(_port(one), None)
+
+    yield from find.each(list(find.switches(host, call)), remove)
+
+
+def close(host: Host) -> None:
+    """Take away what New-VMSwitch made."""
+    for one in hyperv(host).switches.values():
+        if one.kind != "External" and one.bridge is not None:
+            run(["ip", "-n", str(host.switch_namespace), "link", "del", one.bridge], ok=(0, 1))
+            peer = _port(one).replace("vp", "vq")
+            run(["ip", "-n", str(host.switch_namespace), "link", "del", peer], ok=(0, 1))
