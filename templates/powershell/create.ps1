@@ -16,7 +16,7 @@ if ($Attributes -match 'SparseFile|Compressed|Encrypted') {
     throw "Hyper-V can not use $($Data.disk): it is $Attributes (compact /u, cipher /d for its folder)"
 }
 $Packed = New-Object IO.MemoryStream (, [Convert]::FromBase64String($Data.seedData))
-$Unpacking = New-Object IO.Compression.GZipStream $Packed, 'Decompress'
+$Unpacking = New-Object IO.Compression.GZipStream $Packed, ([IO.Compression.CompressionMode]::Decompress)
 $Seed = [IO.File]::Create($Data.seed)
 try { $Unpacking.CopyTo($Seed) } finally { $Seed.Dispose() }
 

@@ -16,7 +16,7 @@ function Test-Start([string] $Path, [byte[]] $Expected) {
 
 function Expand-Part {
     $Packed = [IO.File]::OpenRead($Data.part)
-    $Unpacking = New-Object IO.Compression.GZipStream $Packed, 'Decompress'
+    $Unpacking = New-Object IO.Compression.GZipStream $Packed, ([IO.Compression.CompressionMode]::Decompress)
     $Draft = [IO.File]::Create($Data.draft)
     try {
         $Buffer = New-Object byte[] 1048576
