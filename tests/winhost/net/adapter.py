@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tests.winhost.engine import Call, CmdletError, Item, Ref, UInt32, UInt64, emulates
+from tests.winhost.engine import Call, CmdletError, Item, UInt32, UInt64, emulates
 from tests.winhost.net.cim import Filter, Instance, Query, enum, item, numbered, refuse, win32
 from tests.winhost.net.kernel import Link
 from tests.winhost.net.state import Physical, index, interface, kernel, network, settle
@@ -77,8 +77,7 @@ def _named(host: Host, call: Call) -> Iterator[Instance | CmdletError]:
         return
     there = {one.item.id: one for one in instances(host, hidden=True)}
     for ref in call.list("InputObject"):
-        known = isinstance(ref, Ref) and ref.type.endswith(f"/{CLASS}") and ref.id in there
-        yield there[ref.id] if known else win32(1168, "Element not found.", CLASS)
+        yield there.get(ref.id) or win32(1168, "Element not found.", CLASS)
 
 
 def _passed(host: Host, call: Call, old: Instance) -> Iterator[Item]:

@@ -67,39 +67,42 @@ class Query:
     def select(self, call: Call, instances: Iterable[Instance]) -> Iterator[Instance | CmdletError]:
         """What the call's parameters ask for, and an error for what is not there."""
         given = [(one, call.list(one.parameter)) for one in self.filters if call.has(one.parameter)]
-        start = call.get(self.association) if self.association else None
+        start: Ref | None = call.get(self.association) if self.association else None
         pool = [one for one in instances if start is None or self.belongs(start, one)]
         found = [one for one in pool if all(any(f.matches(v, one) for v in values) for f, values in given)]
         yield from found
-        yield from self._missing(given, pool, found, associated=start is not None)
+        yield from self._missing(given, pool, found, start)
 
     def _missing(
         self,
         given: list[tuple[Filter, list[Any]]],
         pool: Sequence[Instance],
         found: Sequence[Instance],
-        *,
-        associated: bool,
+        start: Ref | None,
     ) -> Iterator[CmdletError]:
-        if len(given) + associated > 1:
-            asked = associated or any(not _silent(f, v) for f, values in given for v in values)
+        if len(given) > 1 or start is not None:
+            asked = start is not None or any(not _silent(f, v) for f, values in given for v in values)
             if asked and not found:
-                yield self._nothing(given)
+                yield self._nothing(given, start)
         elif given:
             ((only, values),) = given
             for value in values:
                 if not _silent(only, value) and not any(only.matches(value, one) for one in pool):
                     yield self._not_found(only.property, value)
-        elif associated and not found:
-            yield self._nothing(given)
 
-    def _nothing(self, given: list[tuple[Filter, list[Any]]]) -> CmdletError:
+    def _nothing(self, given: list[tuple[Filter, list[Any]]], start: Ref | None) -> CmdletError:
         where = " AND ".join(one.clause(values) for one, values in given)
-        query = f"SELECT * FROM {self.name}" + (f"  WHERE {where}" if where else "")
+        query = (
+            f"CIM query for instances of the {self.namespace}/{self.name} class on the  CIM server: "
+            f"SELECT * FROM {self.name}  WHERE {where}"
+        )
+        if start is not None:
+            query = (
+                f"CIM query for enumerating instances of the {self.name} class on the  CIM server, "
+                f"that are associated with the following instance: {start.id}"
+            )
         return _not_found(
-            f"No matching {self.name} objects found by CIM query for instances of the "
-            f"{self.namespace}/{self.name} class on the  CIM server: {query}. "
-            "Verify query parameters and retry.",
+            f"No matching {self.name} objects found by {query}. Verify query parameters and retry.",
             "CmdletizationQuery_NotFound",
             self.name,
         )

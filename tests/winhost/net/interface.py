@@ -108,10 +108,7 @@ def _named(host: Host, call: Call) -> Iterator[Instance | CmdletError]:
         return
     there = {one.item.id: one for one in instances(host, ["ActiveStore", "PersistentStore"])}
     for ref in call.list("InputObject"):
-        if not isinstance(ref, Ref) or not ref.type.endswith(f"/{CLASS}"):
-            yield win32(87, "Invalid parameter InputObject", CLASS)
-        else:
-            yield there.get(ref.id) or win32(1168, "Element not found.", CLASS)
+        yield there.get(ref.id) or win32(1168, "Element not found.", CLASS)
 
 
 def _change(host: Host, instance: Instance, call: Call) -> None:

@@ -99,8 +99,7 @@ def _named(host: Host, call: Call) -> Iterator[Instance | CmdletError]:
         return
     there = {one.item.id: one for one in instances(host, ["ActiveStore", "PersistentStore"])}
     for ref in call.list("InputObject"):
-        known = isinstance(ref, Ref) and ref.type.endswith(f"/{CLASS}") and ref.id in there
-        yield there[ref.id] if known else win32(1168, "Element not found.", CLASS)
+        yield there.get(ref.id) or win32(1168, "Element not found.", CLASS)
 
 
 def _drop(host: Host, one: Instance) -> None:

@@ -160,12 +160,7 @@ def _named(host: Host, call: Call, query: Query) -> Iterator[Instance | CmdletEr
         return
     there = {one.item.id: one for one in instances(host, ["ActiveStore", "PersistentStore"])}
     for ref in call.list("InputObject"):
-        if not isinstance(ref, Ref) or not ref.type.endswith(f"/{CLASS}"):
-            yield win32(87, "Invalid parameter InputObject", CLASS)
-        elif ref.id in there:
-            yield there[ref.id]
-        else:
-            yield win32(1168, "Element not found.", CLASS)
+        yield there.get(ref.id) or win32(1168, "Element not found.", CLASS)
 
 
 def _wanted(host: Host, call: Call) -> Route:
