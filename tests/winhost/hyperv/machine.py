@@ -190,7 +190,7 @@ def _begin(host: Host, vm: VM, part: Machines) -> Running:
         undertaker.kill(vm.id, process.pid, str(hardware.monitor))
         stack.callback(_reap, process, undertaker, vm.id)
         _wait_for_monitor(hardware, process)
-        _pin_files(host, hardware, undertaker, stack)
+        _pin_files(host, hardware, undertaker)
         return Running(hardware, process, stack.pop_all())
 
 
@@ -250,12 +250,13 @@ def _wait_for_monitor(hardware: Hardware, process: subprocess.Popen[bytes]) -> N
     raise failed(f"'{hardware.vm.name}' failed to start: QEMU ended: {words}")
 
 
-def _pin_files(host: Host, hardware: Hardware, undertaker: Undertaker, stack: ExitStack) -> None:
+def _pin_files(host: Host, hardware: Hardware, undertaker: Undertaker) -> None:
     for path in starting.opened_files(hardware):
-        pin(host.part(Files), path, undertaker, stack)
+        pin(host.part(Files), path, undertaker)
 
 
-def pin(part: Files, path: Path, undertaker: Undertaker, stack: ExitStack) -> None:
+def pin(part: Files, path: Path, undertaker: Undertaker) -> None:
+    """Whoever holds the file unpins it when it closes it; the undertaker, when nobody can any more."""
     if part.pin(path):
         undertaker.run(f"pin {path}", unpin_command(path))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.winhost.hyperv import taps
 from tests.winhost.hyperv.disks import Image
 from tests.winhost.hyperv.model import VM
-from tests.winhost.hyperv.storage import Dvd, HardDisk
+from tests.winhost.hyperv.storage import Drive, Dvd, HardDisk
 from vmproxy.places.qemu_accel import accelerator
 
 FIRMWARE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
@@ -42,7 +42,7 @@ class Hardware:
         return self.folder / f"com{port}.log"
 
 
-def device_of(drive: HardDisk | Dvd) -> str:
+def device_of(drive: Drive) -> str:
     """The name under which QEMU's monitor knows it."""
     return "d" + drive.id.replace("-", "")
 
@@ -58,7 +58,7 @@ def command(hardware: Hardware) -> list[str]:
     words += ["-qmp", f"unix:{hardware.monitor},server=on,wait=off"]
     if vm.generation == 2:
         words += ["-drive", f"if=pflash,format=raw,readonly=on,file={FIRMWARE}"]
-        words += ["-drive", f"if=pflash,format=raw,file={_escaped(hardware.folder / 'efivars.fd')}"]
+        words += ["-drive", f"if=pflash,format=raw,file={escaped(hardware.folder / 'efivars.fd')}"]
     words += [*_storage(hardware), *_network(hardware), *_serial(hardware)]
     return words
 
@@ -69,17 +69,17 @@ def _storage(hardware: Hardware) -> list[str]:
         words += ["-device", f"virtio-scsi-pci,id=scsi{number}"]
     for disk, image in hardware.disks:
         opened = (
-            f"if=none,id=f{device_of(disk)},format={image.format},cache=unsafe,file={_escaped(image.file)}"
+            f"if=none,id=f{device_of(disk)},format={image.format},cache=unsafe,file={escaped(image.file)}"
         )
         words += ["-drive", opened, "-device", _drive(hardware.vm, disk, "hd")]
     for dvd, medium in hardware.dvds:
         opened = f"if=none,id=f{device_of(dvd)},media=cdrom,readonly=on"
-        opened += f",format=raw,file={_escaped(medium)}" if medium else ""
+        opened += f",format=raw,file={escaped(medium)}" if medium else ""
         words += ["-drive", opened, "-device", _drive(hardware.vm, dvd, "cd")]
     return words
 
 
-def _drive(vm: VM, drive: HardDisk | Dvd, kind: str) -> str:
+def _drive(vm: VM, drive: Drive, kind: str) -> str:
     place = drive.place
     if place.controller == "IDE":
         at = f"ide-{kind},bus=ide.{place.number},unit={place.location}"
@@ -110,12 +110,12 @@ def _network(hardware: Hardware) -> list[str]:
 def _serial(hardware: Hardware) -> list[str]:
     words: list[str] = []
     for port, pipe in hardware.pipes.items():
-        log = _escaped(hardware.console_log(port))
-        backend = f"socket,id=com{port},path={_escaped(pipe)},server=on,wait=off,logfile={log}"
+        log = escaped(hardware.console_log(port))
+        backend = f"socket,id=com{port},path={escaped(pipe)},server=on,wait=off,logfile={log}"
         words += ["-chardev", backend]
         words += ["-device", f"isa-serial,chardev=com{port},index={port - 1},iobase={_COM_PORTS[port]}"]
     return words
 
 
-def _escaped(path: Path) -> str:
+def escaped(path: Path) -> str:
     return str(path).replace(",", ",,")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ class MonitorError(Exception):
     """QEMU does not answer, or says no; the text is QEMU's."""
 
 
-def ask(monitor: Path, command: str, *, timeout: float = 10.0, **arguments: Any) -> Any:
-    """Run one command. `_` in the names of arguments stands for QEMU's `-`. Raises MonitorError."""
+def ask(
+    monitor: Path, command: str, arguments: Mapping[str, object] | None = None, *, timeout: float = 10.0
+) -> Any:
+    """Run one command. Raises MonitorError."""
     try:
         with socket.socket(socket.AF_UNIX) as channel:
             channel.settimeout(timeout)
@@ -21,14 +24,12 @@ def ask(monitor: Path, command: str, *, timeout: float = 10.0, **arguments: Any)
             with channel.makefile("rw") as lines:
                 json.loads(lines.readline())
                 _execute(lines, "qmp_capabilities", {})
-                return _execute(
-                    lines, command, {name.replace("_", "-"): arguments[name] for name in arguments}
-                )
+                return _execute(lines, command, arguments or {})
     except (OSError, ValueError) as exc:
         raise MonitorError(f"{command}: {exc}") from exc
 
 
-def _execute(lines: Any, command: str, arguments: dict[str, Any]) -> Any:
+def _execute(lines: Any, command: str, arguments: Mapping[str, object]) -> Any:
     lines.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
     lines.flush()
     for line in lines:

@@ -127,7 +127,7 @@ def _hold(host: Host, vm: VM, path: Path, stack: ExitStack, *, shared: bool) -> 
     stack.callback(part.release, path, vm.id)
 
 
-def attachment_failed(vm: VM, drive: storage.HardDisk | storage.Dvd, fault: DiskFault) -> CmdletError:
+def attachment_failed(vm: VM, drive: storage.Drive, fault: DiskFault) -> CmdletError:
     """Start-VM's text names the controller, then the file; and all of it twice."""
     name, number = vm.name, vm.id.upper()
     kind = "Synthetic SCSI Controller" if drive.place.controller == "SCSI" else "Emulated IDE Controller"

@@ -22,25 +22,24 @@ class Place(NamedTuple):
 
 
 @dataclass
-class HardDisk:
-    """`vm` is the machine's id; `path` a full Windows path, None for a drive without a disk."""
-
-    vm: str
-    place: Place
-    path: str | None
-    id: str = field(default_factory=lambda: str(uuid4()))
-    minimum_iops: int | None = None
-    maximum_iops: int | None = None
-
-
-@dataclass
-class Dvd:
-    """`path` None: no medium."""
+class Drive:
+    """`vm` is the machine's id; `path` the full Windows path of its file, None for a drive without one."""
 
     vm: str
     place: Place
     path: str | None = None
     id: str = field(default_factory=lambda: str(uuid4()))
+
+
+@dataclass
+class HardDisk(Drive):
+    minimum_iops: int | None = None
+    maximum_iops: int | None = None
+
+
+@dataclass
+class Dvd(Drive):
+    pass
 
 
 @dataclass

@@ -187,7 +187,7 @@ def test_a_disabled_shutdown_service_means_no_contact(host: Host, vm: VM) -> Non
         machine.stop(host, vm, force=False, turn_off=False)
 
 
-def test_the_adapter_is_on_the_bridge_of_itsswitches(host: Host, vm: VM) -> None:
+def test_the_adapter_is_on_the_bridge_of_its_switch(host: Host, vm: VM) -> None:
     machine.start(host, vm)
     (adapter,) = vm.adapters
     assert tap_ports() == {taps.name_of(adapter): BRIDGE}
