@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from tests.winhost.programs.small import is_sparse
 from tests.winhost.state import Host
 from vmproxy.run import run
 
@@ -140,7 +142,26 @@ def full_path(host: Host, path: str) -> str:
 def unfit(host: Host, path: Path) -> bool:
     """Compressed, encrypted or sparse, itself or a folder above it: Hyper-V refuses it with 0xC03A001A."""
     attributes = host.part(Files).attributes
-    return any(attributes.get(one, set()) & _UNFIT for one in (path, *path.parents))
+    if any(attributes.get(one, set()) & _UNFIT for one in (path, *path.parents)):
+        return True
+    return path.exists() and is_sparse(path)
+
+
+@contextmanager
+def limited(host: Host, drive: str, size: int) -> Iterator[None]:
+    """The drive is no larger than `size` bytes, and really full then; what is on it comes along.
+
+    Whatever is written meanwhile is gone afterwards.
+    """
+    root = host.drives[drive.upper()]
+    with tempfile.TemporaryDirectory(prefix="winhost-drive-") as folder:
+        run(["cp", "-a", f"{root}/.", folder])
+        run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", root])
+        try:
+            run(["cp", "-a", f"{folder}/.", root])
+            yield
+        finally:
+            run(["umount", "--lazy", root])
 
 
 def free_bytes(host: Host, drive: str) -> int:
@@ -171,16 +192,6 @@ def grant(host: Host, path: str, account: str, rights: str) -> None:
         rule = {"identity": account, "rights": rights, "type": "Allow"}
         if not any(one["identity"].lower() == account.lower() for one in own["rules"]):
             own["rules"].append({**rule, "inheritance": "None", "propagation": "None"})
-
-    _change_acls(host, change)
-
-
-def withdraw(host: Host, path: str, account: str) -> None:
-    """Remove an account's rules from a file."""
-
-    def change(rules: dict[str, Any]) -> None:
-        for own in (value for key, value in rules.items() if key.lower() == path.lower()):
-            own["rules"] = [one for one in own["rules"] if one["identity"].lower() != account.lower()]
 
     _change_acls(host, change)
 

@@ -13,6 +13,7 @@ from tests.winhost import files
 from tests.winhost.engine import Call, CmdletError, Item, outputs
 from tests.winhost.files import Files
 from tests.winhost.hyperv import disks, vhd  # noqa: F401 (vhd registers the cmdlets)
+from tests.winhost.programs import small
 from tests.winhost.state import Host
 from tests.winhost.values import Typed
 
@@ -132,6 +133,26 @@ def test_a_full_drive_takes_no_fixed_disk(host: Host) -> None:
     failed = error(host, "New-VHD", Path=r"C:\large.vhdx", SizeBytes=60 * MIB, Fixed=True)
     assert "0x80070070" in failed.message
     assert not host.local(r"C:\large.vhdx").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts: needs root")
+def test_a_limited_drive_is_really_full(host: Host) -> None:
+    host.local(r"C:\kept").write_text("kept")
+    with files.limited(host, "C", 16 * MIB):
+        assert host.local(r"C:\kept").read_text() == "kept"
+        assert files.free_bytes(host, "C") <= 16 * MIB
+        assert "0x80070070" in error(host, "New-VHD", Path=r"C:\d.vhdx", SizeBytes=GIB, Fixed=True).message
+        with pytest.raises(OSError, match="No space left"):
+            host.local(r"C:\large").write_bytes(bytes(20 * MIB))
+    assert not host.local(r"C:\large").exists()
+
+
+def test_a_disk_that_fsutil_marked_as_sparse_is_refused(host: Host) -> None:
+    one(host, "New-VHD", Path=r"C:\d.vhdx", SizeBytes=GIB)
+    os.setxattr(host.local(r"C:\d.vhdx"), small.SPARSE, b"1")
+    assert "0xC03A001A" in run(host, "Test-VHD", Path=r"C:\d.vhdx")[0].message
+    os.removexattr(host.local(r"C:\d.vhdx"), small.SPARSE)
+    assert run(host, "Test-VHD", Path=r"C:\d.vhdx") == [True]
 
 
 def test_a_missing_disk_is_not_found(host: Host) -> None:
