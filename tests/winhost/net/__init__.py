@@ -2,6 +2,7 @@
 
 from tests.winhost.net import adapter, address, configuration, interface, neighbor, route, settings
 from tests.winhost.net.state import Interface, Network, Physical, interface_metric, network, reboot
+from tests.winhost.net.state import interface as interface_of
 
 __all__ = [
     "Interface",
@@ -12,6 +13,7 @@ __all__ = [
     "configuration",
     "interface",
     "interface_metric",
+    "interface_of",
     "neighbor",
     "network",
     "reboot",

@@ -67,7 +67,8 @@ def new_net_ip_address(host: Host, call: Call) -> Iterator[Item]:
     chosen = stores(call, CLASS) or ["ActiveStore", "PersistentStore"]
     wanted = _wanted(call)
     where = place(host, call, CLASS)
-    if "PersistentStore" in chosen and interface(host, where.link).settings.get((wanted.version, "Dhcp")):
+    leased = interface(host, where.link).settings.get((wanted.version, "Dhcp")) == "Enabled"
+    if "PersistentStore" in chosen and leased:
         raise win32(87, "Inconsistent parameters PolicyStore PersistentStore and Dhcp Enabled", CLASS)
     if any(one.interface.ip == wanted.ip for one in _every(host, chosen)):
         raise win32(87, f"Instance {CLASS} already exists", CLASS)

@@ -83,7 +83,7 @@ def set_net_ip_interface(host: Host, call: Call) -> Iterator[Item | CmdletError]
             continue
         _change(host, one, call)
         if call.switch("PassThru"):
-            yield _instance(host, one.raw["device"], one.raw["family"], one.raw["Store"]).item
+            yield next(new.item for new in instances(host, [one.raw["Store"]]) if new.item.id == one.item.id)
 
 
 def instances(host: Host, wanted: Iterable[Store]) -> list[Instance]:
@@ -179,6 +179,5 @@ def _raw(host: Host, link: Link, family: Family, store: Store) -> dict[str, Any]
         "NlMtu": 4294967295 if link.loopback else link.mtu,
         "Store": store,
         "link": link.name,
-        "device": link,
         "family": family,
     }
