@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import spnego
 from spnego.channel_bindings import GssChannelBindings
@@ -24,6 +24,7 @@ from spnego.exceptions import SpnegoError
 MUTUAL = "http://schemas.dmtf.org/wbem/wsman/1/wsman/secprofile/https/mutual"
 SEALED = "application/HTTP-SPNEGO-session-encrypted"
 _BOUNDARY = b"--Encrypted Boundary"
+_CHANNEL_BOUND = 0x800
 _ENVIRONMENT = threading.Lock()
 Cbt = Literal["None", "Strict"]
 
@@ -220,13 +221,26 @@ class Gate:
         try:
             with self.directory.credentials():
                 answer = self.context.step(token)
-        except SpnegoError as exc:
+        except (SpnegoError, AttributeError) as exc:  # AttributeError: pyspnego's, for a refused binding
             self._failed()
             raise Refused(self.offers()) from exc
         told = f"{scheme} {base64.b64encode(answer).decode()}" if answer else None
         if not self.context.complete:
             raise Refused([told or scheme])
+        if not self._is_bound():
+            self.context = None
+            raise Refused(self.offers())
         return self._named(self.context.client_principal or ""), told
+
+    def _is_bound(self) -> bool:
+        """MIT's Kerberos takes a client that binds to no channel at all, and says so."""
+        strict = self.certificate is not None and self.directory.cbt == "Strict"
+        if not strict or self.context is None or self.context.negotiated_protocol != "kerberos":
+            return True
+        inner: Any = self.context
+        while not hasattr(inner, "actual_flags"):
+            inner = inner._context  # pyspnego's wrappers around gssapi's
+        return bool(int(inner.actual_flags) & _CHANNEL_BOUND)
 
     def _named(self, principal: str) -> Account:
         account = self._kept(self.directory.account(principal))
@@ -253,7 +267,11 @@ class Gate:
             )
         with self.directory.credentials():
             return spnego.server(
-                service="HTTP", protocol=protocol, options=options, channel_bindings=bindings
+                hostname="localhost",
+                service="HTTP",
+                protocol=protocol,
+                options=options,
+                channel_bindings=bindings,
             )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tests.winhost import auth
 from tests.winhost.auth import Account, Directory
@@ -19,8 +19,12 @@ from tests.winhost.certificates import Authority, Pair
 from tests.winhost.cmd import Cmd
 from tests.winhost.faults import Switchboard
 from tests.winhost.server import Listener
+from tests.winhost.state import Host, Language
 from tests.winhost.wsman import Quotas, Service
 from vmproxy import netns
+
+if TYPE_CHECKING:
+    from tests.winhost.emulation import Emulation
 
 Version = Literal["2016", "2019", "2022", "2025"]
 BUILDS = {"2016": "14393", "2019": "17763", "2022": "20348", "2025": "26100"}
@@ -44,8 +48,15 @@ class Machine:
     """The network namespace that is the host; None: this machine's own."""
     listen_namespace: str | None = None
     """Where WinRM listens on 127.0.0.1; None: on this machine's own."""
-    filters_local_tokens: bool = False
-    """LocalAccountTokenFilterPolicy is not set: local accounts are no administrators over the network."""
+    switch_namespace: str | None = None
+    """The network namespace with the bridges of its virtual switches."""
+    bridges: Mapping[str, str] = field(default_factory=dict)
+    """External switches that exist from the start: name, and bridge in `switch_namespace`."""
+    language: Language = "en-US"
+    cmdlets: bool = True
+    """Hyper-V, routes and all else behind PowerShell; without it the host starts at once."""
+    port: int = 0
+    """Of https, with http before it; 0: any free ones."""
 
 
 @dataclass
@@ -60,11 +71,14 @@ class WinHost:
     """Of every process on the host; parts of the emulation add theirs."""
     started: list[str] = field(default_factory=list)
     """Every program that ran, by name."""
+    emulation: Emulation | None = None
 
     def __enter__(self) -> WinHost:
         with ExitStack() as stack:
             self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="winhost-")))
             self._prepare()
+            if self.machine.cmdlets:
+                self._emulate(stack)
             self._listen(stack)
             self._reap(stack)
             self._stack = stack.pop_all()
@@ -108,11 +122,19 @@ class WinHost:
         """The folder that is drive C:."""
         return self.folder / "C"
 
+    @property
+    def state(self) -> Host:
+        """What cmdlets look at and change."""
+        assert self.emulation is not None, "this host was started without cmdlets"
+        return self.emulation.state
+
     def reboot(self) -> None:
         """Connections drop and every process dies; what is on the disk stays."""
         for listener in (self.http, self.https):
             listener.hang_up()
         self.service.end()
+        if self.emulation is not None:
+            self.emulation.reboot()
 
     def client(self, name: str, account: Account) -> Pair:
         """A client certificate that is mapped to the account."""
@@ -153,6 +175,23 @@ class WinHost:
             "TMPDIR": str(self.folder / "t"),
         }
 
+    def _emulate(self, stack: ExitStack) -> None:
+        from tests.winhost.emulation import emulating  # noqa: PLC0415  # half a second, only where needed
+
+        machine = self.machine
+        state = Host(
+            version=machine.version,
+            name=machine.name,
+            language=machine.language,
+            namespace=machine.namespace,
+            switch_namespace=machine.switch_namespace,
+            bridges=dict(machine.bridges),
+            drives={"C": self.drive},
+            folder=self.folder,
+        )
+        self.emulation = stack.enter_context(emulating(state, self.accounts))
+        self.environment |= self.emulation.environment
+
     def _interpreter(self, account: Account, variables: Mapping[str, str]) -> Cmd:
         home = rf"C:\Users\{account.name}"
         own = {
@@ -169,23 +208,26 @@ class WinHost:
 
     def _may_open(self, account: Account) -> bool:
         """WinRM's RootSDDL: administrators only, and a local one counts as such only unfiltered."""
-        filtered = self.machine.filters_local_tokens and not self.machine.domain
-        return account.administrator and (not filtered or account.name.lower() == "administrator")
+        if self.emulation is None or self.machine.domain:
+            return account.administrator
+        return account.administrator and self.emulation.full_token(account)
 
     def _listen(self, stack: ExitStack) -> None:
         tls = auth.tls(self.certificate.certificate, self.certificate.key, self.authority.certificate)
         parts = (self.directory, self.service, self.switchboard)
-        self.http = Listener(self._socket(), *parts)
-        self.https = Listener(self._socket(), *parts, tls=tls, certificate=self.certificate.der())
+        port = self.machine.port
+        self.http = Listener(self._socket(port and port - 1), *parts)
+        self.https = Listener(self._socket(port), *parts, tls=tls, certificate=self.certificate.der())
         stack.callback(self.service.end)
         for listener in (self.http, self.https):
             listener.start()
             stack.callback(listener.close)
 
-    def _socket(self) -> socket.socket:
+    def _socket(self, port: int) -> socket.socket:
         inside = self.machine.listen_namespace
         opened = netns.open_socket(inside, "tcp") if inside else socket.socket()
-        opened.bind(("127.0.0.1", 0))
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind(("127.0.0.1", port))
         return opened
 
     def _reap(self, stack: ExitStack) -> None:

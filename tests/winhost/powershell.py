@@ -8,8 +8,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vmproxy.netns import run_in
-
+_NSENTER = shutil.which("nsenter") or "nsenter"
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -35,9 +34,8 @@ class Starter:
 
     def __init__(self, environment: Mapping[str, str], namespace: str | None = None) -> None:
         self._environment = dict(environment)
-        self._inside = run_in(namespace, []) if namespace else []
-        if self._inside:
-            self._inside[0] = shutil.which(self._inside[0]) or self._inside[0]  # its PATH is the host's
+        # Not `ip netns exec`: that makes a namespace of mounts too, and files.py pins files by mounts.
+        self._inside = [_NSENTER, f"--net=/run/netns/{namespace}"] if namespace else []
 
     def start(
         self,

@@ -21,10 +21,12 @@ from urllib.parse import urlsplit
 from requests import exceptions as http
 from spnego.exceptions import SpnegoError
 from winrm import exceptions as wsman
+from winrm import transport
 from winrm.protocol import Protocol
 
 from vmproxy.errors import Forbidden, NotReady, Unreachable, UsageError, VmproxyError
 from vmproxy.transport import powershell
+from vmproxy.transport import winrm_hints as hints
 from vmproxy.transport.powershell import AGAIN, Output, PowerShell
 from vmproxy.wait import until
 
@@ -32,6 +34,7 @@ T = TypeVar("T")
 Auth = Literal["ntlm", "kerberos", "certificate", "basic"]
 _Meaning = tuple[type[VmproxyError], str, str]
 _log = logging.getLogger(__name__)
+logging.getLogger("winrm.vendor.requests_kerberos").setLevel(logging.CRITICAL)  # its errors are told by us
 
 _LARGEST = 375_000
 """Bytes for one Send: base64 and envelope then stay below the host's 500 KB."""
@@ -41,6 +44,8 @@ _NO_SUCH_SHELL = 2150858843
 _TOO_MANY = {2150859173, 2150859174, 2150859175, *range(2150859236, 2150859243)}
 _ACCESS_DENIED = 5
 _LOST = (http.ConnectionError, http.Timeout, http.ChunkedEncodingError, http.ContentDecodingError)
+_KERBEROS_ERRORS = {"KerberosExchangeError", "MutualAuthenticationError"}
+"""By name: their module needs pykerberos."""
 _NOT_SOAP = (ET.ParseError, StopIteration, AssertionError, LookupError, ValueError, struct.error)
 _FAULTS = (
     wsman.WinRMError,
@@ -92,6 +97,10 @@ class WinRM:
     ) -> None:
         """`endpoint` as https://host:5986; `ca` is a PEM file, None means the system's own CAs."""
         self.endpoint, self.host = _address(endpoint, login)
+        if login.auth == "kerberos" and not transport.HAVE_KERBEROS:
+            raise UsageError(
+                f"cannot log in to {self.host}: pykerberos is not installed", hint=hints.KERBEROS_EXTRA
+            )
         self.counters = Counters()
         self.limits = limits or Limits()
         self._login = login
@@ -113,7 +122,7 @@ class WinRM:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.tidy("delete the shell", lambda wire: wire.close_shell(self.shell), otherwise=_EXPIRES)
+        self.tidy("delete the shell", lambda wire: wire.close_shell(self.shell), otherwise=hints.EXPIRES)
         self._shell = None
         self._hang_up()
 
@@ -319,7 +328,7 @@ def _meaning(exc: Exception) -> _Meaning:
     meaning: _Meaning
     match exc:
         case wsman.AuthenticationError():
-            meaning = Unreachable, "the log-in was refused", _REFUSED
+            meaning = Unreachable, "the log-in was refused", hints.REFUSED
         case wsman.WSManFaultError():
             meaning = _fault(exc)
         case wsman.WinRMTransportError():
@@ -328,12 +337,14 @@ def _meaning(exc: Exception) -> _Meaning:
             meaning = NotReady, "the host did not get it done in time", AGAIN
         case http.SSLError():
             meaning = _certificate(str(exc))
+        case http.RequestException() if type(exc).__name__ in _KERBEROS_ERRORS:
+            meaning = Unreachable, f"Kerberos: {hints.gss_reason(str(exc))}", hints.NO_TICKET
         case http.RequestException():
-            meaning = Unreachable, _root(exc), _NO_ANSWER
+            meaning = Unreachable, hints.root(exc), hints.NO_ANSWER
         case wsman.WinRMError() | SpnegoError() | PermissionError():
-            meaning = Unreachable, str(exc), _REFUSED
+            meaning = Unreachable, str(exc), hints.REFUSED
         case _:
-            meaning = Unreachable, f"the answer is not WinRM's ({type(exc).__name__})", _NOT_WINRM
+            meaning = Unreachable, f"the answer is not WinRM's ({type(exc).__name__})", hints.NOT_WINRM
     return meaning
 
 
@@ -341,9 +352,9 @@ def _fault(exc: wsman.WSManFaultError) -> _Meaning:
     reason = " ".join((exc.reason or "").split())
     codes = {exc.wsman_fault_code, exc.wmierror_code}
     if _ACCESS_DENIED in codes:
-        return Forbidden, reason, _NOT_ADMINISTRATOR
+        return Forbidden, reason, hints.NOT_ADMINISTRATOR
     if codes & _TOO_MANY or (exc.fault_subcode or "").endswith("QuotaLimit"):
-        return NotReady, reason, _QUOTA
+        return NotReady, reason, hints.QUOTA
     if _NO_SUCH_SHELL in codes:
         return Unreachable, f"its shell is gone: {reason}", f"the host or its WinRM was restarted? {AGAIN}"
     return Unreachable, f"{reason} (code {exc.wsman_fault_code or exc.wmierror_code})", AGAIN
@@ -351,46 +362,16 @@ def _fault(exc: wsman.WSManFaultError) -> _Meaning:
 
 def _status(code: int) -> _Meaning:
     if code == 413:
-        return _TooLarge, "the message is too large for it (HTTP 413)", _QUOTA
+        return _TooLarge, "the message is too large for it (HTTP 413)", hints.QUOTA
     if code == 500:
-        return Unreachable, "it refused the message without a reason (HTTP 500)", _NOT_WINRM
-    return Unreachable, f"it answered HTTP {code}", _NOT_WINRM
+        return Unreachable, "it refused the message without a reason (HTTP 500)", hints.NOT_WINRM
+    return Unreachable, f"it answered HTTP {code}", hints.NOT_WINRM
 
 
 def _certificate(text: str) -> _Meaning:
     if "Hostname mismatch" in text or "IP address mismatch" in text or "doesn't match" in text:
-        return Unreachable, "its certificate is for another name", _OTHER_NAME
+        return Unreachable, "its certificate is for another name", hints.OTHER_NAME
     if "CERTIFICATE_VERIFY_FAILED" in text:
         reason = text.partition("CERTIFICATE_VERIFY_FAILED] ")[2].partition(" (_ssl")[0]
-        return Unreachable, f"its certificate is not trusted: {reason}", _UNKNOWN_CA
-    return Unreachable, "TLS failed", _NOT_TLS
-
-
-def _root(exc: BaseException) -> str:
-    """The operating system's own words, from under requests' and urllib3's."""
-    inner: Any = exc
-    while True:
-        reason = getattr(inner, "reason", None)
-        inside = [reason, *inner.args]
-        deeper = next((one for one in inside if isinstance(one, BaseException)), None)
-        if deeper is None:
-            return getattr(inner, "strerror", None) or str(inner).rsplit(">: ", 1)[-1].rsplit("): ", 1)[-1]
-        inner = deeper
-
-
-_EXPIRES = "it ends by itself after five minutes without a message"
-_REFUSED = (
-    "check the user name (CORP\\name, or HOST\\name for a local account) and the password: it was tried "
-    "once; a proxy that re-encrypts TLS in between is refused in the same way"
-)
-_NOT_ADMINISTRATOR = (
-    "WinRM's shell needs a local administrator of the host; for a local account other than the built-in "
-    "Administrator also set LocalAccountTokenFilterPolicy to 1 in "
-    "HKLM\\SOFTWARE\\Microsoft\\Windows\\CurrentVersion\\Policies\\System"
-)
-_QUOTA = "see `winrm get winrm/config` on the host; shells that were left open end after their idle time"
-_NO_ANSWER = "is the host up, does its WinRM listen there (`winrm quickconfig`), is the port open in between?"
-_NOT_WINRM = "is this WinRM's port, or does a proxy answer in its place?"
-_NOT_TLS = "is this port the https listener (5986)? `winrm enumerate winrm/config/listener`"
-_OTHER_NAME = "write the endpoint with the name in the certificate, or give the host another certificate"
-_UNKNOWN_CA = "set `ca:` to the PEM file of the CA that signed the host's certificate"
+        return Unreachable, f"its certificate is not trusted: {reason}", hints.UNKNOWN_CA
+    return Unreachable, "TLS failed", hints.NOT_TLS

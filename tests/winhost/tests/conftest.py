@@ -6,11 +6,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.winhost.host import WinHost
-from tests.winhost.presence import require
+from tests.winhost.host import Machine, WinHost
+from tests.winhost.presence import closing_line, require
 from vmproxy.transport.winrm import Limits, Login, WinRM
 
 SOON = Limits(operation=2, lost=4.0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    line = closing_line(terminalreporter.getreports("skipped"))
+    if line:
+        terminalreporter.write_line(line, red=True, bold=True)
 
 
 @pytest.fixture
@@ -18,7 +24,7 @@ def host(request: pytest.FixtureRequest) -> Iterator[WinHost]:
     """A host with one administrator; its PowerShell only where the test is marked `winhost`."""
     if request.node.get_closest_marker("winhost"):
         require()
-    with WinHost() as running:
+    with WinHost(Machine(cmdlets=False)) as running:
         yield running
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,13 @@ from winrm.protocol import Protocol
 from tests.winhost.auth import SEALED, Account
 from tests.winhost.certificates import Authority
 from tests.winhost.host import Machine, WinHost
+from tests.winhost.presence import require
 from tests.winhost.tests.conftest import SOON, client
 from tests.winhost.tests.relay import forwarding, reencrypting
 from vmproxy.errors import Forbidden, Unreachable, UsageError
 from vmproxy.transport.winrm import Login, WinRM
 
+POLICIES = r"HKLM:\SOFTWARE\Microsoft\Windows\CurrentVersion\Policies\System"
 ADMINISTRATOR = {"username": "Administrator"}
 
 
@@ -57,7 +60,7 @@ def test_ntlm_over_http_seals_every_message(host: WinHost) -> None:
 
 @pytest.mark.parametrize("name", ["administrator", "WIN-01\\Administrator", "CORP\\Administrator"])
 def test_the_user_name_may_have_a_domain_and_any_case(name: str) -> None:
-    with WinHost(Machine(domain="CORP")) as host:
+    with WinHost(Machine(domain="CORP", cmdlets=False)) as host:
         assert echo(client(host, username=name)) == b"hello\r\n"
 
 
@@ -104,7 +107,7 @@ def test_a_certificate_of_another_ca_is_not_trusted(host: WinHost, tmp_path: Pat
 
 
 def test_a_certificate_for_another_name_is_refused(tmp_path: Path) -> None:
-    with WinHost() as host:
+    with WinHost(Machine(cmdlets=False)) as host:
         login = Login("ntlm", "Administrator", host.password)
         with forwarding(host.https.port, address="127.0.0.2") as port:
             error = refused(WinRM(f"https://127.0.0.2:{port}", login, ca=str(host.ca), limits=SOON))
@@ -158,12 +161,18 @@ def test_who_is_no_administrator_is_told_what_it_needs(host: WinHost) -> None:
     assert "LocalAccountTokenFilterPolicy" in (caught.value.hint or "")
 
 
+@pytest.mark.winhost
 def test_a_local_administrator_with_a_filtered_token_is_denied() -> None:
+    require()
     accounts = [Account("Administrator", "secret-1"), Account("second", "secret-2")]
-    with WinHost(Machine(filters_local_tokens=True), accounts) as host:
+    with WinHost(accounts=accounts) as host:
+        second = partial(client, host, username="second", password="secret-2")
+        assert echo(second()) == b"hello\r\n"
+        assert host.emulation is not None
+        host.emulation.stores.registry.set(POLICIES, LocalAccountTokenFilterPolicy=None)
         assert echo(client(host)) == b"hello\r\n"
         with pytest.raises(Forbidden):
-            client(host, username="second", password="secret-2").__enter__()
+            second().__enter__()
 
 
 def test_basic_over_https_where_the_host_allows_it(host: WinHost) -> None:

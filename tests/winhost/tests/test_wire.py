@@ -15,14 +15,14 @@ from winrm.exceptions import (
 from winrm.protocol import Protocol
 
 from tests.winhost.auth import Account
-from tests.winhost.host import WinHost
+from tests.winhost.host import Machine, WinHost
 
 NO_SUCH = 2150858843
 
 
 @pytest.fixture
 def host() -> Iterator[WinHost]:
-    with WinHost() as running:
+    with WinHost(Machine(cmdlets=False)) as running:
         program = running.folder / "programs/sh.exe"
         program.write_text('#!/bin/sh\nPATH=/usr/bin:/bin exec /bin/sh "$@"\n')
         program.chmod(0o755)
@@ -288,7 +288,7 @@ def test_a_reboot_drops_connections_and_ends_every_program(host: WinHost, wire: 
 
 
 def test_leaving_the_host_ends_its_programs() -> None:
-    with WinHost() as host:
+    with WinHost(Machine(cmdlets=False)) as host:
         program = host.folder / "programs/sh.exe"
         program.write_text('#!/bin/sh\nPATH=/usr/bin:/bin exec /bin/sh "$@"\n')
         program.chmod(0o755)
