@@ -183,7 +183,8 @@ class Cmd:
 
     def _start(self, name: str, program: Path, rest: str, pipes: Pipes) -> int:
         self.started.append(name)
-        starter = Starter(self._environment(), self.namespace)
+        folder = self._path(".")
+        starter = Starter(self._environment(), self.namespace, folder if folder.is_dir() else None)
         command = [str(program), *arguments(rest)]
         return self.programs.run(lambda: starter.start(command, **vars(pipes)))
 
@@ -236,6 +237,10 @@ class Cmd:
 def _within(root: Path, text: str) -> Path:
     path = root
     for part in re.split(r"[\\/]+", text):
+        if part == "..":
+            path = path if path == root else path.parent
+        if part in {"", ".", ".."}:
+            continue
         present = path.iterdir() if path.is_dir() else iter(())
         path = next((one for one in present if one.name.lower() == part.lower()), path / part)
     return path

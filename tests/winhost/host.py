@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tests.winhost import auth
+from tests.winhost import auth, programs
 from tests.winhost.auth import Account, Directory
 from tests.winhost.certificates import Authority, Pair
 from tests.winhost.cmd import Cmd
@@ -148,8 +148,8 @@ class WinHost:
             (self.drive / folder).mkdir(parents=True)
         for account in self.accounts:
             (self.drive / "Users" / account.name / "AppData/Local/Temp").mkdir(parents=True)
-        for name in ("t", "programs"):
-            (self.folder / name).mkdir()
+        (self.folder / "t").mkdir()
+        programs.install(self.folder / "programs", self.machine.version)
         self.environment = {**self._environment(), **self.environment}
         self.authority = Authority(self.folder / "pki")
         self.certificate = self.authority.server("localhost", self.machine.name.lower(), "127.0.0.1")

@@ -32,8 +32,11 @@ class Starter:
     The environment holds WINPS_*, PSModulePath, PATH, USERPROFILE, …
     """
 
-    def __init__(self, environment: Mapping[str, str], namespace: str | None = None) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], namespace: str | None = None, folder: Path | None = None
+    ) -> None:
         self._environment = dict(environment)
+        self._folder = folder
         # Not `ip netns exec`: that makes a namespace of mounts too, and files.py pins files by mounts.
         self._inside = [_NSENTER, f"--net=/run/netns/{namespace}"] if namespace else []
 
@@ -49,6 +52,7 @@ class Starter:
         return subprocess.Popen(
             [*self._inside, *command],
             env=self._environment,
+            cwd=self._folder,
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,

@@ -57,6 +57,8 @@ def run(line: str, environment: Mapping[str, str], stdin: bytes = b"") -> tuple[
         ("cmd /c exit 3 || echo failed", "failed\r\n"),
         ("echo kept> C:\\Users\\me\\x.txt& type C:\\users\\ME\\X.TXT", "kept\r\n"),
         ("echo one>x.txt& echo two>>x.txt& type x.txt", "one\r\ntwo\r\n"),
+        ("echo up>..\\..\\..\\..\\x.txt& type C:\\x.txt", "up\r\n"),
+        ("echo here>.\\x.txt& type .\\X.TXT", "here\r\n"),
         ("echo spaced>x.txt & type x.txt", "spaced \r\n"),
         ("set fresh=1 & echo ok", "ok\r\n"),
         ('show "a b" c\\d "e\\"f"', '[a b][c\\d][e"f]\r\n'),
