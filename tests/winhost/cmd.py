@@ -222,7 +222,8 @@ class Cmd:
             if folder is None:
                 raise FileNotFoundError(text)
             return _within(Path(folder), drive[2])
-        return _within(self._path(self._environment().get("USERPROFILE", "C:\\")), text)
+        here = self._environment().get("USERPROFILE", "C:\\")
+        return self._path(here[:2] + text if text[:1] in {"\\", "/"} else f"{here}\\{text}")
 
     def _find(self, name: str) -> Path | None:
         wanted = {name.lower() + suffix for suffix in ("", ".exe", ".com")}
