@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from tests.winhost.engine import Byte, Call, CmdletError, Item, Ref, UInt32, emulates
@@ -21,7 +21,7 @@ from tests.winhost.net.cim import (
     win32,
 )
 from tests.winhost.net.kernel import Address, IPInterface, Refused
-from tests.winhost.net.naming import FAMILY, STORE, Place, check_family, place, places, stores
+from tests.winhost.net.naming import FAMILY, NOWHERE, STORE, Place, by_link, check_family, place, stores
 from tests.winhost.net.state import Store, interface, kernel, network
 from tests.winhost.state import Host
 
@@ -114,18 +114,16 @@ def found(host: Host, source: str, link: str) -> Item:
     raise win32(1168, f"Element not found. ({family} {source} on {link})", CLASS)
 
 
-def instances(host: Host, wanted: Iterable[str]) -> list[Instance]:
+def instances(host: Host, wanted: Container[str]) -> list[Instance]:
     network(host)
-    active = [("ActiveStore", one) for one in kernel(host).addresses()]
-    lasting = [("PersistentStore", one) for one in network(host).addresses]
-    return [
-        _instance(host, store, one)  # type: ignore[arg-type]
-        for store, one in active + lasting
-        if store in wanted and one.link in {place.link for place in places(host)}
-    ]
+    there = by_link(host)
+    active = kernel(host).addresses() if "ActiveStore" in wanted else []
+    lasting = network(host).addresses if "PersistentStore" in wanted else []
+    found = [_instance(host, "ActiveStore", one, there) for one in active]
+    return found + [_instance(host, "PersistentStore", one, there) for one in lasting if one.link in there]
 
 
-def _every(host: Host, wanted: Iterable[str]) -> list[Address]:
+def _every(host: Host, wanted: Container[str]) -> list[Address]:
     return [one.raw["address"] for one in instances(host, wanted)]
 
 
@@ -186,8 +184,10 @@ def _drop(host: Host, store: Store, address: Address) -> None:
         kernel(host).run("address", "del", str(address.interface), "dev", address.link)
 
 
-def _instance(host: Host, store: Store, address: Address) -> Instance:
-    where = next((one for one in places(host) if one.link == address.link), Place("", "", 0))
+def _instance(
+    host: Host, store: Store, address: Address, there: Mapping[str | None, Place] | None = None
+) -> Instance:
+    where = (by_link(host) if there is None else there).get(address.link, NOWHERE)
     at = address.interface
     family = "IPv4" if at.version == 4 else "IPv6"
     origin = "WellKnown" if at.is_loopback or at.is_link_local else "Dhcp" if address.dynamic else "Manual"

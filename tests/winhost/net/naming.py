@@ -24,12 +24,20 @@ class Place:
     index: int
 
 
+NOWHERE = Place("", "", 0)
+"""Of what lasts while its interface is gone."""
+
+
 def places(host: Host) -> list[Place]:
     """Every interface; the loopback's too."""
     network(host)
     return [
         Place(one.name, interface(host, one.name).alias, index(host, one)) for one in kernel(host).links()
     ]
+
+
+def by_link(host: Host) -> dict[str | None, Place]:
+    return {one.link: one for one in places(host)}
 
 
 def place(host: Host, call: Call, name: str) -> Place:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterator, Mapping
 
 from tests.winhost.engine import Call, CmdletError, Item, Ref, UInt32, emulates
 from tests.winhost.net.cim import Filter, Instance, Query, enum, invalid, item, numbered, refuse, win32
 from tests.winhost.net.kernel import Neighbor, Refused
-from tests.winhost.net.naming import FAMILY, STORE, Place, check_family, place, places, stores
+from tests.winhost.net.naming import FAMILY, NOWHERE, STORE, Place, by_link, check_family, place, stores
 from tests.winhost.net.state import Store, kernel, network
 from tests.winhost.state import Host
 
@@ -83,13 +83,14 @@ def remove_net_neighbor(host: Host, call: Call) -> Iterator[Item | CmdletError]:
             yield one.item
 
 
-def instances(host: Host, wanted: Iterable[Store]) -> list[Instance]:
+def instances(host: Host, wanted: Container[Store]) -> list[Instance]:
     network(host)
-    found = [
-        _instance(host, one, "ActiveStore") for one in kernel(host).neighbors() if "ActiveStore" in wanted
-    ]
-    lasting = [Neighbor(*key, mac, "PERMANENT") for key, mac in network(host).neighbors.items()]
-    return found + [_instance(host, one, "PersistentStore") for one in lasting if "PersistentStore" in wanted]
+    there = by_link(host)
+    active = kernel(host).neighbors() if "ActiveStore" in wanted else []
+    kept = network(host).neighbors.items() if "PersistentStore" in wanted else []
+    found = [_instance(host, one, "ActiveStore", there) for one in active]
+    lasting = [Neighbor(*key, mac, "PERMANENT") for key, mac in kept]
+    return found + [_instance(host, one, "PersistentStore", there) for one in lasting]
 
 
 def _named(host: Host, call: Call) -> Iterator[Instance | CmdletError]:
@@ -131,8 +132,10 @@ def _mac(call: Call) -> str:
     return ":".join(digits[at : at + 2] for at in range(0, 12, 2))
 
 
-def _instance(host: Host, one: Neighbor, store: Store) -> Instance:
-    where = next((place for place in places(host) if place.link == one.link), Place("", "", 0))
+def _instance(
+    host: Host, one: Neighbor, store: Store, there: Mapping[str | None, Place] | None = None
+) -> Instance:
+    where = (by_link(host) if there is None else there).get(one.link, NOWHERE)
     family = "IPv4" if ipaddress.ip_address(one.address).version == 4 else "IPv6"
     mac = (one.mac or "00:00:00:00:00:00").upper().replace(":", "-")
     raw = {

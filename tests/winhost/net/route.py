@@ -6,7 +6,7 @@ The active store is the namespace's routing table; the lasting one is state, bou
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from tests.winhost.engine import Call, CmdletError, Item, Ref, UInt16, UInt32, emulates
@@ -24,7 +24,17 @@ from tests.winhost.net.cim import (
     win32,
 )
 from tests.winhost.net.kernel import IPNetwork, Refused
-from tests.winhost.net.naming import FAMILY, STORE, Place, check_family, place, places, stores
+from tests.winhost.net.naming import (
+    FAMILY,
+    NOWHERE,
+    STORE,
+    Place,
+    by_link,
+    check_family,
+    place,
+    places,
+    stores,
+)
 from tests.winhost.net.state import (
     Route,
     active_routes,
@@ -105,8 +115,8 @@ def set_net_route(host: Host, call: Call) -> Iterator[Item | CmdletError]:
         if isinstance(one, CmdletError):
             yield one
             continue
-        changed = _changed(_route(host, one), call)
-        _replace(host, _route(host, one), changed)
+        changed = _changed(one.raw["route"], call)
+        _replace(host, one.raw["route"], changed)
         if call.switch("PassThru"):
             yield _instance(host, changed).item
 
@@ -118,7 +128,7 @@ def remove_net_route(host: Host, call: Call) -> Iterator[Item | CmdletError]:
         if isinstance(one, CmdletError):
             yield one
             continue
-        _remove(host, _route(host, one))
+        _remove(host, one.raw["route"])
         if call.switch("PassThru"):
             yield one.item
 
@@ -149,7 +159,8 @@ def every_route(host: Host, wanted: Iterable[str]) -> list[Route]:
 
 def instances(host: Host, wanted: Iterable[str]) -> list[Instance]:
     network(host)
-    return [_instance(host, one) for one in every_route(host, wanted)]
+    there = by_link(host)
+    return [_instance(host, one, there) for one in every_route(host, wanted)]
 
 
 def _named(host: Host, call: Call, query: Query) -> Iterator[Instance | CmdletError]:
@@ -258,17 +269,12 @@ def _remove(host: Host, route: Route) -> None:
         remove_active(host, route)
 
 
-def _route(host: Host, instance: Instance) -> Route:
-    store = instance.raw["Store"]
-    return next(one for one in every_route(host, [store]) if _key(one) == instance.item.id)
-
-
 def _key(route: Route) -> str:
     return f"{route.link}|{route.store}|{route.to}|{route.next_hop}|{route.kind}"
 
 
-def _instance(host: Host, route: Route) -> Instance:
-    where = next((one for one in places(host) if one.link == route.link), Place("", "", 0))
+def _instance(host: Host, route: Route, there: Mapping[str | None, Place] | None = None) -> Instance:
+    where = (by_link(host) if there is None else there).get(route.link, NOWHERE)
     metric = interface_metric(host, where.link, route.to.version) if where.link else 0
     family = "IPv4" if route.to.version == 4 else "IPv6"
     raw = {
@@ -285,6 +291,7 @@ def _instance(host: Host, route: Route) -> Instance:
         "State": "Alive",
         "Store": route.store,
         "link": route.link,
+        "route": route,
     }
     shown = {
         "Publish": enum(PUBLISH, route.publish),
