@@ -111,10 +111,14 @@ _ELSEWHERE = {
 
 
 def _parameter(name: str, entry: Mapping[str, Any]) -> Parameter:
+    sets = entry.get("sets") or {"": bool(entry["required"])}
+    if name == "ResourceUri":
+        # The documents call it mandatory beside -Query and -InputObject too, where it never was.
+        sets = {one: needed and one.startswith("ResourceUri") for one, needed in sets.items()}
     return Parameter(
         name,
         entry["type"],
-        entry.get("sets") or {"": bool(entry["required"])},
+        sets,
         tuple(entry.get("aliases", ())),
         entry.get("position"),
         tuple(entry.get("values", ())),
