@@ -8,6 +8,7 @@ Not emulated: saved state. A machine whose AutomaticStopAction is Save ends a re
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import threading
@@ -30,7 +31,7 @@ from vmproxy.run import run
 
 SHUTDOWN = "9F8233AC-BE49-4C79-8EE3-E7E1985B2077"
 HEARTBEAT = "84EAAE65-2F2E-45F5-9BB5-0E857DC8EB47"
-_ANSWER_SECONDS = 20.0
+_ANSWER_SECONDS = 60.0
 
 
 @dataclass
@@ -112,8 +113,9 @@ def reset(host: Host, vm: VM) -> None:
 
 def connect(host: Host, vm: VM, adapter: Adapter) -> None:
     """A running machine's adapter has another switch or VLAN, or none."""
-    if vm.id in host.part(Machines).running and host.switch_namespace:
-        taps.connect(host, adapter)
+    undertaker = host.part(Machines).undertaker
+    if vm.id in host.part(Machines).running and host.switch_namespace and undertaker:
+        _connect(host, adapter, undertaker)
 
 
 def heartbeat(host: Host, vm: VM) -> str:
@@ -203,12 +205,13 @@ def _enabled(vm: VM, service: str) -> bool:
 
 
 def _is_neighbour(host: Host, vm: VM) -> bool:
-    if host.namespace is None:
+    """The guest has answered the host since it was started; older entries of its address do not count."""
+    if host.namespace is None or vm.started is None:
         return False
-    shown = run(["ip", "-n", host.namespace, "neigh", "show"]).stdout.lower()
-    macs = [":".join(one.mac[at : at + 2] for at in range(0, 12, 2)).lower() for one in vm.adapters]
-    lines = [line for line in shown.splitlines() if any(mac in line for mac in macs)]
-    return any(line.split()[-1] in {"reachable", "stale", "delay", "probe"} for line in lines)
+    shown = run(["ip", "-n", host.namespace, "-s", "-j", "neigh", "show"]).stdout
+    macs = {":".join(one.mac[at : at + 2] for at in range(0, 12, 2)).lower() for one in vm.adapters}
+    known = [entry for entry in json.loads(shown or "[]") if entry.get("lladdr", "").lower() in macs]
+    return any(entry["confirmed"] < time.monotonic() - vm.started for entry in known if "confirmed" in entry)
 
 
 def _make_taps(host: Host, hardware: Hardware, undertaker: Undertaker, stack: ExitStack) -> None:
@@ -220,7 +223,13 @@ def _make_taps(host: Host, hardware: Hardware, undertaker: Undertaker, stack: Ex
         taps.make(host, adapter)
         stack.callback(undertaker.forget, taps.name_of(adapter))
         stack.callback(run, command, ok=(0, 1))
-        taps.connect(host, adapter)
+        _connect(host, adapter, undertaker)
+
+
+def _connect(host: Host, adapter: Adapter, undertaker: Undertaker) -> None:
+    undo = taps.connect(host, adapter)
+    if undo:
+        undertaker.run(" ".join(undo), undo)
 
 
 def _launch(host: Host, hardware: Hardware) -> subprocess.Popen[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from hashlib import sha256
 
 from tests.winhost.engine import not_emulated
@@ -32,23 +33,34 @@ def bridge_of(host: Host, adapter: Adapter) -> str | None:
     return switch.bridge if switch else None
 
 
-def connect(host: Host, adapter: Adapter) -> None:
-    """Put the tap where the adapter's settings say; without a switch it has no carrier."""
-    assert host.switch_namespace is not None
-    link = ["ip", "-n", host.switch_namespace, "link", "set", name_of(adapter)]
+def connect(host: Host, adapter: Adapter) -> list[str]:
+    """Put the tap where the adapter's settings say; without a switch it has no carrier.
+
+    Returns the command that deletes the bridge it had to make for that, else nothing.
+    """
+    namespace = host.switch_namespace
+    assert namespace is not None
+    link = ["ip", "-n", namespace, "link", "set", name_of(adapter)]
     bridge = bridge_of(host, adapter)
     if bridge is None:
         run([*link, "nomaster", "down"])
-        return
-    run([*link, "master", bridge, "up"])
-    _set_vlan(host.switch_namespace, name_of(adapter), bridge, adapter.vlan)
+        return []
+    native, tagged = _vlans(adapter.vlan)
+    if _knows_vlans(namespace):
+        run([*link, "master", bridge, "up"])
+        _set_vlan(namespace, name_of(adapter), bridge, native, tagged)
+        return []
+    if tagged:
+        raise not_emulated("a trunk on this kernel, whose bridges know no VLANs")
+    apart, undo = (bridge, []) if native == 1 else _bridge_apart(namespace, bridge, native)
+    run([*link, "master", apart, "up"])
+    return undo
 
 
-def _set_vlan(namespace: str, tap: str, bridge: str, vlan: Vlan) -> None:
+def _set_vlan(namespace: str, tap: str, bridge: str, native: int, tagged: list[int]) -> None:
     """The bridge's own VLAN 1 is the untagged one; it filters from the first port that has another."""
-    native, tagged = _vlans(vlan)
     if native != 1 or tagged:
-        _filter(namespace, bridge)
+        run(["ip", "-n", namespace, "link", "set", bridge, "type", "bridge", "vlan_filtering", "1"])
     elif not _filters(namespace, bridge):
         return
     change = ["bridge", "-n", namespace, "vlan"]
@@ -56,6 +68,17 @@ def _set_vlan(namespace: str, tap: str, bridge: str, vlan: Vlan) -> None:
     run([*change, "add", "dev", tap, "vid", str(native), "pvid", "untagged"])
     for number in tagged:
         run([*change, "add", "dev", tap, "vid", str(number)])
+
+
+def _bridge_apart(namespace: str, bridge: str, vlan: int) -> tuple[str, list[str]]:
+    """Where bridges know no VLANs, each is a bridge of its own: its ports see each other and no others."""
+    name = f"{bridge[:10]}.{vlan}"
+    link = ["ip", "-n", namespace, "link"]
+    if run([*link, "show", "dev", name], ok=(0, 1)).returncode == 0:
+        return name, []
+    run([*link, "add", name, "type", "bridge"])
+    run([*link, "set", name, "up"])
+    return name, [*link, "del", name]
 
 
 def _vlans(vlan: Vlan) -> tuple[int, list[int]]:
@@ -71,11 +94,18 @@ def _vlans(vlan: Vlan) -> tuple[int, list[int]]:
     raise not_emulated("a running machine in a private VLAN")
 
 
-def _filter(namespace: str, bridge: str) -> None:
+@cache
+def _knows_vlans(namespace: str) -> bool:
+    """CONFIG_BRIDGE_VLAN_FILTERING, tried: the same for every namespace of a kernel."""
+    trial = "wh-trial"
+    run(["ip", "-n", namespace, "link", "add", trial, "type", "bridge"])
     try:
-        run(["ip", "-n", namespace, "link", "set", bridge, "type", "bridge", "vlan_filtering", "1"])
-    except ToolFailed as exc:
-        raise not_emulated("a VLAN on this kernel, whose bridges know none") from exc
+        run(["ip", "-n", namespace, "link", "set", trial, "type", "bridge", "vlan_filtering", "1"])
+    except ToolFailed:
+        return False
+    finally:
+        run(["ip", "-n", namespace, "link", "del", trial])
+    return True
 
 
 def _filters(namespace: str, bridge: str) -> bool:

@@ -67,7 +67,6 @@ def disk_item(host: Host, path: str) -> Item:
         "DiskNumber": None,
         "IsPMEMCompatible": False,
         "AddressAbstractionType": Enum("VirtualHardDiskPmemAddressAbstractionType", "None"),
-        "Number": None,
     }
     return Item(_ITEM, files.full_path(host, path), properties)
 

@@ -220,13 +220,10 @@ def knows_vlans() -> bool:
 
 
 def test_a_vlan_is_set_and_changed_on_the_running_machines_port(host: Host, vm: VM) -> None:
+    if not knows_vlans():
+        pytest.skip("this kernel's bridges know no VLANs (CONFIG_BRIDGE_VLAN_FILTERING)")
     (adapter,) = vm.adapters
     adapter.vlan = Vlan("Access", access=42)
-    if not knows_vlans():
-        with pytest.raises(CmdletError, match="not emulated: a VLAN on this kernel"):
-            machine.start(host, vm)
-        assert (state(vm), tap_ports()) == ("Off", {})
-        pytest.skip("this kernel's bridges know no VLANs (CONFIG_BRIDGE_VLAN_FILTERING)")
     machine.start(host, vm)
     assert port_vlans(adapter) == [(42, ["PVID", "Egress Untagged"])]
     adapter.vlan = Vlan("Trunk", native=5, allowed=[5, 6, 7])
@@ -235,6 +232,23 @@ def test_a_vlan_is_set_and_changed_on_the_running_machines_port(host: Host, vm: 
     adapter.vlan = Vlan()
     machine.connect(host, vm, adapter)
     assert port_vlans(adapter) == [(1, ["PVID", "Egress Untagged"])]
+
+
+def test_where_bridges_know_no_vlans_a_vlan_is_a_bridge_apart(host: Host, vm: VM) -> None:
+    if knows_vlans():
+        pytest.skip("this kernel's bridges know VLANs")
+    (adapter,) = vm.adapters
+    adapter.vlan = Vlan("Access", access=42)
+    machine.start(host, vm)
+    assert tap_ports() == {taps.name_of(adapter): f"{BRIDGE}.42"}
+    adapter.vlan = Vlan()
+    machine.connect(host, vm, adapter)
+    assert tap_ports() == {taps.name_of(adapter): BRIDGE}
+    adapter.vlan = Vlan("Trunk", allowed=[5])
+    with pytest.raises(CmdletError, match="not emulated: a trunk on this kernel"):
+        machine.connect(host, vm, adapter)
+    machine.close(host)
+    assert f"{BRIDGE}.42" not in ip("link", "show")
 
 
 def test_a_disk_of_another_machine_is_in_use(host: Host, vm: VM, tmp_path: Path) -> None:
