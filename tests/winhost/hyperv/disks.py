@@ -296,11 +296,13 @@ def minimum_size(host: Host, path: str) -> int | None:
     head = _first_sectors(image(host, path))
     if head[510:512] != b"\x55\xaa":
         return None
-    ends = _gpt_ends(head) if head[512:520] == b"EFI PART" else _mbr_ends(head)
+    size = describe(host, path).size
+    gpt = head[512:520] == b"EFI PART"
+    ends = _gpt_ends(head) if gpt else _mbr_ends(head, size // 512)
     if not ends:
         return None
-    behind = 34 if head[512:520] == b"EFI PART" else 1
-    return -(-(max(ends) + behind) * 512 // MIB) * MIB
+    least = -(-(max(ends) + (34 if gpt else 1)) * 512 // MIB) * MIB
+    return min(least, size)
 
 
 def _first_sectors(whole: Image) -> bytes:
@@ -318,9 +320,11 @@ def _gpt_ends(head: bytes) -> list[int]:
     return [struct.unpack_from("<Q", one, 40)[0] for one in entries if len(one) >= 48 and any(one[:16])]
 
 
-def _mbr_ends(head: bytes) -> list[int]:
+def _mbr_ends(head: bytes, sectors: int) -> list[int]:
+    """None where the bytes are a file system's own, whose first sector ends in the same signature."""
     entries = [struct.unpack_from("<B3xB3xII", head, 446 + 16 * at) for at in range(4)]
-    return [start + count - 1 for _, kind, start, count in entries if kind]
+    sound = all(status in (0, 0x80) and start + count <= sectors for status, _, start, count in entries)
+    return [start + count - 1 for _, kind, start, count in entries if kind] if sound else []
 
 
 def allocated(file: Path) -> int:

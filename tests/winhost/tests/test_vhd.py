@@ -15,6 +15,7 @@ from tests.winhost.files import Files
 from tests.winhost.hyperv import disks, vhd  # noqa: F401 (vhd registers the cmdlets)
 from tests.winhost.programs import small
 from tests.winhost.state import Host
+from tests.winhost.tests.guests import efi_disk
 from tests.winhost.values import Typed
 
 pytestmark = pytest.mark.winhost
@@ -259,6 +260,19 @@ def test_a_disk_shrinks_no_further_than_its_partitions(host: Host) -> None:
     assert "0xC03A0025" in error(host, "Resize-VHD", Path=r"C:\d.vhdx", SizeBytes=10 * MIB).message
     shrunk = one(host, "Resize-VHD", Path=r"C:\d.vhdx", ToMinimumSize=True, Passthru=True)
     assert shrunk["Size"] == 22 * MIB
+
+
+def test_a_file_system_without_partitions_has_no_minimum(host: Host, tmp_path: Path) -> None:
+    efi_disk(host.drives["C"] / "d.vhdx", tmp_path)
+    assert one(host, "Get-VHD", Path=r"C:\d.vhdx")["MinimumSize"] is None
+
+
+def test_a_disk_with_an_mbr_has_a_minimum(host: Host) -> None:
+    raw = host.folder / "disk.raw"
+    raw.write_bytes(bytes(40 * MIB))
+    subprocess.run(["sfdisk", "-q", raw], input=b"label: dos\nsize=20MiB\n", check=True)
+    subprocess.run(["qemu-img", "convert", "-O", "vpc", raw, host.drives["C"] / "d.vhd"], check=True)
+    assert one(host, "Get-VHD", Path=r"C:\d.vhd")["MinimumSize"] == 21 * MIB
 
 
 def test_a_vhd_does_not_shrink(host: Host) -> None:
