@@ -176,9 +176,9 @@ class Cmd:
         if found is None:
             _say(pipes.stderr, "cmd.exe: an interactive session is not emulated\r\n")
             return 1
-        line = found[1].strip()
-        if line.startswith('"') and line.endswith('"') and len(line) > 1:
-            line = line[1:-1]
+        line = found[1]
+        if line.startswith('"') and line.rstrip().endswith('"') and len(line.strip()) > 1:
+            line = line.strip()[1:-1]
         return replace(self, variables=dict(self.variables)).run(line, pipes)
 
     def _start(self, name: str, program: Path, rest: str, pipes: Pipes) -> int:

@@ -12,6 +12,8 @@ SHELL = "http://schemas.microsoft.com/wbem/wsman/1/windows/shell"
 CMD = SHELL + "/cmd"
 TRANSFER = "http://schemas.xmlsoap.org/ws/2004/09/transfer"
 _FAULT_ACTION = "http://schemas.dmtf.org/wbem/wsman/1/wsman/fault"
+_DETAIL = "http://schemas.dmtf.org/wbem/wsman/1/wsman/faultDetail/"
+_PLUGIN = '<f:ProviderFault provider="Shell cmd plugin" path="%systemroot%\\system32\\winrscmd.dll">'
 _ANONYMOUS = "http://schemas.xmlsoap.org/ws/2004/08/addressing/role/anonymous"
 NAMESPACES = {
     "s": "http://www.w3.org/2003/05/soap-envelope",
@@ -46,7 +48,10 @@ class Request:
 
 @dataclass
 class Fault(Exception):
-    """A SOAP fault; `code` is WSManFault's, or MSFT_WmiError's when `wmi` is set."""
+    """A SOAP fault; `code` is WSManFault's, or MSFT_WmiError's when `wmi` is set.
+
+    `detail` is the last word of a FaultDetail; `by_plugin`: the shell's own plug-in says it.
+    """
 
     code: int
     subcode: str
@@ -54,6 +59,8 @@ class Fault(Exception):
     sender: bool = True
     wmi: bool = False
     message: str | None = None
+    detail: str | None = None
+    by_plugin: bool = False
 
 
 def parse(message: bytes) -> Request:
@@ -141,10 +148,14 @@ def _envelope(action: str, relates_to: str, body: str) -> bytes:
 
 
 def _wsman_fault(told: Fault, machine: str) -> str:
+    message = escape(told.message or told.reason)
+    if told.by_plugin:
+        message = f"{_PLUGIN}{message}</f:ProviderFault>"
+    detail = f"<w:FaultDetail>{_DETAIL}{told.detail}</w:FaultDetail>" if told.detail else ""
     return (
-        '<f:WSManFault xmlns:f="http://schemas.microsoft.com/wbem/wsman/1/wsmanfault" '
+        f'{detail}<f:WSManFault xmlns:f="http://schemas.microsoft.com/wbem/wsman/1/wsmanfault" '
         f'Code="{told.code}" Machine={quoteattr(machine)}>'
-        f"<f:Message>{escape(told.message or told.reason)}</f:Message></f:WSManFault>"
+        f"<f:Message>{message}</f:Message></f:WSManFault>"
     )
 
 

@@ -127,11 +127,13 @@ class Service:
         identity = str(uuid.uuid4()).upper()
         fields = {
             "ResourceUri": soap.CMD,
-            "Owner": f"{self.machine}\\{account.name}",
+            "Owner": account.name,
             "ClientIP": "127.0.0.1",
             "IdleTimeOut": f"PT{seconds:.3f}S",
             "InputStreams": request.text("rsp:Shell/rsp:InputStreams", "stdin"),
             "OutputStreams": request.text("rsp:Shell/rsp:OutputStreams", "stdout stderr"),
+            "ShellRunTime": "P0DT0H0M0S",
+            "ShellInactivity": "P0DT0H0M0S",
         }
         shell = Shell(identity, account, lambda: self.interpreter(account, variables), seconds, fields)
         with self.lock:
@@ -248,8 +250,10 @@ class Service:
 
 
 def _named(shell: Shell, identity: str | None) -> tuple[str, Command]:
-    command = shell.commands.get((identity or "").upper())
-    if identity is None or command is None:
+    if not identity:
+        raise wsman_faults.wrong_parameter()
+    command = shell.commands.get(identity.upper())
+    if command is None:
         raise wsman_faults.gone("command")
     return identity, command
 

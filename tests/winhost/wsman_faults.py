@@ -28,7 +28,14 @@ def gone(what: str) -> Fault:
         message="The Windows Remote Shell received a request to perform an operation on a "
         f"{what} identifier that does not exist. Either the {what} has completed execution or the client "
         f"specified an invalid {what} identifier. ",
+        detail="UnexpectedSelectors",
     )
+
+
+def wrong_parameter() -> Fault:
+    """The message names no command at all."""
+    text = "The parameter is incorrect. "
+    return Fault(87, "w:InvalidParameter", text, detail="InvalidValue", by_plugin=True)
 
 
 def too_many_operations() -> Fault:

@@ -11,14 +11,26 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from tests.winhost.certificates import Pair
+from vmproxy import netns
 
 Both = tuple[socket.socket, socket.socket]
 
 
 @contextmanager
-def forwarding(to: int, *, address: str = "127.0.0.1", seen: bytearray | None = None) -> Iterator[int]:
-    """To a port of this machine, byte by byte; gives its own port. `seen` gets what passes."""
-    with _listening(address, lambda one: (one, socket.create_connection(("127.0.0.1", to))), seen) as port:
+def forwarding(
+    to: int, *, address: str = "127.0.0.1", seen: bytearray | None = None, into: str | None = None
+) -> Iterator[int]:
+    """To a port of this machine, byte by byte; gives its own port.
+
+    `seen` gets what passes; `into` is the network namespace with that port.
+    """
+
+    def both(one: socket.socket) -> Both:
+        if into is not None:
+            return one, netns.connect(into, ("127.0.0.1", to), timeout=5)
+        return one, socket.create_connection(("127.0.0.1", to))
+
+    with _listening(address, both, seen) as port:
         yield port
 
 

@@ -54,6 +54,7 @@ def run(line: str, environment: Mapping[str, str], stdin: bytes = b"") -> tuple[
         ("echo a | count", "4\n"),
         ("cmd /c echo inner", "inner\r\n"),
         ('cmd.exe /s /c "echo inner & echo more"', "inner \r\nmore\r\n"),
+        ("cmd /c echo inner & echo outer", "inner \r\nouter\r\n"),
         ("cmd /c exit 3 || echo failed", "failed\r\n"),
         ("echo kept> C:\\Users\\me\\x.txt& type C:\\users\\ME\\X.TXT", "kept\r\n"),
         ("echo one>x.txt& echo two>>x.txt& type x.txt", "one\r\ntwo\r\n"),
