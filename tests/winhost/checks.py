@@ -31,9 +31,9 @@ def management_service(host: Host, call: engine.Call) -> None:
         return
     raise engine.CmdletError(
         f"Hyper-V encountered an error trying to access an object on computer '{host.name}' because the "
-        "object was not found. The object might have been deleted, or you might not have permission to perform the "
-        "task. Verify that the Virtual Machine Management service on the computer is running. If the service "
-        "is running, try to perform the task again by using Run as Administrator.",
+        "object was not found. The object might have been deleted, or you might not have permission to "
+        "perform the task. Verify that the Virtual Machine Management service on the computer is running. If "
+        "the service is running, try to perform the task again by using Run as Administrator.",
         exception="Microsoft.HyperV.PowerShell.VirtualizationException",
         error_id="ObjectNotFound",
         category="ObjectNotFound",

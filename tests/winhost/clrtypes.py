@@ -84,7 +84,6 @@ _OWNED = {
     "VMSnapshotName": "String",
 }
 _MORE: dict[str, dict[str, str]] = {
-    "VMInternalNetworkAdapter": {},
     "VMIdeController": {},
     "SecureBootTemplate": {"Id": "Guid", "Name": "String", "Description": "String"},
     "VMBootSource": {
@@ -213,6 +212,8 @@ def _numbered(name: str, values: list[str]) -> dict[str, int]:
 def _classes(version: str) -> list[dict[str, Any]]:
     """Bases before what derives from them; properties with full names."""
     properties = {name: dict(members) for name, members in tables.types().classes.items()} | _MORE
+    properties["VirtualHardDisk"]["Number"] = "UInt32?"
+    properties["VMInternalNetworkAdapter"] = properties["VMNetworkAdapter"]
     named = set(properties) | set(_BASES) | set(_BASES.values()) | _referred(version, properties)
     full = {name: full_name(name) for name in named | set(tables.types().enums) | set(_MORE_ENUMS)}
     made = [

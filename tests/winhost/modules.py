@@ -203,19 +203,21 @@ def _attribute(cmdlet: Cmdlet, parameter: Parameter, name: str, mandatory: bool)
         said["Mandatory"] = "$true"
     if parameter.position is not None:
         said["Position"] = parameter.position
-    said.update(_pipeline(cmdlet, parameter))
+    said.update(_pipeline(cmdlet, parameter, mandatory))
     return "[Parameter({})]".format(", ".join(f"{key} = {value}" for key, value in said.items()))
 
 
-def _pipeline(cmdlet: Cmdlet, parameter: Parameter) -> Mapping[str, str]:
+def _pipeline(cmdlet: Cmdlet, parameter: Parameter, mandatory: bool) -> Mapping[str, str]:
     """Whether it is taken from the pipeline, which the tables do not say: seen in the documents.
 
-    Objects are taken by value; so are a Hyper-V cmdlet's names in the first position. The network
-    cmdlets take the interface and the address from properties.
+    What a cmdlet works on is taken by value, as object or, in Hyper-V, by name in the first position.
+    The network cmdlets take the interface and the address from properties.
     """
     base = parameter.type.removesuffix("[]")
-    if base.startswith("CimInstance") or (cmdlet.module == "Hyper-V" and base in _objects()):
-        return {"ValueFromPipeline": "$true"} if parameter.position in (0, None) else {}
+    if base.startswith("CimInstance"):
+        return {"ValueFromPipeline": "$true"}
+    if cmdlet.module == "Hyper-V" and base in _objects():
+        return {"ValueFromPipeline": "$true"} if mandatory and parameter.name not in _NEVER_PIPED else {}
     if cmdlet.module == "Hyper-V" and parameter.position == 0:
         if parameter.name in ("Name", "VMName", "Path") and not cmdlet.name.startswith("New-"):
             return {"ValueFromPipeline": "$true"}
@@ -226,6 +228,7 @@ def _pipeline(cmdlet: Cmdlet, parameter: Parameter) -> Mapping[str, str]:
     return {}
 
 
+_NEVER_PIPED = {"ParentOf", "ChildOf"}
 _BY_PROPERTY = {"InterfaceAlias", "InterfaceIndex", "IPAddress", "InterfaceDescription"}
 
 

@@ -216,6 +216,7 @@ function Set-Suffix([ErrorRecord] $Record, [string] $Class) {
 
 function Invoke-Emulated([PSCmdlet] $Cmdlet, $Bound, [string] $Class) {
     $name = $Cmdlet.MyInvocation.MyCommand.Name
+    Set-CallerPreference $Cmdlet $Bound $Class
     $answer = Send-Request (Format-Request $name $Bound $Cmdlet.ParameterSetName)
     foreach ($output in $answer.GetProperty('outputs').EnumerateArray()) {
         $one = [JsonElement]::new()
@@ -234,9 +235,27 @@ function Invoke-Emulated([PSCmdlet] $Cmdlet, $Bound, [string] $Class) {
     $Cmdlet.WriteError($record)
 }
 
+# A compiled cmdlet goes by its caller's preferences; a module's function sees only global ones.
+function Set-CallerPreference([PSCmdlet] $Cmdlet, $Bound, [string] $Class) {
+    if (-not $Class) { return }
+    $runtime, $variables = $Cmdlet.CommandRuntime, $Cmdlet.SessionState.PSVariable
+    if (-not $Bound.ContainsKey('ErrorAction')) {
+        $preference = [ActionPreference] $variables.GetValue('ErrorActionPreference')
+        $runtime.GetType().GetProperty('ErrorAction', $script:Internal).SetValue($runtime, $preference)
+    }
+    if (-not $Bound.ContainsKey('WarningAction')) {
+        $preference = [ActionPreference] $variables.GetValue('WarningPreference')
+        $runtime.GetType().GetProperty('WarningPreference', $script:Internal).SetValue($runtime, $preference)
+    }
+    $impact = [ConfirmImpact] $variables.GetValue('ConfirmPreference')
+    $runtime.GetType().GetField('_confirmPreference', $script:Internal).SetValue($runtime, $impact)
+    $runtime.GetType().GetField('_isConfirmPreferenceCached', $script:Internal).SetValue($runtime, $true)
+}
+
 # Asks as ShouldProcess does; where nobody can answer, the error is the cmdlet's own.
 function Confirm-Emulated([PSCmdlet] $Cmdlet, $Bound, [string] $Class) {
     if ($Bound['Force'] -and -not $Bound.ContainsKey('Confirm') -and -not $Bound['WhatIf']) { return $true }
+    Set-CallerPreference $Cmdlet $Bound $Class
     try { return $Cmdlet.ShouldProcess((Get-Target $Bound)) }
     catch [MethodInvocationException] {
         $record = [ErrorRecord]::new($_.Exception.InnerException, 'InvalidOperation', 'InvalidOperation', $null)

@@ -63,26 +63,10 @@ def vm_item(host: Host, vm: VM) -> Item:
 
 def drives(host: Host, vm: VM) -> list[Item]:
     """Its disks, then its DVDs."""
-    disks = (_drive(host, vm, one) for one in storage.hard_disks(host, vm.id))
-    return [*disks, *(_drive(host, vm, one) for one in storage.dvds(host, vm.id))]
+    from tests.winhost.hyperv import drive_items  # noqa: PLC0415 - it is made of what is in here
 
-
-def _drive(host: Host, vm: VM, drive: storage.HardDisk | storage.Dvd) -> Item:
-    place, disk = drive.place, isinstance(drive, storage.HardDisk)
-    medium = "ISO" if drive.path else "None"
-    properties: dict[str, Any] = {
-        **owner(host, vm),
-        "Id": f"Microsoft:{vm.id.upper()}\\{drive.id.upper()}",
-        "Name": f"{'Hard' if disk else 'DVD'} Drive on {place.controller} controller number {place.number} "
-        f"at location {place.location}",
-        "Path": drive.path or "",
-        "ControllerType": Enum("ControllerType", place.controller),
-        "ControllerNumber": place.number,
-        "ControllerLocation": place.location,
-        "PoolName": "Primordial",
-        **({} if disk else {"DvdMediaType": Enum("DvdMediaType", medium)}),
-    }
-    return Item(f"{SPACE}.{'HardDiskDrive' if disk else 'DvdDrive'}", drive.id, properties)
+    disks = (drive_items.disk_item(host, vm, one) for one in storage.hard_disks(host, vm.id))
+    return [*disks, *(drive_items.dvd_item(host, vm, one) for one in storage.dvds(host, vm.id))]
 
 
 def _identity(host: Host, vm: VM) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.winhost import files
 from tests.winhost.engine import Call, CmdletError, not_emulated
-from tests.winhost.hyperv import disks, find, storage
+from tests.winhost.hyperv import attaching, disks, find, storage
 from tests.winhost.hyperv.disks import DiskFault, Spec
 from tests.winhost.hyperv.failures import failed, invalid
 from tests.winhost.hyperv.host import CONFIGURATIONS
@@ -115,35 +116,26 @@ def _undone_on_failure(host: Host, vm: VM) -> Iterator[None]:
 
 
 def _add_disk(host: Host, call: Call, vm: VM) -> None:
-    path = call.get("VHDPath") or call.get("NewVHDPath")
+    if call.has("NewVHDPath"):
+        path: str | None = _new_disk(host, vm, str(call.get("NewVHDPath")), int(call.get("NewVHDSizeBytes")))
+    else:
+        path = attaching.disk_path(host, vm, call.get("VHDPath"))
     if path is None:
         return
-    path = _full(host, str(path))
-    try:
-        if call.has("NewVHDPath"):
-            disks.create(host, path, Spec(size=int(call.get("NewVHDSizeBytes"))))
-        else:
-            disks.describe(host, path)
-    except DiskFault as exc:
-        raise _disk_error(vm, path, exc) from exc
     place = Place("SCSI" if vm.generation == 2 else "IDE", 0, 0)
     host.part(storage.Storage).hard_disks.append(HardDisk(vm.id, place, path))
+    attaching.grant_disk(host, vm, path)
 
 
-def _full(host: Host, path: str) -> str:
-    r"""Without a drive it lies in the host's folder for disks."""
-    return path if ":" in path else f"{hyperv(host).disks_folder}\\{path}"
-
-
-def _disk_error(vm: VM, path: str, fault: DiskFault) -> CmdletError:
-    short = "Failed to add device 'Virtual Hard Disk'."
-    text = f"{short}\r\n\r\n'{vm.name}' failed to add device 'Virtual Hard Disk'. (Virtual machine ID {vm.id.upper()})"
-    missing = fault.code in (disks.FILE_NOT_FOUND[0], disks.PATH_NOT_FOUND[0])
-    kind = "ObjectNotFound" if missing else "NotSpecified"
-    error_id = "ObjectNotFound" if missing else "OperationFailed"
-    return failed(
-        f"{text}\r\n\r\n'{path}': {fault.text} (0x{fault.code:08X}).", error_id=error_id, category=kind
-    )
+def _new_disk(host: Host, vm: VM, given: str, size: int) -> str:
+    r"""A dynamic disk; a path without a folder is in the host's folder for disks."""
+    path = files.full_path(host, given if "\\" in given else f"{hyperv(host).disks_folder}\\{given}")
+    try:
+        disks.create(host, path, Spec(size=size))
+    except DiskFault as exc:
+        text = f"{_NOT_MADE}The system failed to create '{path}': {exc.text} (0x{exc.code:08X})."
+        raise failed(text) from exc
+    return path
 
 
 def _order_boot(host: Host, call: Call, vm: VM) -> None:

@@ -66,8 +66,7 @@ def set_processor(host: Host, call: Call) -> Iterator[object]:
     )
 
     def change(vm: VM) -> None:
-        cold = {"Count", *_PROCESSOR_SWITCHES} & set(call.parameters)
-        if vm.running and cold:
+        if vm.running and _PROCESSOR_SWITCHES & set(call.parameters):
             raise running_device(vm, "Processor")
         if call.has("Count"):
             set_processor_count(host, vm, call.get("Count"))
