@@ -52,8 +52,9 @@ def prepare(host: Host, vm: VM, stack: ExitStack) -> Hardware:
     hardware.scsi_controllers = storage.scsi_controllers(host, vm.id)
     hardware.pipes = {port: _pipe(host, path) for port, path in vm.com_ports.items() if path}
     for port, pipe in hardware.pipes.items():
+        if pipe.exists():
+            raise _pipe_taken(vm, port)
         hardware.console_log(port).unlink(missing_ok=True)
-        pipe.unlink(missing_ok=True)
         stack.callback(pipe.unlink, missing_ok=True)
     for disk in storage.hard_disks(host, vm.id):
         if disk.path is not None:
@@ -86,6 +87,14 @@ def _pipe(host: Host, path: str) -> Path:
         raise ValueError(f"the path of the pipe's socket is too long: {socket}")
     socket.parent.mkdir(exist_ok=True)
     return socket
+
+
+def _pipe_taken(vm: VM, port: int) -> CmdletError:
+    reason = (
+        f"Microsoft Serial Port (COM {port}): Failed to Power on with Error 'All pipe instances are busy.'"
+    )
+    number = f"(Virtual machine ID {vm.id.upper()})"
+    return failed(f"'{vm.name}' failed to start.\r\n\r\n'{vm.name}' {reason} (0x800700E7). {number}")
 
 
 def open_disk(host: Host, vm: VM, disk: storage.HardDisk, stack: ExitStack) -> disks.Image:

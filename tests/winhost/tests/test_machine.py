@@ -151,6 +151,17 @@ def test_the_console_is_the_named_pipe(host: Host, vm: VM) -> None:
             seen += more
 
 
+def test_a_pipe_belongs_to_one_machine(host: Host, vm: VM, tmp_path: Path) -> None:
+    other = machine_with(host, tmp_path, name="other")
+    other.com_ports[1] = vm.com_ports[1]
+    machine.start(host, vm)
+    with pytest.raises(CmdletError, match="0x800700E7"):
+        machine.start(host, other)
+    machine.stop(host, vm, force=True, turn_off=True)
+    machine.start(host, other)
+    assert state(other) == "Running"
+
+
 def test_without_contact_the_guest_is_asked_nothing(host: Host, vm: VM) -> None:
     machine.start(host, vm)
     with pytest.raises(CmdletError, match="NonInteractive") as failed:
@@ -194,6 +205,31 @@ def test_the_adapter_is_on_the_bridge_of_its_switch(host: Host, vm: VM) -> None:
     adapter.switch = None
     machine.connect(host, vm, adapter)
     assert tap_ports() == {taps.name_of(adapter): ""}
+
+
+_LISTEN = """
+import socket, sys
+heard = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+heard.bind((sys.argv[1], 0))
+heard.settimeout(float(sys.argv[3]))
+while heard.recv(2048)[6:12].hex() != sys.argv[2]:
+    pass
+"""
+
+
+def hears(port: str, mac: str) -> bool:
+    """A frame from that address comes along."""
+    inside = ["nsenter", f"--net=/run/netns/{NAMESPACE}", sys.executable, "-c", _LISTEN]
+    heard = subprocess.run([*inside, port, mac, str(PATIENCE)], check=False, capture_output=True)
+    return heard.returncode == 0
+
+
+def test_frames_of_the_guest_come_to_the_bridge_from_its_address(host: Host, vm: VM) -> None:
+    (adapter,) = vm.adapters
+    adapter.mac, adapter.dynamic_mac = "00155D0A0B0C", False
+    storage.forget(host, vm.id)  # without a disk the firmware asks the network
+    machine.start(host, vm)
+    assert hears(BRIDGE, "00155d0a0b0c")
 
 
 def test_a_dynamic_address_comes_from_the_hosts_pool(host: Host, vm: VM) -> None:
