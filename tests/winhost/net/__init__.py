@@ -1,6 +1,14 @@
 """The host's network: cmdlets over the interfaces, addresses, routes and neighbours of a real namespace."""
 
-from tests.winhost.net import adapter, address, configuration, interface, neighbor, route, settings
+from tests.winhost.net import (
+    adapter,
+    address,
+    configuration,
+    interface,
+    neighbor,
+    route,
+    settings,
+)
 from tests.winhost.net.state import Interface, Network, Physical, interface_metric, network, reboot
 from tests.winhost.net.state import interface as interface_of
 

@@ -39,7 +39,7 @@ class Physical:
     """A network card: bound to an external switch it has no addresses of its own."""
 
     name: str = "Ethernet"
-    description: str = "Intel(R) Ethernet Connection X722 for 10GBASE-T"
+    description: str = "Intel(R) Ethernet Connection"
     mac: str = "3C-EC-EF-12-34-56"
     index: int = 4
     enabled: bool = True

@@ -26,9 +26,12 @@ def host(tmp_path: Path) -> Iterator[Windows]:
 
 def _table(host: Windows) -> list[str]:
     """The namespace's routes to the Service range, as the kernel tells them."""
-    command = ["ip", "-n", str(host.host.namespace), "route", "show", "10.96.0.0/16"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
-    return [line.strip() for line in said.stdout.splitlines()]
+    return [line.strip() for line in _in(host, "route", "show", "10.96.0.0/16").splitlines()]
+
+
+def _in(host: Windows, *words: str) -> str:
+    command = ["ip", "-n", str(host.host.namespace), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
 
 
 def _refused(answer: object, message: str, code: int, category: str) -> None:
@@ -205,6 +208,38 @@ def test_a_reboot_leaves_what_lasts_and_numbers_interfaces_anew(host: Windows) -
     assert kept != before
     _not_found(trial, "CmdletizationQuery_NotFound_DestinationPrefix")
     assert default == "192.168.100.1"
+
+
+def test_a_lasting_route_outlives_its_interface_and_can_be_cleared(host: Windows) -> None:
+    _in(host, "link", "add", "spare", "type", "veth", "peer", "name", "other")
+    _in(host, "link", "set", "spare", "up")
+    host.ask("New-NetRoute -DestinationPrefix 10.98.0.0/16 -InterfaceAlias 'vEthernet (spare)'")
+    _in(host, "link", "del", "spare")
+    orphan, active, gone = host.ask(
+        "Get-NetRoute 10.98.0.0/16 -PolicyStore PersistentStore"
+        ' | ForEach-Object { "$($_.InterfaceIndex) $($_.InterfaceAlias)|" }',
+        "Get-NetRoute 10.98.0.0/16",
+        "Remove-NetRoute 10.98.0.0/16 -Confirm:$false;"
+        " Get-NetRoute 10.98.0.0/16 -PolicyStore PersistentStore",
+    )
+    assert orphan == "0 |"
+    _not_found(active, "CmdletizationQuery_NotFound_DestinationPrefix")
+    _not_found(gone, "CmdletizationQuery_NotFound_DestinationPrefix")
+
+
+def test_find_looks_from_an_interface_or_an_address_that_is_given(host: Windows) -> None:
+    by_index, by_source, foreign, unknown, bad = host.ask(
+        "$Index = (Get-NetAdapter -Name 'vEth*').ifIndex;"
+        " (Find-NetRoute -RemoteIPAddress 8.8.8.8 -InterfaceIndex $Index)[1].NextHop",
+        "(Find-NetRoute -RemoteIPAddress 8.8.8.8 -LocalIPAddress 192.168.100.10)[0].IPAddress",
+        "Find-NetRoute -RemoteIPAddress 8.8.8.8 -LocalIPAddress 172.20.0.9",
+        "Find-NetRoute -RemoteIPAddress 8.8.8.8 -InterfaceIndex 99",
+        "Find-NetRoute -RemoteIPAddress example.com",
+    )
+    assert (by_index, by_source) == ("192.168.100.1", "192.168.100.10")
+    assert foreign.message.startswith("The network location cannot be reached.")
+    _refused(unknown, "Element not found.", 1168, "ObjectNotFound")
+    _refused(bad, "Invalid parameter RemoteIPAddress example.com", 87, "InvalidArgument")
 
 
 def test_parameters_that_a_version_lacks_are_refused(tmp_path: Path) -> None:
