@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.winhost import powershell, tables
+from tests.winhost import powershell, programs, tables
 from tests.winhost.state import VERSIONS
 
 LANGUAGE = (
@@ -43,7 +43,7 @@ class Allowed:
     """What one script may use on versions that lack it, because it asks first.
 
     `asks` is the text of the question, which must be in the script; `use` the command, or
-    "Command -Parameter".
+    "Command -Parameter". A command that is not known by name (`& $Block`) is allowed by its text.
     """
 
     script: str
@@ -65,7 +65,6 @@ def check(
     scripts: Sequence[Path],
     *,
     versions: Iterable[str] = VERSIONS,
-    programs: Iterable[str] = (),
     allowed: Sequence[Allowed] = (),
 ) -> list[Problem]:
     """What is wrong with the scripts; each may use the functions of all of them."""
@@ -73,7 +72,7 @@ def check(
     functions = {name.lower() for one in seen for name in one["functions"]}
     problems = [problem for one in seen for problem in _findings(one)]
     for version in versions:
-        linter = _Linter(version, functions, {name.lower() for name in programs}, allowed)
+        linter = _Linter(version, functions, set(programs.names(version)), allowed)
         problems += [problem for one in seen for problem in linter.problems(one)]
     return problems + _unused(allowed, seen)
 
@@ -125,13 +124,14 @@ class _Linter:
     def _messages(self, command: Mapping[str, Any], text: str, script: str) -> Iterator[str]:
         name: str | None = command["name"]
         if name is None:
-            yield from _unnamed(text.splitlines()[command["line"] - 1])
+            yield from self._unnamed(text.splitlines()[command["line"] - 1].strip(), text, script)
             return
         module, _, bare = name.rpartition("\\")
         if not module and bare.lower() in self.functions:
             return
         if "." in bare:
-            yield from [] if bare.lower() in self.programs else [f"{bare} is no program of the host's"]
+            if bare.lower() not in self.programs and not self._may(script, name, text):
+                yield f"{bare} is no program of the host's"
             return
         cmdlet = known(self.version).get(bare.lower())
         if cmdlet is None or (module and module.lower() != cmdlet.module.lower()):
@@ -155,6 +155,12 @@ class _Linter:
         if command["positional"] > cmdlet.positions:
             yield f"{name} takes {cmdlet.positions} arguments without a name, not {command['positional']}"
 
+    def _unnamed(self, line: str, text: str, script: str) -> Iterator[str]:
+        """`. $Session.Lib` takes in what the scripts share; any other is an exception."""
+        blocks = [one for one in self.allowed if one.script == script and one.use in line]
+        if line != ". $Session.Lib" and not any(one.asks in text for one in blocks):
+            yield f"a command that is not known by name: {line}"
+
     def _may(self, script: str, use: str, text: str) -> bool:
         wanted = [one for one in self.allowed if one.script == script and one.use.lower() == use.lower()]
         return any(one.asks in text for one in wanted)
@@ -163,12 +169,6 @@ class _Linter:
 def _findings(seen: Mapping[str, Any]) -> Iterator[Problem]:
     for one in seen["findings"]:
         yield Problem(seen["file"], one["line"], one["message"])
-
-
-def _unnamed(line: str) -> Iterator[str]:
-    """`. $Session.Lib` and `& $Block` are not known by name: those forms only."""
-    if not re.search(r"(^|\s)\. \$Session\.Lib\s*$|& \$Look\)|& \(\[ScriptBlock\]::Create\(", line):
-        yield f"a command that is not known by name: {line.strip()}"
 
 
 def _splatted(text: str, variable: str) -> list[str]:
@@ -184,18 +184,24 @@ def _splatted(text: str, variable: str) -> list[str]:
 
 def _unused(allowed: Sequence[Allowed], seen: Sequence[Mapping[str, Any]]) -> list[Problem]:
     """An exception that no script needs any more is a mistake too."""
-    used = {(Path(one["file"]).name, use.lower()) for one in seen for use in _uses(one)}
+    used = [(Path(one["file"]).name, use.lower()) for one in seen for use in _uses(one)]
     return [
         Problem(one.script, 0, f"nothing uses {one.use} any more: {one.reason}")
         for one in allowed
-        if (one.script, one.use.lower()) not in used
+        if not any(_serves(one, script, use) for script, use in used)
     ]
+
+
+def _serves(one: Allowed, script: str, use: str) -> bool:
+    """Whether the exception is for this use; a block's is a line."""
+    same = one.use.lower() in use if one.use.startswith("&") else one.use.lower() == use
+    return same and one.script == script
 
 
 def _uses(seen: Mapping[str, Any]) -> Iterator[str]:
     text = Path(seen["file"]).read_text()
     for command in seen["commands"]:
-        name = str(command["name"])
+        name = command["name"] or text.splitlines()[command["line"] - 1]
         held = [key for variable in command["splatted"] for key in _splatted(text, variable)]
         yield name
         yield from (f"{name} -{parameter}" for parameter in (*command["parameters"], *held))

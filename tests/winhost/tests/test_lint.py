@@ -19,6 +19,8 @@ ALLOWED = (
         "(Get-Command Hyper-V\\Set-VM).Parameters.ContainsKey('AutomaticCheckpointsEnabled')",
         "Server 2016 has no automatic checkpoints",
     ),
+    Allowed("doctor.ps1", "& $Look", "[scriptblock] $Look", "blocks of the script itself"),
+    Allowed("bootstrap.ps1", "& ([ScriptBlock]::Create($Frame.script))", "Read-Frame", "the other scripts"),
 )
 
 
@@ -42,7 +44,7 @@ def lines(tmp_path: Path) -> list[Path]:
 
 def _problems(where: list[Path], text: str, *allowed: Allowed, version: str = "2016") -> list[str]:
     where[0].write_text(text)
-    found = lint.check(where, versions=[version], programs=["fsutil.exe"], allowed=allowed)
+    found = lint.check(where, versions=[version], allowed=allowed)
     return [f"{one.line}: {one.message}" for one in found]
 
 
@@ -73,6 +75,7 @@ def test_good_scripts_have_no_problems(lines: list[Path], text: str) -> None:
         ("$A = @{ NextHopp = 1 }\nNew-NetRoute @A", "2: New-NetRoute has no parameter NextHopp"),
         ("New-NetRoute @A", "1: New-NetRoute @A: what it holds is not to be seen in the script"),
         ("Get-VM a b c", "1: Get-VM takes 1 arguments without a name, not 3"),
+        ("curl.exe -L http://x", "1: curl.exe is no program of the host's"),
         ("route.exe print", "1: route.exe is no program of the host's"),
         ("& $Exe -x", "1: a command that is not known by name: & $Exe -x"),
     ],
@@ -90,6 +93,18 @@ def test_what_some_versions_lack_is_found_for_those_alone(lines: list[Path]) -> 
     lines[0].write_text("Get-VM | Set-VM -AutomaticCheckpointsEnabled $false")
     found = lint.check(lines)
     assert [one.version for one in found] == ["2016"]
+
+
+def test_a_program_of_later_versions_is_found_for_the_version_without_it(lines: list[Path]) -> None:
+    assert _problems(lines, "curl.exe -L http://x", version="2019") == []
+    use = Allowed("script.ps1", "curl.exe", "Get-Command curl.exe", "2016 has none")
+    assert _problems(lines, "if (Get-Command curl.exe) { curl.exe -L http://x }", use) == []
+
+
+def test_a_block_is_run_where_its_text_is_allowed(lines: list[Path]) -> None:
+    block = Allowed("script.ps1", "& $Block", "[scriptblock] $Block", "its own")
+    assert _problems(lines, "param([scriptblock] $Block)\n& $Block", block) == []
+    assert len(_problems(lines, "& $Other", block)) == 2
 
 
 def test_a_question_before_it_makes_an_exception_and_only_where_it_is_asked(lines: list[Path]) -> None:
