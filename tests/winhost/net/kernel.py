@@ -99,7 +99,8 @@ class Kernel:
 
     def routes(self, family: Family, *, table: Literal["main", "local"] = "main") -> list[KernelRoute]:
         told = self._read(f"-{family}", "route", "show", "table", table)
-        return [_route(one, family) for one in told if "dev" in one]
+        every = [{**one, **hop} for one in told for hop in one.get("nexthops", [{}])]
+        return [_route(one, family) for one in every if "dev" in one]
 
     def choose(self, destination: str, *, source: str | None = None, link: str | None = None) -> Chosen:
         """The way that a packet to there would take. Raises Refused when there is none."""

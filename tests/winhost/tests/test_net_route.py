@@ -182,6 +182,20 @@ def test_find_gives_the_source_and_the_route_that_packets_take(host: Windows) ->
     assert none.message.startswith("The network location cannot be reached.")
 
 
+def test_routes_of_ipv6_are_routes_too(host: Windows) -> None:
+    new = f"New-NetRoute -DestinationPrefix fd00:96::/112 -InterfaceAlias {ALIAS} -NextHop"
+    made, two, gone = host.ask(
+        f"{new} fe80::5 -RouteMetric 5 | ForEach-Object {{ {SHOWN} }}",
+        f"{new} fe80::6 -RouteMetric 5 | Out-Null;"
+        " Get-NetRoute -AddressFamily IPv6 -DestinationPrefix fd00* | ForEach-Object NextHop",
+        "Remove-NetRoute fd00:96::/112 -NextHop fe80::5 -Confirm:$false; (Get-NetRoute fd00:96::/112).NextHop",
+    )
+    route = "fd00:96::/112 fe80::5 5"
+    assert made == [f"ActiveStore {route}", f"PersistentStore {route}"]
+    assert sorted(two) == ["fe80::5", "fe80::6"]
+    assert gone == "fe80::6"
+
+
 def test_an_interface_metric_counts_and_the_lower_sum_wins(host: Windows) -> None:
     (both,) = host.ask(
         f"{NEW} -RouteMetric 20 | Out-Null; {NEW.replace('.5', '.6')} -RouteMetric 10 | Out-Null;"
