@@ -222,7 +222,7 @@ def _make_taps(host: Host, hardware: Hardware, undertaker: Undertaker, stack: Ex
         undertaker.run(taps.name_of(adapter), command)
         taps.make(host, adapter)
         stack.callback(undertaker.forget, taps.name_of(adapter))
-        stack.callback(run, command, ok=(0, 1))
+        stack.callback(run, command, ok=(0, 1, 255))
         _connect(host, adapter, undertaker)
 
 
@@ -279,7 +279,9 @@ def _reap(process: subprocess.Popen[bytes], undertaker: Undertaker, key: str) ->
 def _watch(part: Machines, vm: VM, one: Running) -> None:
     """A machine that ends, by itself or not, is off, and all that it used is free."""
     one.process.wait()
-    one.used.close()
-    part.running.pop(vm.id, None)
-    vm.state, vm.started = "Off", None
-    one.ended.set()
+    try:
+        one.used.close()
+    finally:
+        part.running.pop(vm.id, None)
+        vm.state, vm.started = "Off", None
+        one.ended.set()
