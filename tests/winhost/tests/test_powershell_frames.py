@@ -110,9 +110,9 @@ def test_the_script_text_may_hold_any_character(ps: PowerShell) -> None:
 
 def test_long_output_is_whole(ps: PowerShell) -> None:
     lines: list[object] = []
-    ps.call("1..3000 | ForEach-Object { \"$_ \" + ('x' * 200) }", each=lines.append)
-    assert len(lines) == 3000
-    assert lines[2999] == "3000 " + "x" * 200
+    ps.call("1..1000 | ForEach-Object { \"$_ \" + ('x' * 200) }", each=lines.append)
+    assert len(lines) == 1000
+    assert lines[999] == "1000 " + "x" * 200
 
 
 def test_a_terminating_error_carries_windows_own_words(ps: PowerShell) -> None:

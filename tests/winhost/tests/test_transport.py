@@ -12,7 +12,7 @@ from tests.winhost.faults import When
 from tests.winhost.host import WinHost
 from tests.winhost.tests.conftest import client
 from vmproxy.errors import NotReady, Unreachable
-from vmproxy.transport.winrm import Limits, Login, Process, WinRM
+from vmproxy.transport.winrm import Counters, Limits, Login, Process, WinRM
 
 
 def finish(process: Process, timeout: float = 5.0) -> tuple[bytes, bytes, int]:
@@ -43,8 +43,10 @@ def _sh(host: WinHost) -> None:
 def test_a_shell_is_opened_used_and_deleted_with_few_messages(host: WinHost) -> None:
     with client(host) as wire:
         assert finish(wire.start("echo", ["a", "b"])) == (b"a b\r\n", b"", 0)
-    assert host.messages == ["Create", "Command", "Receive", "Delete"]
-    assert (wire.counters.messages, wire.counters.processes, wire.counters.connections) == (4, 1, 1)
+    receives = host.messages.count("Receive")  # the exit code may come with the output or after it
+    assert receives in {1, 2}
+    assert host.messages == ["Create", "Command", *["Receive"] * receives, "Delete"]
+    assert wire.counters == Counters(messages=3 + receives, processes=1, connections=1)
     assert host.https.accepted == 1
 
 

@@ -67,7 +67,10 @@ def test_run_cmd_is_five_messages(host: WinHost, wire: Protocol) -> None:
     assert output(wire, shell, command) == (b"hello\r\n", b"", 0)
     wire.cleanup_command(shell, command)
     wire.close_shell(shell)
-    assert host.messages == ["Create", "Command", "Receive", "Signal", "Delete"]
+    messages = [
+        one for one, before in zip(host.messages, [None, *host.messages], strict=False) if one != before
+    ]
+    assert messages == ["Create", "Command", "Receive", "Signal", "Delete"]  # Receive once or twice
     assert host.service.shells == {}
 
 
