@@ -8,18 +8,31 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-NAMES = ("chcp.com", "curl.exe", "fsutil.exe", "hostname.exe", "icacls.exe", "net.exe", "whoami.exe")
+NAMES = ("chcp.com", "curl.exe", "fsutil.exe", "hostname.exe", "icacls.exe", "whoami.exe")
+SILENT = (
+    "ipconfig.exe",
+    "net.exe",
+    "netsh.exe",
+    "ping.exe",
+    "reg.exe",
+    "route.exe",
+    "sc.exe",
+    "shutdown.exe",
+    "systeminfo.exe",
+    "tasklist.exe",
+)
+"""They are there, as on Windows, and do nothing but fail: they are not emulated."""
 
 
 def names(version: str) -> tuple[str, ...]:
-    """Those that a Windows version has: Server 2016 came without curl."""
+    """Those that work and that a Windows version has: Server 2016 came without curl."""
     return tuple(name for name in NAMES if name != "curl.exe" or version != "2016")
 
 
 def install(folder: Path, version: str) -> Path:
     """Put the version's programs into the folder, which is made; returns it."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in names(version):
+    for name in (*names(version), *SILENT):
         target = folder / name
         target.write_text(_launcher(name, version))
         target.chmod(0o755)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from tests.winhost.programs import curl, icacls, small
+from tests.winhost.programs import SILENT, curl, icacls, small
 from tests.winhost.programs.paths import Refused
 
 
 def main(name: str, version: str, *arguments: str) -> int:
     try:
+        if name in SILENT:
+            raise Refused(f"not emulated: {name} {' '.join(arguments)}", 2)
         if name == "curl.exe":
             curl.run(version, arguments[0], arguments[1:])
         elif name == "icacls.exe":

@@ -1,4 +1,4 @@
-"""whoami, hostname, chcp, fsutil and net."""
+"""whoami, hostname, chcp and fsutil."""
 
 from __future__ import annotations
 
@@ -44,16 +44,11 @@ def fsutil(arguments: Sequence[str]) -> str:
     raise Refused(f"not emulated: fsutil {' '.join(arguments)}\n{_FSUTIL}")
 
 
-def net(arguments: Sequence[str]) -> str:
-    raise Refused(f"not emulated: net {' '.join(arguments)}", 2)
-
-
 PROGRAMS: Mapping[str, Callable[[Sequence[str]], str]] = {
     "whoami.exe": whoami,
     "hostname.exe": hostname,
     "chcp.com": chcp,
     "fsutil.exe": fsutil,
-    "net.exe": net,
 }
 
 
