@@ -20,6 +20,7 @@ virtio_blk
 virtio_scsi
 virtio_net
 sd_mod
+sr_mod
 ext4
 END
 update-initramfs -u
@@ -32,9 +33,10 @@ done
 systemctl enable systemd-networkd.service ssh.service nftables.service >/dev/null 2>&1
 systemctl disable nftables.service >/dev/null 2>&1
 
-# cloud-init asks only what can be there: a NoCloud seed.
+# cloud-init asks only what can be there: a NoCloud seed. On Hyper-V it is in a DVD drive, whose driver has to
+# be loaded before cloud-init first looks (hence sr_mod above); a list of one is not looked for beforehand.
 cat > /etc/cloud/cloud.cfg.d/90_vmproxy.cfg <<'END'
-datasource_list: [NoCloud, ConfigDrive, None]
+datasource_list: [NoCloud, None]
 END
 
 # Loaded at boot, so that nothing waits for them later.
