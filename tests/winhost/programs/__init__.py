@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 NAMES = ("chcp.com", "curl.exe", "fsutil.exe", "hostname.exe", "icacls.exe", "whoami.exe")
-SILENT = (
+NOT_EMULATED = (
     "ipconfig.exe",
     "net.exe",
     "netsh.exe",
@@ -32,7 +32,7 @@ def names(version: str) -> tuple[str, ...]:
 def install(folder: Path, version: str) -> Path:
     """Put the version's programs into the folder, which is made; returns it."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (*names(version), *SILENT):
+    for name in (*names(version), *NOT_EMULATED):
         target = folder / name
         target.write_text(_launcher(name, version))
         target.chmod(0o755)

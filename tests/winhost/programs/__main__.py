@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from tests.winhost.programs import SILENT, curl, icacls, small
+from tests.winhost.programs import NOT_EMULATED, curl, icacls, small
 from tests.winhost.programs.paths import Refused
 
 
 def main(name: str, version: str, *arguments: str) -> int:
     try:
-        if name in SILENT:
+        if name in NOT_EMULATED:
             raise Refused(f"not emulated: {name} {' '.join(arguments)}", 2)
         if name == "curl.exe":
             curl.run(version, arguments[0], arguments[1:])
