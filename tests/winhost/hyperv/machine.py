@@ -21,10 +21,11 @@ from pathlib import Path
 from tests.winhost.engine import not_emulated
 from tests.winhost.files import Files, unpin_command
 from tests.winhost.hyperv import qemu, starting, taps
+from tests.winhost.hyperv.failures import failed
 from tests.winhost.hyperv.model import VM, Adapter, assign_macs, hyperv
 from tests.winhost.hyperv.qemu import Hardware
 from tests.winhost.hyperv.qmp import MonitorError, ask
-from tests.winhost.hyperv.vhd import failed, prompted
+from tests.winhost.hyperv.vhd import prompted
 from tests.winhost.state import Host
 from tests.winhost.undertaker import Undertaker
 from vmproxy.run import run

@@ -13,9 +13,9 @@ from tests.winhost.engine import CmdletError
 from tests.winhost.files import Files, InUse
 from tests.winhost.hyperv import disks, qemu, storage
 from tests.winhost.hyperv.disks import DiskFault
+from tests.winhost.hyperv.failures import EXCEPTION, failed
 from tests.winhost.hyperv.model import VM
 from tests.winhost.hyperv.qemu import Hardware
-from tests.winhost.hyperv.vhd import VIRTUALIZATION, failed
 from tests.winhost.state import Host
 from vmproxy.places.qemu_vm import free_memory
 
@@ -39,7 +39,7 @@ def check_memory(host: Host, vm: VM, running: Iterable[VM]) -> None:
         f"{vm.name} with ram size {size} megabytes.\r\n\r\n'{vm.name}' could not initialize. (Virtual "
         f"machine ID {vm.id.upper()})\r\n\r\nNot enough memory in the system to start the virtual machine "
         f"{vm.name} with ram size {size} megabytes. (Virtual machine ID {vm.id.upper()})",
-        exception=VIRTUALIZATION,
+        exception=EXCEPTION,
         error_id="OutOfMemory",
         category="FromStdErr",
         terminating=False,

@@ -15,23 +15,12 @@ from tests.winhost.engine import Call, CmdletError, Enum, Item, UInt32, UInt64, 
 from tests.winhost.files import Files
 from tests.winhost.hyperv import disks, vhdfile
 from tests.winhost.hyperv.disks import DiskFault, Spec
+from tests.winhost.hyperv.failures import failed, invalid
 from tests.winhost.hyperv.storage import Storage
 from tests.winhost.state import Host
 
-VIRTUALIZATION = "Microsoft.HyperV.PowerShell.VirtualizationException"
 _ITEM = "Microsoft.Vhd.PowerShell.VirtualHardDisk"
 _EXTENSIONS = (".vhd", ".vhdx", ".avhd", ".avhdx")
-
-
-def failed(message: str, *, error_id: str = "OperationFailed", category: str = "NotSpecified") -> CmdletError:
-    """The error record that Hyper-V's cmdlets make of most failures: one target fails, the others go on."""
-    return CmdletError(
-        message, exception=VIRTUALIZATION, error_id=error_id, category=category, terminating=False
-    )
-
-
-def invalid(message: str) -> CmdletError:
-    return failed(message, error_id="InvalidParameter", category="InvalidArgument")
 
 
 def disk_failed(summary: str, verb: str, path: str, fault: DiskFault) -> CmdletError:
