@@ -6,6 +6,10 @@ import struct
 import subprocess
 from pathlib import Path
 
+from tests.winhost.hyperv.model import VM, Adapter, Memory, hyperv
+from tests.winhost.hyperv.storage import HardDisk, Place, Storage
+from tests.winhost.state import Host
+
 GREETING = "tiny guest login: "
 
 # rsi: text. Each character goes to COM1 (0x3f8) once its transmitter (0x3fd, bit 5) is free.
@@ -65,3 +69,15 @@ def efi_disk(target: Path, work: Path, *, obeys: bool = True, kind: str = "vhdx"
     subprocess.run(["mcopy", "-i", raw, program, "::/EFI/BOOT/BOOTX64.EFI"], check=True)
     subprocess.run(["qemu-img", "convert", "-O", kind, raw, target], check=True)
     return target
+
+
+def machine_with(host: Host, work: Path, *, obeys: bool = True, name: str = "tiny") -> VM:
+    """Of generation 2, switched off, with the guest's disk, COM1 and an adapter on the host's one switch."""
+    made = VM(name, 2, rf"C:\{name}", Memory(256 << 20))
+    made.com_ports[1] = rf"\\.\pipe\{name}-com1"
+    (switch,) = hyperv(host).switches.values()
+    made.adapters.append(Adapter(made.id, "Network Adapter", switch.id))
+    efi_disk(host.local(rf"C:\{name}.vhdx"), work, obeys=obeys)
+    host.part(Storage).hard_disks.append(HardDisk(made.id, Place("SCSI", 0, 0), rf"C:\{name}.vhdx"))
+    hyperv(host).vms[made.id] = made
+    return made

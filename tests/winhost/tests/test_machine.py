@@ -19,11 +19,11 @@ from tests.winhost.engine import CmdletError
 from tests.winhost.files import Files
 from tests.winhost.hyperv import disks, machine, storage, taps
 from tests.winhost.hyperv.machine import Machines
-from tests.winhost.hyperv.model import VM, Adapter, Memory, Vlan, hyperv
+from tests.winhost.hyperv.model import VM, Adapter, Vlan
 from tests.winhost.hyperv.qmp import ask
-from tests.winhost.hyperv.storage import Dvd, HardDisk, Place, Storage
+from tests.winhost.hyperv.storage import Dvd, Place, Storage
 from tests.winhost.state import Host
-from tests.winhost.tests.guests import GREETING, efi_disk
+from tests.winhost.tests.guests import GREETING, machine_with
 
 pytestmark = [
     pytest.mark.winhost,
@@ -70,17 +70,6 @@ def host(switches: None) -> Iterator[Host]:
 @pytest.fixture
 def vm(host: Host, tmp_path: Path) -> VM:
     return machine_with(host, tmp_path)
-
-
-def machine_with(host: Host, work: Path, *, obeys: bool = True, name: str = "tiny") -> VM:
-    made = VM(name, 2, rf"C:\{name}", Memory(256 * MIB))
-    made.com_ports[1] = rf"\\.\pipe\{name}-com1"
-    (switch,) = hyperv(host).switches.values()
-    made.adapters.append(Adapter(made.id, "Network Adapter", switch.id))
-    efi_disk(host.local(rf"C:\{name}.vhdx"), work, obeys=obeys)
-    host.part(Storage).hard_disks.append(HardDisk(made.id, Place("SCSI", 0, 0), rf"C:\{name}.vhdx"))
-    hyperv(host).vms[made.id] = made
-    return made
 
 
 def state(vm: VM) -> str:
@@ -378,7 +367,8 @@ import sys, time
 from pathlib import Path
 from tests.winhost.hyperv import machine
 from tests.winhost.state import Host
-from tests.winhost.tests.test_machine import machine_with, NAMESPACE, BRIDGE
+from tests.winhost.tests.guests import machine_with
+from tests.winhost.tests.test_machine import NAMESPACE, BRIDGE
 folder = Path(sys.argv[1])
 host = Host(drives={"C": folder / "C"}, folder=folder, switch_namespace=NAMESPACE,
             bridges={"External": BRIDGE})
