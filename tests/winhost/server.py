@@ -180,6 +180,8 @@ class _Handler(BaseHTTPRequestHandler):
             except Fault as exc:
                 status, answer = 500, soap.fault(request.message_id, exc, machine)
             strike(rules, "after", answer)
+            if request.operation == "Receive" and self._gone():
+                raise Dropped
         except Fault as exc:
             return 500, soap.fault(request.message_id, exc, machine)
         except (Dropped, Answered):

@@ -114,6 +114,10 @@ class WinRM:
             self._shell = self._message(
                 "open a shell", lambda wire: wire.open_shell(codepage=65001, idle_timeout="PT300S")
             )
+        except VmproxyError as exc:
+            if _may_have_arrived(exc.__cause__):
+                exc.hint = f"{exc.hint}; {hints.LEFT}"
+            raise
         finally:
             if self._shell is None:
                 self._hang_up()
@@ -321,6 +325,12 @@ def _is_lost(exc: Exception) -> bool:
     if isinstance(exc, wsman.WinRMTransportError):
         return bool(exc.code == 400)
     return isinstance(exc, _LOST) and "CERTIFICATE_VERIFY_FAILED" not in str(exc)
+
+
+def _may_have_arrived(exc: BaseException | None) -> bool:
+    """Whether the message was sent, and only its answer is missing."""
+    lost = isinstance(exc, http.ReadTimeout | http.ChunkedEncodingError | http.ContentDecodingError)
+    return lost or (isinstance(exc, http.ConnectionError) and "Connection aborted" in str(exc))
 
 
 def _meaning(exc: Exception) -> _Meaning:

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 EXPIRES = "it ends by itself after five minutes without a message"
+LEFT = "a shell that was opened all the same ends by itself after five minutes"
 REFUSED = (
     "check the user name (CORP\\name, or HOST\\name for a local account) and the password: it was tried "
     "once; a proxy that re-encrypts TLS in between is refused in the same way"

@@ -29,6 +29,12 @@ def run_with_input(host: WinHost) -> None:
         wire.start("sh", ["-c", '"cat"']).send(b"x")
 
 
+def run_and_finish(wire: WinRM) -> None:
+    process = wire.start("sh", ["-c", '"read x; echo done"'])
+    process.send(b"x\n")
+    finish(process)
+
+
 def shell_program(host: WinHost) -> None:
     program = host.folder / "programs/sh.exe"
     program.write_text('#!/bin/sh\nPATH=/usr/bin:/bin exec /bin/sh "$@"\n')
@@ -120,6 +126,7 @@ def test_a_message_whose_answer_was_lost_is_not_sent_again(host: WinHost, operat
     assert host.messages.count(operation) == 1
     left = 1 if (operation, when) == ("Create", "after") else 0
     assert len(host.service.shells) == left
+    assert ("ends by itself" in caught.value.hint) is (operation == "Create")
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -214,6 +221,15 @@ def test_a_status_without_soap_is_told(host: WinHost, status: int) -> None:
     host.switchboard.add("status", operation="http", status=status)
     with pytest.raises(Unreachable, match=f"HTTP {status}"):
         client(host).__enter__()
+
+
+@pytest.mark.parametrize("operation", ["Command", "Receive", "Send"])
+def test_a_log_in_that_is_refused_in_the_middle_is_not_tried_again(host: WinHost, operation: str) -> None:
+    host.switchboard.add("status", operation=operation, status=401, times=100)
+    with pytest.raises(Unreachable, match="the log-in was refused"), client(host) as wire:
+        run_and_finish(wire)
+    assert "Delete" not in host.messages
+    assert host.messages.count(operation) == 1
 
 
 def test_a_slow_answer_within_the_read_timeout_is_waited_for(host: WinHost) -> None:

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+import requests
 from winrm.exceptions import (
     WinRMOperationTimeoutError,
     WinRMTransportError,
@@ -194,6 +195,20 @@ def test_a_shell_outlives_the_connection(host: WinHost, wire: Protocol) -> None:
     other.send_command_input(shell, command, b"still there", end=True)
     assert output(other, shell, command)[0] == b"still there"
     other.close_shell(shell)
+
+
+def test_output_for_a_client_that_hung_up_comes_with_the_next_receive(host: WinHost) -> None:
+    wire, impatient = protocol(host), protocol(host)
+    shell = wire.open_shell()
+    command = wire.run_command(shell, "echo", ["kept"])
+    impatient.transport.read_timeout_sec = 1
+    host.switchboard.add("delay", operation="Receive", seconds=1.5)
+    with pytest.raises(requests.exceptions.ReadTimeout):
+        impatient.get_command_output_raw(shell, command)
+    impatient.transport.close_session()
+    time.sleep(1)
+    assert output(wire, shell, command)[0] == b"kept\r\n"
+    wire.transport.close_session()
 
 
 def test_a_shell_belongs_to_its_user(host: WinHost, wire: Protocol) -> None:
