@@ -134,18 +134,20 @@ class _Handler(BaseHTTPRequestHandler):
             return self._reply(404, b"")
         try:
             account, token = self.gate.admit(self.headers.get("Authorization"))
+            self._take(account, body, {"WWW-Authenticate": token} if token else {})
         except Refused as exc:
-            return self._refuse(exc)
-        headers = {"WWW-Authenticate": token} if token else {}
+            self._refuse(exc)
+        except Undecipherable:
+            self._reply(400, b"")
+
+    def _take(self, account: Account, body: bytes, headers: dict[str, str]) -> None:
+        """Answer who is known by now."""
         sealed = "multipart/encrypted" in self.headers.get("Content-Type", "")
-        if not body:
+        if not body:  # a client that only wants to log in
             return self._reply(200, b"", headers=headers)
         if not sealed and not self._may_be_plain():
-            return self._refuse(Refused(self.gate.offers()))
-        try:
-            message = self.gate.open(body) if sealed else body
-        except Undecipherable:
-            return self._reply(400, b"")
+            raise Refused(self.gate.offers())
+        message = self.gate.open(body) if sealed else body
         if len(message) > self.listener.service.quotas.envelope:
             return self._reply(413, b"")
         status, answer = self._processed(account, message)

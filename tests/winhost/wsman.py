@@ -43,7 +43,6 @@ class Shell:
     owner: Account
     interpreter: Callable[[], Cmd]
     idle: float
-    fields: dict[str, str]
     commands: dict[str, Command] = field(default_factory=dict)
     used: float = field(default_factory=time.monotonic)
     busy: int = 0
@@ -114,37 +113,31 @@ class Service:
     def _create(self, account: Account, request: Request) -> bytes:
         if not self.may_open(account):
             raise wsman_faults.denied()
-        variables = {
-            one.get("Name", ""): one.text or ""
-            for one in request.body.iterfind("rsp:Shell/rsp:Environment/rsp:Variable", soap.NAMESPACES)
-        }
-        variables |= self._settings(request)
         idle = request.text("rsp:Shell/rsp:IdleTimeOut") or f"PT{self.quotas.idle:.3f}S"
         try:
             seconds = soap.seconds(idle)
         except ValueError as exc:
             raise wsman_faults.invalid("IdleTimeOut") from exc
-        identity = str(uuid.uuid4()).upper()
-        fields = {
-            "ResourceUri": soap.CMD,
-            "Owner": account.name,
-            "ClientIP": "127.0.0.1",
-            "IdleTimeOut": f"PT{seconds:.3f}S",
-            "InputStreams": request.text("rsp:Shell/rsp:InputStreams", "stdin"),
-            "OutputStreams": request.text("rsp:Shell/rsp:OutputStreams", "stdout stderr"),
-            "ShellRunTime": "P0DT0H0M0S",
-            "ShellInactivity": "P0DT0H0M0S",
-        }
-        shell = Shell(identity, account, lambda: self.interpreter(account, variables), seconds, fields)
+        variables = self._settings(request)
+        shell = Shell(
+            identity=str(uuid.uuid4()).upper(),
+            owner=account,
+            interpreter=lambda: self.interpreter(account, variables),
+            idle=seconds,
+        )
         with self.lock:
             self._admit(account)
-            self.shells[identity] = shell
-        return soap.created(request, identity, fields)
+            self.shells[shell.identity] = shell
+        return soap.created(request, shell.identity, _described(shell, request))
 
     @staticmethod
     def _settings(request: Request) -> dict[str, str]:
-        """The shell's options and folder, as the interpreter's variables."""
-        settings = {"WINPS_CODEPAGE": request.options.get("WINRS_CODEPAGE", "437")}
+        """The shell's variables, and its options and folder as the interpreter's own."""
+        settings = {
+            one.get("Name", ""): one.text or ""
+            for one in request.body.iterfind("rsp:Shell/rsp:Environment/rsp:Variable", soap.NAMESPACES)
+        }
+        settings["WINPS_CODEPAGE"] = request.options.get("WINRS_CODEPAGE", "437")
         folder = request.text("rsp:Shell/rsp:WorkingDirectory")
         return settings | ({"USERPROFILE": folder} if folder else {})
 
@@ -247,6 +240,19 @@ class Service:
 
     def _patience(self, request: Request) -> float:
         return min(request.timeout, self.quotas.longest_wait)
+
+
+def _described(shell: Shell, request: Request) -> dict[str, str]:
+    return {
+        "ResourceUri": soap.CMD,
+        "Owner": shell.owner.name,
+        "ClientIP": "127.0.0.1",
+        "IdleTimeOut": f"PT{shell.idle:.3f}S",
+        "InputStreams": request.text("rsp:Shell/rsp:InputStreams", "stdin"),
+        "OutputStreams": request.text("rsp:Shell/rsp:OutputStreams", "stdout stderr"),
+        "ShellRunTime": "P0DT0H0M0S",
+        "ShellInactivity": "P0DT0H0M0S",
+    }
 
 
 def _named(shell: Shell, identity: str | None) -> tuple[str, Command]:
