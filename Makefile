@@ -1,12 +1,13 @@
 # make demo   the main job on this machine: a real cluster, a real VM, a Service answered
 # make test   every test; the first run builds Kubernetes and an image, later ones are quick
 # make check  ruff, mypy, import-linter
+# make winhost  an emulated Windows host beside a lab, until Ctrl-C; it says how to use it
 # make bench  the benchmarks; docs/performance.md says how to read them
 # make clean  take the labs down and remove what was cached
 SHELL := /bin/bash
 .ONESHELL:
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: demo test check bench clean
+.PHONY: demo test check winhost bench clean
 
 as_root = $(if $(filter 0,$(shell id -u)),,sudo -E)
 
@@ -16,6 +17,7 @@ demo:
 
 test:
 	venv=$$(scripts/prepare dev)
+	if [ -z "$(ARGS)" ]; then $(as_root) "$$venv/bin/python" -m tests.prepare; fi
 	$(as_root) "$$venv/bin/pytest" $(ARGS)
 
 check:
@@ -25,6 +27,11 @@ check:
 	ruff format --check .
 	mypy
 	lint-imports
+
+winhost:
+	venv=$$(scripts/prepare dev)
+	$(as_root) "$$venv/bin/vmproxy" lab up
+	$(as_root) "$$venv/bin/python" -m tests.winhost --lab lab
 
 bench:
 	venv=$$(scripts/prepare dev)

@@ -9,10 +9,13 @@ from types import FrameType
 
 import pytest
 
+from tests.integration import hyperv_world
 from tests.integration.world import World, bring_up
+from tests.winhost.presence import require
 from vmproxy import lab
 
-NAME = "it"
+NAMES = {"qemu": "it", "hyperv": "wh"}
+"""Each kind of host in a lab of its own, so that both can be tested at the same time."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -27,21 +30,35 @@ def _end_like_a_failure() -> Iterator[None]:
     signal.signal(signal.SIGTERM, before)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A module's `PLACES` says on which kinds of host its tests run; else on the embedded one."""
+    if "bare" in metafunc.fixturenames:
+        places = getattr(metafunc.module, "PLACES", ("qemu",))
+        marked = [pytest.param(place, marks=pytest.mark.xdist_group(place)) for place in places]
+        metafunc.parametrize("bare", marked, indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def bare(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """The lab; whatever VM there is."""
     if os.geteuid() != 0:
         pytest.fail("these tests need root: run make test, which asks sudo")
+    name, folder = NAMES[request.param], tmp_path_factory.mktemp("site")
     try:
-        yield bring_up(NAME, tmp_path_factory.mktemp("site"))
+        if request.param == "hyperv":
+            require()
+            with hyperv_world.bring_up(name, folder) as world:
+                yield world
+        else:
+            yield bring_up(name, folder)
     finally:
-        lab.down(name=NAME, report=print)
+        lab.down(name=name, report=print)
 
 
 @pytest.fixture
-def world(bare: World) -> Iterator[World]:
-    """The lab with its VM in sync with the lab's own site file; brought back there afterwards."""
-    bare.reset()
-    bare.apply("--yes")
-    yield bare
-    bare.reset()
+def world(bare: World) -> World:
+    """The lab with its VM in sync with the lab's own site file."""
+    if not bare.clean:
+        bare.reset()
+        bare.apply("--yes")
+    return bare

@@ -12,6 +12,7 @@ from tests.integration.world import World
 from vmproxy import wait
 
 pytestmark = pytest.mark.lab
+PLACES = ("qemu", "hyperv")
 
 UNIT = "vmproxy-kube-proxy.service"
 CONFIG = "/etc/vmproxy/kube-proxy.yaml"

@@ -14,7 +14,7 @@ import pytest
 
 from vmproxy import lab
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("lab")]
 NAME = "t1"
 
 

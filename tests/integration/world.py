@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,21 @@ class Ran:
         return json.loads(self.out)
 
 
-@dataclass(frozen=True)
+LOOKING = frozenset({"plan", "status", "verify", "doctor", "render", "logs"})
+"""Commands that change nothing."""
+
+
+@dataclass
 class World:
-    """A lab, and a site file of the test's own in `folder`."""
+    """A lab of that name, and a site file of the test's own in `folder`.
+
+    `clean`: nothing was done since a plan found all in sync with the lab's own site file.
+    """
 
     status: lab.LabStatus
     name: str
     folder: Path
+    clean: bool = field(default=False, kw_only=True)
 
     @property
     def site_file(self) -> Path:
@@ -52,6 +60,7 @@ class World:
         return state / "vmproxy/qemu" / self.name / f"vmproxy-{self.name}-win-01"
 
     def vmproxy(self, *words: str, stdin: str = "", env: dict[str, str] | None = None) -> Ran:
+        self.clean = self.clean and words[0] in LOOKING
         done = subprocess.run(
             self.command(*words),
             text=True,
@@ -65,6 +74,7 @@ class World:
         return Ran(done.returncode, done.stdout, done.stderr)
 
     def start(self, *words: str) -> subprocess.Popen[str]:
+        self.clean = False
         return subprocess.Popen(
             self.command(*words), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
@@ -84,7 +94,9 @@ class World:
         ran = self.vmproxy("plan", "-o", "json")
         assert ran.code == 0, ran.err
         (host,) = ran.json["hosts"]
-        return [drift["field"] for action in host["actions"] for drift in action["drift"]]
+        found = [drift["field"] for action in host["actions"] for drift in action["drift"]]
+        self.clean = not found and self.site() == self.original()
+        return found
 
     def in_sync(self) -> bool:
         return self.vmproxy("plan", "--exit-code").code == 0
@@ -95,6 +107,10 @@ class World:
         return ran.out
 
     def in_namespace(self, role: str, *command: str) -> str:
+        self.clean = False
+        return self._in_namespace(role, *command)
+
+    def _in_namespace(self, role: str, *command: str) -> str:
         words = netns.run_in(self.status.namespaces[role], command)
         return subprocess.run(words, text=True, capture_output=True, check=True, timeout=60).stdout
 
@@ -127,13 +143,17 @@ class World:
         return loaded
 
     def write(self, site: dict[str, Any]) -> None:
+        self.clean = False
         with self.site_file.open("w") as file:
             YAML().dump(site, file)
 
-    def reset(self) -> None:
+    def original(self) -> dict[str, Any]:
         """The site file as the lab wrote it."""
-        assert self.status.site is not None
-        self.site_file.write_text(self.status.site.read_text())
+        loaded: dict[str, Any] = YAML(typ="safe").load(self.status.site)
+        return loaded
+
+    def reset(self) -> None:
+        self.write(self.original())
 
     def control(self) -> ControlPlane:
         assert self.status.kubeconfig is not None
@@ -143,10 +163,12 @@ class World:
         return self.control().api()
 
     def create(self, *objects: dict[str, Any]) -> None:
+        self.clean = False
         with self.api() as api:
             apply_objects(api, list(objects))
 
     def delete(self, path: str) -> None:
+        self.clean = False
         with self.api() as api:
             api.delete(path).raise_for_status()
 
@@ -158,18 +180,20 @@ class World:
 
     def curl(self, service: str, path: str = "/hostname", role: str = "host") -> str:
         url = f"http://{self.cluster_ip(service)}{path}"
-        return self.in_namespace(role, "curl", "-sS", "-m", "10", url).strip()
+        return self._in_namespace(role, "curl", "-sS", "-m", "10", url).strip()
 
     def started(self) -> str:
         """When the VM was switched on: the same as long as it was not interrupted."""
         return (self.vm_folder / "qemu.pid").read_text()
 
     def kill_vm(self) -> None:
+        self.clean = False
         pid = int((self.vm_folder / "qemu.pid").read_text())
         os.kill(pid, signal.SIGKILL)
 
     def remove_disk(self) -> None:
         """The disk of a VM that does not run."""
+        self.clean = False
         (disk,) = self.vm_folder.glob("disk-*.raw")
         disk.unlink()
 

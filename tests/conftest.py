@@ -1,0 +1,24 @@
+"""What runs side by side, and what the closing lines say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.winhost.presence import closing_line
+
+WINHOST = Path(__file__).parent / "winhost"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The emulated host's tests share namespaces: they stay together."""
+    for item in items:
+        if WINHOST in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("winhost"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    line = closing_line(terminalreporter.getreports("skipped"))
+    if line is not None:
+        terminalreporter.write_line(line, red=True, bold=True)
