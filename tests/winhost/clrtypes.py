@@ -126,10 +126,11 @@ class Namespace:
 
 @dataclass(frozen=True)
 class Kind:
-    """A parameter's type as PowerShell writes it, and what else is checked."""
+    """A parameter's type as PowerShell writes it; its accepted values; the type name its object must have."""
 
     name: str
-    checks: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+    object: str | None = None
 
 
 def parameter_type(space: Namespace, cmdlet: Cmdlet, parameter: Parameter) -> Kind:
@@ -138,7 +139,7 @@ def parameter_type(space: Namespace, cmdlet: Cmdlet, parameter: Parameter) -> Ki
     if base in _KNOWN:
         return Kind(_KNOWN[base] + array, _values(base, parameter))
     if base == "CimInstance" or base.startswith("CimInstance#"):
-        return Kind("object" + array, (f"[PSTypeName('{CIM}{_cim_class(cmdlet, parameter)}')]",))
+        return Kind("object" + array, object=f"{CIM}{_cim_class(cmdlet, parameter)}")
     name = enum_name(cmdlet, base) if parameter.values else full_name(base)
     return Kind((name if name in _names(space.version) else "object") + array)
 
@@ -158,7 +159,7 @@ def _cim_class(cmdlet: Cmdlet, parameter: Parameter) -> str:
 def _values(base: str, parameter: Parameter) -> tuple[str, ...]:
     if not parameter.values or base not in ("String", "Int16", "UInt32"):
         return ()
-    return ("[ValidateSet({})]".format(", ".join(f"'{one}'" for one in parameter.values)),)
+    return parameter.values
 
 
 def enum_name(cmdlet: Cmdlet, base: str) -> str:

@@ -1,4 +1,4 @@
-"""Windows' PowerShell modules as folders of functions, made from the tables of cmdlets.
+"""Windows' PowerShell modules, made from the tables: compiled cmdlets where Windows' are, else functions.
 
 They are made once for each state of the tables and of this code, and kept in the cache.
 """
@@ -19,33 +19,12 @@ from typing import Any
 import platformdirs
 
 from tests.winhost import powershell, tables
+from tests.winhost.binding import COMPILED, asks, attributes, described, impact, parameters
 from tests.winhost.clrtypes import Namespace, parameter_type, wanted
 from tests.winhost.tables import Cmdlet, Parameter
 
 BRIDGE = Path(__file__).parent / "bridge"
-_SOURCES = ("modules.py", "clrtypes.py", "tables.py", "bridge/bridge.psm1", "bridge/emit.psm1")
-_COMMON = {"WhatIf", "Confirm"}
-_ASKS_FIRST = {
-    "Disable-NetAdapter",
-    "Remove-NetIPAddress",
-    "Remove-NetNat",
-    "Remove-NetNeighbor",
-    "Remove-NetRoute",
-    "Remove-VM",
-    "Remove-VMSwitch",
-    "Restart-NetAdapter",
-    "Restart-VM",
-    "Restore-VMSnapshot",
-}
-"""Their ConfirmImpact is High: without -Force or -Confirm:$false they ask."""
-_COMPILED = {
-    "Hyper-V": "Microsoft.HyperV.PowerShell.Commands.{verb}{noun}",
-    "CimCmdlets": "Microsoft.Management.Infrastructure.CimCmdlets.{verb}{noun}Command",
-    "ServerManager": "Microsoft.Windows.ServerManager.Commands.{verb}{noun}Command",
-    "BitsTransfer": "Microsoft.BackgroundIntelligentTransfer.Management.{verb}{noun}Command",
-    "DISM": "Microsoft.Dism.Commands.{verb}{noun}Command",
-}
-"""Modules of compiled cmdlets, and the class that ends their error ids."""
+_SOURCES = ("modules.py", "binding.py", "clrtypes.py", "tables.py", "bridge/bridge.psm1", "bridge/emit.psm1")
 _ALIASES = {
     "Hyper-V": {
         "Get-VMCheckpoint": "Get-VMSnapshot",
@@ -111,8 +90,8 @@ def _key() -> str:
 
 def _make(version: str, folder: Path) -> None:
     cmdlets = tables.cmdlets(version)
-    _assembly(version, folder)
     shutil.copy(BRIDGE / "bridge.psm1", folder / "bridge.psm1")
+    _assemblies(version, folder)
     for module in tables.MODULES:
         ours = [one for one in cmdlets.values() if one.module == module]
         target = folder / module / module
@@ -123,18 +102,30 @@ def _make(version: str, folder: Path) -> None:
             shutil.copy(BRIDGE / "Hyper-V.types.ps1xml", target / "Hyper-V.types.ps1xml")
 
 
-def _assembly(version: str, folder: Path) -> None:
-    """The types as a .NET assembly; winps makes it, as nothing here compiles C#."""
-    (folder / "types.json").write_text(json.dumps(wanted(version)))
-    command = (
-        f"Import-Module '{BRIDGE / 'emit.psm1'}'; "
-        f"New-WindowsAssembly '{folder / 'types.json'}' '{folder / 'Windows.Modules.dll'}'"
+def _assemblies(version: str, folder: Path) -> None:
+    """Types and compiled cmdlets as .NET assemblies; winps makes them, as nothing here compiles C#."""
+    compiled: dict[str, list[Any]] = {module: [] for module in COMPILED}
+    for cmdlet in tables.cmdlets(version).values():
+        if cmdlet.module in COMPILED:
+            compiled[cmdlet.module].append(described(cmdlet, Namespace(version, cmdlet.module)))
+    types, cmdlets = folder / "types.json", folder / "cmdlets.json"
+    types.write_text(json.dumps(wanted(version)))
+    cmdlets.write_text(json.dumps(compiled))
+    assembly = folder / "Windows.Modules.dll"
+    _emit(
+        f"New-WindowsAssembly '{types}' '{assembly}'; New-CmdletAssembly '{cmdlets}' '{assembly}' '{folder}'"
     )
+
+
+def _emit(command: str) -> None:
     done = subprocess.run(
-        [str(powershell.program()), "-NoProfile", "-NonInteractive", "-Command", command],
-        env={"HOME": str(folder), "PATH": "", "PSModulePath": ""},
+        [
+            *(str(powershell.program()), "-NoProfile", "-NonInteractive", "-Command"),
+            f"$ErrorActionPreference = 'Stop'; Import-Module '{BRIDGE / 'emit.psm1'}'; {command}",
+        ],
+        env={"HOME": tempfile.gettempdir(), "PATH": "", "PSModulePath": ""},
         capture_output=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     if done.returncode or done.stderr.strip():
@@ -143,101 +134,62 @@ def _assembly(version: str, folder: Path) -> None:
 
 def _manifest(module: str, cmdlets: Iterable[Cmdlet]) -> str:
     names = ", ".join(f"'{one.name}'" for one in cmdlets)
+    functions, compiled = ("", names) if module in COMPILED else (names, "")
     aliases = ", ".join(f"'{alias}'" for alias in _ALIASES.get(module, {})) or ""
     types = "TypesToProcess = @('Hyper-V.types.ps1xml'); " if module == "Hyper-V" else ""
     version = _VERSIONS.get(module, "2.0.0.0")
     return (
         f"@{{ ModuleVersion = '{version}'; RootModule = '{module}.psm1'; {types}"
-        f"FunctionsToExport = @({names}); CmdletsToExport = @(); AliasesToExport = @({aliases}) }}\n"
+        f"FunctionsToExport = @({functions}); CmdletsToExport = @({compiled}); "
+        f"AliasesToExport = @({aliases}) }}\n"
     )
 
 
 def _script(version: str, module: str, cmdlets: Iterable[Cmdlet]) -> str:
     space = Namespace(version, module)
-    functions = "\n".join(_function(one, space) for one in cmdlets)
+    body = "\n".join(_function(one, space) for one in cmdlets)
+    if module in COMPILED:
+        assembly = f"$PSScriptRoot/../../Windows.{module}.dll"
+        body = f'Import-Module ([Reflection.Assembly]::LoadFrom("{assembly}"))'
     aliases = "\n".join(f"Set-Alias {alias} {name}" for alias, name in _ALIASES.get(module, {}).items())
-    return f"Import-Module $PSScriptRoot/../../bridge.psm1\n{functions}\n{aliases}\n"
+    return f"Import-Module $PSScriptRoot/../../bridge.psm1\n{body}\n{aliases}\n{_EXPORTS}\n"
+
+
+_EXPORTS = "Export-ModuleMember -Function * -Cmdlet * -Alias *"
 
 
 def _function(cmdlet: Cmdlet, space: Namespace) -> str:
-    asks = "WhatIf" in cmdlet.parameters
-    body = f"Invoke-Emulated $PSCmdlet $PSBoundParameters '{_class(cmdlet)}'"
-    if asks:
-        body = f"if ({body.replace('Invoke', 'Confirm')}) {{ {body} }}"
-    parameters = [one for name, one in cmdlet.parameters.items() if name not in _COMMON]
-    block = ",\n".join(_declared(cmdlet, one, space) for one in parameters)
-    head = f"function {cmdlet.name} {{\n{_binding(cmdlet, asks=asks)}\nparam(\n{block})"
-    return f"{head}\nprocess {{ {body} }}\n}}"
+    block = ",\n".join(_declared(cmdlet, one, space) for one in parameters(cmdlet))
+    head = f"function {cmdlet.name} {{\n{_binding(cmdlet)}\nparam(\n{block})"
+    return f"{head}\nprocess {{ Invoke-Emulated $PSCmdlet $PSBoundParameters }}\n}}"
 
 
-def _class(cmdlet: Cmdlet) -> str:
-    verb, _, noun = cmdlet.name.partition("-")
-    return _COMPILED.get(cmdlet.module, "").format(verb=verb, noun=noun)
-
-
-def _binding(cmdlet: Cmdlet, *, asks: bool) -> str:
+def _binding(cmdlet: Cmdlet) -> str:
     options = ["PositionalBinding = $false"]
     if cmdlet.sets:
         options.append(f"DefaultParameterSetName = '{cmdlet.sets[0]}'")
-    if asks:
-        options.append("SupportsShouldProcess = $true")
-    if cmdlet.name in _ASKS_FIRST:
-        options.append("ConfirmImpact = 'High'")
+    if asks(cmdlet):
+        options += ["SupportsShouldProcess = $true", f"ConfirmImpact = '{impact(cmdlet)}'"]
     return f"[CmdletBinding({', '.join(options)})]"
 
 
 def _declared(cmdlet: Cmdlet, parameter: Parameter, space: Namespace) -> str:
     """One parameter: an attribute for each set, aliases, accepted values, type and name."""
     kind = parameter_type(space, cmdlet, parameter)
-    lines = [_attribute(cmdlet, parameter, name, mandatory) for name, mandatory in parameter.sets.items()]
-    if parameter.aliases:
-        lines.append("[Alias({})]".format(", ".join(f"'{one}'" for one in parameter.aliases)))
-    return "".join([*lines, *kind.checks, f"[{kind.name}]", f"${{{parameter.name}}}"])
+    lines = [f"[Parameter({_options(one)})]" for one in attributes(cmdlet, parameter)]
+    for attribute, values in (("Alias", parameter.aliases), ("ValidateSet", kind.values)):
+        if values:
+            lines.append(f"[{attribute}({', '.join(map(_literal, values))})]")
+    if kind.object:
+        lines.append(f"[PSTypeName('{kind.object}')]")
+    return "".join([*lines, f"[{kind.name}]", f"${{{parameter.name}}}"])
 
 
-def _attribute(cmdlet: Cmdlet, parameter: Parameter, name: str, mandatory: bool) -> str:
-    said: dict[str, Any] = {}
-    if name:
-        said["ParameterSetName"] = f"'{name}'"
-    if mandatory:
-        said["Mandatory"] = "$true"
-    if parameter.position is not None:
-        said["Position"] = parameter.position
-    said.update(_pipeline(cmdlet, parameter, mandatory))
-    return "[Parameter({})]".format(", ".join(f"{key} = {value}" for key, value in said.items()))
+def _options(attribute: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} = {_literal(value)}" for key, value in attribute.items())
 
 
-def _pipeline(cmdlet: Cmdlet, parameter: Parameter, mandatory: bool) -> Mapping[str, str]:
-    """Whether it is taken from the pipeline, which the tables do not say: seen in the documents.
-
-    What a cmdlet works on is taken by value, as object or, in Hyper-V, by name in the first position.
-    The network cmdlets take the interface and the address from properties.
-    """
-    base = parameter.type.removesuffix("[]")
-    if base.startswith("CimInstance"):
-        return {"ValueFromPipeline": "$true"}
-    if cmdlet.module == "Hyper-V" and base in _objects():
-        return {"ValueFromPipeline": "$true"} if mandatory and parameter.name not in _NEVER_PIPED else {}
-    if cmdlet.module == "Hyper-V" and parameter.position == 0:
-        if parameter.name in ("Name", "VMName", "Path") and not cmdlet.name.startswith("New-"):
-            return {"ValueFromPipeline": "$true"}
-        if parameter.name == "Id":
-            return {"ValueFromPipeline": "$true", "ValueFromPipelineByPropertyName": "$true"}
-    if cmdlet.module.startswith("Net") and parameter.name in _BY_PROPERTY:
-        return {"ValueFromPipelineByPropertyName": "$true"}
-    return {}
-
-
-_NEVER_PIPED = {"ParentOf", "ChildOf"}
-_BY_PROPERTY = {"InterfaceAlias", "InterfaceIndex", "IPAddress", "InterfaceDescription"}
-
-
-@cache
-def _objects() -> frozenset[str]:
-    return frozenset(wanted_names())
-
-
-def wanted_names() -> set[str]:
-    """Short names of Hyper-V's classes."""
-    names = (one["name"] for one in wanted("2022")["classes"])
-    return {name.rpartition(".")[2] for name in names}
+def _literal(value: object) -> str:
+    if isinstance(value, bool):
+        return "$true" if value else "$false"
+    return str(value) if isinstance(value, int) else f"'{value}'"

@@ -11,6 +11,7 @@ $script:Internal = [Reflection.BindingFlags] 'Instance,NonPublic'
 $script:Enums = @{}
 $script:Exceptions = @{}
 $script:Reader = $null
+$script:Paths = 'Path', 'VHDPath', 'DestinationPath', 'ParentPath'
 
 function Connect-Engine {
     $socket = [Net.Sockets.Socket]::new('Unix', 'Stream', 'Unspecified')
@@ -59,14 +60,31 @@ function ConvertTo-Request($Value) {
     "$base"
 }
 
-function Format-Request([string] $Cmdlet, $Bound, [string] $Set) {
+function Join-Here([string] $Here, [string] $Path) {
+    if (-not $Path -or $Path -match '^([A-Za-z]:|[\\/])') { return $Path }
+    $joined = "$Here\$Path" -replace '/', '\' -replace '\\\.(?=\\|$)'
+    while ($joined -match '\\[^\\]+\\\.\.(?=\\|$)') { $joined = $joined.Remove($joined.IndexOf($Matches[0]), $Matches[0].Length) }
+    $joined
+}
+
+# Hyper-V's cmdlets take a relative path from where PowerShell is.
+function Resolve-FromHere([PSCmdlet] $Cmdlet, [string] $Name, $Value) {
+    if ($Name -notin $script:Paths -or $Cmdlet.MyInvocation.MyCommand.ModuleName -ne 'Hyper-V') { return $Value }
+    $here = $Cmdlet.SessionState.Path.CurrentFileSystemLocation.Path.TrimEnd('\')
+    $paths = @(foreach ($one in @($Value)) { Join-Here $here $one })
+    if ($Value -is [array]) { return , $paths }
+    $paths[0]
+}
+
+function Format-Request([PSCmdlet] $Cmdlet, $Bound) {
+    $set = if ($Cmdlet.ParameterSetName -eq '__AllParameterSets') { '' } else { $Cmdlet.ParameterSetName }
     $parameters = @{}
     foreach ($name in $Bound.Keys) {
         if ([Cmdlet]::CommonParameters.Contains($name) -or $name -eq 'WhatIf' -or $name -eq 'Confirm') { continue }
-        $parameters[$name] = ConvertTo-Request $Bound[$name]
+        $parameters[$name] = ConvertTo-Request (Resolve-FromHere $Cmdlet $name $Bound[$name])
     }
-    if ($Set -eq '__AllParameterSets') { $Set = '' }
-    [JsonSerializer]::Serialize(@{ cmdlet = $Cmdlet; parameters = $parameters; set = $Set }, [hashtable])
+    $request = @{ cmdlet = $Cmdlet.MyInvocation.MyCommand.Name; parameters = $parameters; set = $set }
+    [JsonSerializer]::Serialize($request, [hashtable])
 }
 
 # --- from the engine
@@ -207,37 +225,49 @@ function New-Record([JsonElement] $Error_) {
     [ErrorRecord]::new($exception, $Error_.GetProperty('id').GetString(), $Error_.GetProperty('category').GetString(), $target)
 }
 
-# A compiled cmdlet's error id ends with its class, a function's with its name.
-function Set-Suffix([ErrorRecord] $Record, [string] $Class) {
-    if (-not $Class) { return }
-    $field = [ErrorRecord].GetField('_serializedFullyQualifiedErrorId', $script:Internal)
-    $field.SetValue($Record, "$($Record.FullyQualifiedErrorId -replace ',.*'),$Class")
-}
-
-function Invoke-Emulated([PSCmdlet] $Cmdlet, $Bound, [string] $Class) {
-    $name = $Cmdlet.MyInvocation.MyCommand.Name
-    Set-CallerPreference $Cmdlet $Bound $Class
-    $answer = Send-Request (Format-Request $name $Bound $Cmdlet.ParameterSetName)
+# Sends a call and hands out what comes back; gives the record of the error that ends it, if one does.
+function Invoke-Engine([PSCmdlet] $Cmdlet, $Bound) {
+    $answer = Send-Request (Format-Request $Cmdlet $Bound)
     foreach ($output in $answer.GetProperty('outputs').EnumerateArray()) {
         $one = [JsonElement]::new()
-        if ($output.TryGetProperty('error', [ref] $one)) {
-            $record = New-Record $one
-            Set-Suffix $record $Class
-            $Cmdlet.WriteError($record)
-        } elseif ($output.TryGetProperty('warning', [ref] $one)) { $Cmdlet.WriteWarning($one.GetString()) }
+        if ($output.TryGetProperty('error', [ref] $one)) { $Cmdlet.WriteError((New-Record $one)) }
+        elseif ($output.TryGetProperty('warning', [ref] $one)) { $Cmdlet.WriteWarning($one.GetString()) }
         else { $Cmdlet.WriteObject((ConvertFrom-Answer $output.GetProperty('value'))) }
     }
     $last = $answer.GetProperty('error')
     if ($last.ValueKind -eq 'Null') { return }
     $record = New-Record $last
-    Set-Suffix $record $Class
-    if ($last.GetProperty('terminating').GetBoolean()) { $Cmdlet.ThrowTerminatingError($record) }
+    if ($last.GetProperty('terminating').GetBoolean()) { return $record }
     $Cmdlet.WriteError($record)
 }
 
-# A compiled cmdlet goes by its caller's preferences; a module's function sees only global ones.
-function Set-CallerPreference([PSCmdlet] $Cmdlet, $Bound, [string] $Class) {
-    if (-not $Class) { return }
+# Asks as ShouldProcess does; where nobody can answer, the error is the cmdlet's own: it is given back.
+function Test-Consent([PSCmdlet] $Cmdlet, $Bound) {
+    if ($Bound['Force'] -and -not $Bound.ContainsKey('Confirm') -and -not $Bound['WhatIf']) { return $true }
+    try { return $Cmdlet.ShouldProcess((Get-Target $Bound)) }
+    catch [MethodInvocationException] {
+        return [ErrorRecord]::new($_.Exception.InnerException, 'InvalidOperation', 'InvalidOperation', $null)
+    }
+}
+
+function Invoke-Cmdlet([PSCmdlet] $Cmdlet, $Bound) {
+    if ($Cmdlet.MyInvocation.MyCommand.Parameters.ContainsKey('WhatIf')) {
+        $consent = Test-Consent $Cmdlet $Bound
+        if ($consent -is [ErrorRecord]) { return $consent }
+        if (-not $consent) { return }
+    }
+    Invoke-Engine $Cmdlet $Bound
+}
+
+# For functions; compiled cmdlets call Run.
+function Invoke-Emulated([PSCmdlet] $Cmdlet, $Bound) {
+    $record = Invoke-Cmdlet $Cmdlet $Bound
+    if ($record) { $Cmdlet.ThrowTerminatingError($record) }
+}
+
+# A compiled cmdlet goes by its caller's preferences; while code of this module runs, PowerShell would ask
+# this module for them. (A module's function sees only global ones.)
+function Set-CallerPreference([PSCmdlet] $Cmdlet, $Bound) {
     $runtime, $variables = $Cmdlet.CommandRuntime, $Cmdlet.SessionState.PSVariable
     if (-not $Bound.ContainsKey('ErrorAction')) {
         $preference = [ActionPreference] $variables.GetValue('ErrorActionPreference')
@@ -252,17 +282,12 @@ function Set-CallerPreference([PSCmdlet] $Cmdlet, $Bound, [string] $Class) {
     $runtime.GetType().GetField('_isConfirmPreferenceCached', $script:Internal).SetValue($runtime, $true)
 }
 
-# Asks as ShouldProcess does; where nobody can answer, the error is the cmdlet's own.
-function Confirm-Emulated([PSCmdlet] $Cmdlet, $Bound, [string] $Class) {
-    if ($Bound['Force'] -and -not $Bound.ContainsKey('Confirm') -and -not $Bound['WhatIf']) { return $true }
-    Set-CallerPreference $Cmdlet $Bound $Class
-    try { return $Cmdlet.ShouldProcess((Get-Target $Bound)) }
-    catch [MethodInvocationException] {
-        $record = [ErrorRecord]::new($_.Exception.InnerException, 'InvalidOperation', 'InvalidOperation', $null)
-        Set-Suffix $record $Class
-        $Cmdlet.ThrowTerminatingError($record)
-    }
-}
+$script:Types.GetType('Windows.Bridge').GetField('Run').SetValue($null, [Func[PSCmdlet, ErrorRecord]] {
+    param($Cmdlet)
+    $bound = $Cmdlet.MyInvocation.BoundParameters
+    Set-CallerPreference $Cmdlet $bound
+    Invoke-Cmdlet $Cmdlet $bound
+})
 
 function Get-Target($Bound) {
     foreach ($name in 'VM', 'Name', 'VMName', 'InputObject', 'DestinationPrefix', 'IPAddress', 'Path') {
@@ -271,4 +296,4 @@ function Get-Target($Bound) {
     "$env:COMPUTERNAME"
 }
 
-Export-ModuleMember -Function Invoke-Emulated, Confirm-Emulated
+Export-ModuleMember -Function Invoke-Emulated

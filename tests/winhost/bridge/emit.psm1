@@ -1,5 +1,6 @@
-# Makes an assembly of the types of Windows' modules: enums, classes whose properties are read from
-# a dictionary, exceptions. Run once for each set of tables; input and output: tests/winhost/modules.py.
+# Makes the assemblies of Windows' modules: one of types (enums, classes whose properties are read from a
+# dictionary, exceptions), and one of cmdlets for each module of compiled ones. Run once for each set of
+# tables; input and output: tests/winhost/modules.py.
 
 using namespace System.Reflection
 using namespace System.Reflection.Emit
@@ -90,6 +91,13 @@ function Add-Exception($Module, $Exception) {
     $script:Constructors[$Exception.name] = $new
 }
 
+# What a compiled cmdlet calls: a field that bridge.psm1 sets.
+function Add-Bridge($Module) {
+    $type = $Module.DefineType('Windows.Bridge', 'Public,Class,Abstract,Sealed')
+    $null = $type.DefineField('Run', [Func[Management.Automation.PSCmdlet, Management.Automation.ErrorRecord]], 'Public,Static')
+    $script:Made['Windows.Bridge'] = $type
+}
+
 function New-WindowsAssembly([string] $From, [string] $To) {
     $wanted = [IO.File]::ReadAllText($From) | ConvertFrom-Json
     $script:Made, $script:Constructors, $script:Values = @{}, @{}, @{}
@@ -99,8 +107,83 @@ function New-WindowsAssembly([string] $From, [string] $To) {
     foreach ($class in $wanted.classes) { Add-Class $module $class }
     foreach ($class in $wanted.classes) { Add-Properties $class }
     foreach ($exception in $wanted.exceptions) { Add-Exception $module $exception }
+    Add-Bridge $module
     foreach ($made in @($script:Made.Values)) { if ($made -is [TypeBuilder]) { $null = $made.CreateType() } }
     $builder.Save($To)
 }
 
-Export-ModuleMember -Function New-WindowsAssembly
+function New-Attribute([type] $Type, $Arguments, [hashtable] $Named) {
+    $new = $Type.GetConstructors() | Where-Object { $_.GetParameters().Count -eq $Arguments.Count } | Select-Object -First 1
+    $properties = [PropertyInfo[]] @($Named.Keys | ForEach-Object { $Type.GetProperty($_) })
+    [CustomAttributeBuilder]::new($new, [object[]] $Arguments, $properties, [object[]] @($Named.Values))
+}
+
+function Add-Parameter($Type, $Parameter) {
+    $of = [type] $Parameter.type
+    $name = $Parameter.name
+    $field = $Type.DefineField("_$name", $of, 'Private')
+    $getter = $Type.DefineMethod("get_$name", 'Public,HideBySig,SpecialName', $of, @())
+    $il = $getter.GetILGenerator()
+    $il.Emit([OpCodes]::Ldarg_0)
+    $il.Emit([OpCodes]::Ldfld, $field)
+    $il.Emit([OpCodes]::Ret)
+    $setter = $Type.DefineMethod("set_$name", 'Public,HideBySig,SpecialName', $null, [type[]] @($of))
+    $il = $setter.GetILGenerator()
+    $il.Emit([OpCodes]::Ldarg_0)
+    $il.Emit([OpCodes]::Ldarg_1)
+    $il.Emit([OpCodes]::Stfld, $field)
+    $il.Emit([OpCodes]::Ret)
+    $property = $Type.DefineProperty($name, 'None', $of, $null)
+    $property.SetGetMethod($getter)
+    $property.SetSetMethod($setter)
+    foreach ($one in $Parameter.sets) {
+        $named = @{}
+        foreach ($key in $one.PSObject.Properties) { $named[$key.Name] = if ($key.Value -is [long]) { [int] $key.Value } else { $key.Value } }
+        $property.SetCustomAttribute((New-Attribute ([Management.Automation.ParameterAttribute]) @() $named))
+    }
+    if ($Parameter.aliases) { $property.SetCustomAttribute((New-Attribute ([Management.Automation.AliasAttribute]) @(, [string[]] $Parameter.aliases) @{})) }
+    if ($Parameter.values) { $property.SetCustomAttribute((New-Attribute ([Management.Automation.ValidateSetAttribute]) @(, [string[]] $Parameter.values) @{})) }
+    if ($Parameter.object) { $property.SetCustomAttribute((New-Attribute ([Management.Automation.PSTypeNameAttribute]) @($Parameter.object) @{})) }
+}
+
+function Add-Cmdlet($Module, $Run, $Cmdlet) {
+    $base = [Management.Automation.PSCmdlet]
+    $type = $Module.DefineType($Cmdlet.class, 'Public,Class', $base)
+    $named = @{ SupportsShouldProcess = $Cmdlet.asks }
+    if ($Cmdlet.default) { $named['DefaultParameterSetName'] = $Cmdlet.default }
+    if ($Cmdlet.impact) { $named['ConfirmImpact'] = [Management.Automation.ConfirmImpact] $Cmdlet.impact }
+    $type.SetCustomAttribute((New-Attribute ([Management.Automation.CmdletAttribute]) @($Cmdlet.verb, $Cmdlet.noun) $named))
+    foreach ($parameter in $Cmdlet.parameters) { Add-Parameter $type $parameter }
+    $method = $type.DefineMethod('ProcessRecord', 'Family,Virtual,HideBySig', $null, @())
+    $il = $method.GetILGenerator()
+    $record = $il.DeclareLocal([Management.Automation.ErrorRecord])
+    $end = $il.DefineLabel()
+    # Asked for here it is the caller's; later it would be that of the code in bridge.psm1.
+    $il.Emit([OpCodes]::Ldarg_0)
+    $il.Emit([OpCodes]::Call, $base.GetProperty('SessionState').GetGetMethod())
+    $il.Emit([OpCodes]::Pop)
+    $il.Emit([OpCodes]::Ldsfld, $Run)
+    $il.Emit([OpCodes]::Ldarg_0)
+    $il.Emit([OpCodes]::Callvirt, $Run.FieldType.GetMethod('Invoke'))
+    $il.Emit([OpCodes]::Stloc, $record)
+    $il.Emit([OpCodes]::Ldloc, $record)
+    $il.Emit([OpCodes]::Brfalse, $end)
+    $il.Emit([OpCodes]::Ldarg_0)
+    $il.Emit([OpCodes]::Ldloc, $record)
+    $il.Emit([OpCodes]::Call, $base.GetMethod('ThrowTerminatingError'))
+    $il.MarkLabel($end)
+    $il.Emit([OpCodes]::Ret)
+    $null = $type.CreateType()
+}
+
+function New-CmdletAssembly([string] $From, [string] $Types, [string] $Folder) {
+    $run = [Assembly]::LoadFrom($Types).GetType('Windows.Bridge').GetField('Run')
+    foreach ($one in ([IO.File]::ReadAllText($From) | ConvertFrom-Json).PSObject.Properties) {
+        $builder = [PersistedAssemblyBuilder]::new([AssemblyName]::new("Windows.$($one.Name)"), [object].Assembly)
+        $module = $builder.DefineDynamicModule("Windows.$($one.Name)")
+        foreach ($cmdlet in $one.Value) { Add-Cmdlet $module $run $cmdlet }
+        $builder.Save("$Folder/Windows.$($one.Name).dll")
+    }
+}
+
+Export-ModuleMember -Function New-WindowsAssembly, New-CmdletAssembly

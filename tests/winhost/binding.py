@@ -1,0 +1,120 @@
+"""What PowerShell's binder is told of a cmdlet: its class, and its parameters' attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from tests.winhost.clrtypes import Namespace, parameter_type, wanted
+from tests.winhost.tables import Cmdlet, Parameter
+
+_COMMON = {"WhatIf", "Confirm"}
+_ASKS_FIRST = {
+    "Disable-NetAdapter",
+    "Remove-NetIPAddress",
+    "Remove-NetNat",
+    "Remove-NetNeighbor",
+    "Remove-NetRoute",
+    "Remove-VM",
+    "Remove-VMSwitch",
+    "Restart-NetAdapter",
+    "Restart-VM",
+    "Restore-VMSnapshot",
+}
+"""Their ConfirmImpact is High: without -Force or -Confirm:$false they ask."""
+COMPILED = {
+    "Hyper-V": "Microsoft.HyperV.PowerShell.Commands.{verb}{noun}",
+    "CimCmdlets": "Microsoft.Management.Infrastructure.CimCmdlets.{verb}{noun}Command",
+    "ServerManager": "Microsoft.Windows.ServerManager.Commands.{verb}{noun}Command",
+    "BitsTransfer": "Microsoft.BackgroundIntelligentTransfer.Management.{verb}{noun}Command",
+    "DISM": "Microsoft.Dism.Commands.{verb}{noun}Command",
+}
+"""Modules of compiled cmdlets, and their classes: these end their error ids."""
+_NEVER_PIPED = {"ParentOf", "ChildOf"}
+_BY_PROPERTY = {"InterfaceAlias", "InterfaceIndex", "IPAddress", "InterfaceDescription"}
+
+
+def asks(cmdlet: Cmdlet) -> bool:
+    """It has -WhatIf and -Confirm."""
+    return "WhatIf" in cmdlet.parameters
+
+
+def impact(cmdlet: Cmdlet) -> str:
+    return "High" if cmdlet.name in _ASKS_FIRST else "Medium"
+
+
+def parameters(cmdlet: Cmdlet) -> list[Parameter]:
+    """Its own, without those that PowerShell adds."""
+    return [one for name, one in cmdlet.parameters.items() if name not in _COMMON]
+
+
+def described(cmdlet: Cmdlet, space: Namespace) -> dict[str, Any]:
+    """A compiled cmdlet, for bridge/emit.psm1."""
+    verb, _, noun = cmdlet.name.partition("-")
+    return {
+        "class": COMPILED[cmdlet.module].format(verb=verb, noun=noun),
+        "verb": verb,
+        "noun": noun,
+        "default": cmdlet.sets[0] if cmdlet.sets else "",
+        "asks": asks(cmdlet),
+        "impact": impact(cmdlet),
+        "parameters": [_described(cmdlet, one, space) for one in parameters(cmdlet)],
+    }
+
+
+def _described(cmdlet: Cmdlet, parameter: Parameter, space: Namespace) -> dict[str, Any]:
+    kind = parameter_type(space, cmdlet, parameter)
+    return {
+        "name": parameter.name,
+        "type": kind.name,
+        "sets": attributes(cmdlet, parameter),
+        "aliases": parameter.aliases,
+        "values": kind.values,
+        "object": kind.object,
+    }
+
+
+def attributes(cmdlet: Cmdlet, parameter: Parameter) -> list[dict[str, Any]]:
+    """Of the parameter, one for each set that it is in."""
+    return [_attribute(cmdlet, parameter, name, mandatory) for name, mandatory in parameter.sets.items()]
+
+
+def _attribute(cmdlet: Cmdlet, parameter: Parameter, name: str, mandatory: bool) -> dict[str, Any]:
+    said: dict[str, Any] = {}
+    if name:
+        said["ParameterSetName"] = name
+    if mandatory:
+        said["Mandatory"] = True
+    if parameter.position is not None:
+        said["Position"] = parameter.position
+    said.update(_pipeline(cmdlet, parameter, mandatory))
+    return said
+
+
+def _pipeline(cmdlet: Cmdlet, parameter: Parameter, mandatory: bool) -> Mapping[str, bool]:
+    """Whether it is taken from the pipeline, which the tables do not say: seen in the documents.
+
+    What a cmdlet works on is taken by value, as object or, in Hyper-V, by name in the first position.
+    The network cmdlets take the interface and the address from properties.
+    """
+    base = parameter.type.removesuffix("[]")
+    if base.startswith("CimInstance"):
+        return {"ValueFromPipeline": True}
+    if cmdlet.module == "Hyper-V" and base in _objects():
+        return {"ValueFromPipeline": True} if mandatory and parameter.name not in _NEVER_PIPED else {}
+    if cmdlet.module == "Hyper-V" and parameter.position == 0:
+        if parameter.name in ("Name", "VMName", "Path") and not cmdlet.name.startswith("New-"):
+            return {"ValueFromPipeline": True}
+        if parameter.name == "Id":
+            return {"ValueFromPipeline": True, "ValueFromPipelineByPropertyName": True}
+    if cmdlet.module.startswith("Net") and parameter.name in _BY_PROPERTY:
+        return {"ValueFromPipelineByPropertyName": True}
+    return {}
+
+
+@cache
+def _objects() -> frozenset[str]:
+    """Short names of Hyper-V's classes."""
+    names = (str(one["name"]) for one in wanted("2022")["classes"])
+    return frozenset(name.rpartition(".")[2] for name in names)
