@@ -21,6 +21,7 @@ import platformdirs
 from tests.winhost import powershell, tables
 from tests.winhost.binding import COMPILED, asks, attributes, described, impact, parameters
 from tests.winhost.clrtypes import Namespace, parameter_type, wanted
+from tests.winhost.state import Host
 from tests.winhost.tables import Cmdlet, Parameter
 
 BRIDGE = Path(__file__).parent / "bridge"
@@ -55,6 +56,14 @@ def module_path(version: str, *, without: Collection[str] = ()) -> str:
     """PSModulePath of a Windows version; `without` are modules that are not installed."""
     folder = _made(version)
     return os.pathsep.join(str(folder / name) for name in tables.MODULES if name not in without)
+
+
+def installed(host: Host) -> str:
+    """PSModulePath of a host with its features: the others' modules are not there."""
+    without = [] if "Hyper-V-PowerShell" in host.features else ["Hyper-V"]
+    if not {"Containers", "Hyper-V"} & host.features:
+        without += ["HostComputeService", "HostNetworkingService"]
+    return module_path(host.version, without=without)
 
 
 @cache
