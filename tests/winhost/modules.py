@@ -11,12 +11,14 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import platformdirs
+from filelock import FileLock
 
 from tests.winhost import powershell, tables
 from tests.winhost.binding import COMPILED, asks, attributes, described, impact, parameters
@@ -24,6 +26,7 @@ from tests.winhost.clrtypes import Namespace, parameter_type, wanted
 from tests.winhost.state import Host
 from tests.winhost.tables import Cmdlet, Parameter
 
+_KEPT_SECONDS = 7 * 24 * 3600
 BRIDGE = Path(__file__).parent / "bridge"
 _SOURCES = ("modules.py", "binding.py", "clrtypes.py", "tables.py", "bridge/bridge.psm1", "bridge/emit.psm1")
 _ALIASES = {
@@ -68,24 +71,24 @@ def installed(host: Host) -> str:
 
 @cache
 def _made(version: str) -> Path:
-    folder = Path(platformdirs.user_cache_dir("vmproxy")) / "winhost" / _key() / version
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{version}-") as unfinished:
-            _make(version, Path(unfinished))
-            _settle(Path(unfinished), folder)
+    cache = Path(platformdirs.user_cache_dir("vmproxy")) / "winhost"
+    folder = cache / _key() / version
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    os.utime(folder.parent)
+    with FileLock(folder.parent / f"{version}.lock"):
+        if not folder.is_dir():
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{version}-") as unfinished:
+                _make(version, Path(unfinished) / version)
+                (Path(unfinished) / version).rename(folder)
+            _forget_old(cache)
     return folder
 
 
-def _settle(unfinished: Path, folder: Path) -> None:
-    """The whole folder at once; another process may have been first."""
-    try:
-        unfinished.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-    else:
-        unfinished.mkdir()
+def _forget_old(cache: Path) -> None:
+    """Those of earlier tables and code, when nobody asked for them for long."""
+    for one in cache.iterdir():
+        if time.time() - one.stat().st_mtime > _KEPT_SECONDS:
+            shutil.rmtree(one, ignore_errors=True)
 
 
 def _key() -> str:
@@ -99,6 +102,7 @@ def _key() -> str:
 
 def _make(version: str, folder: Path) -> None:
     cmdlets = tables.cmdlets(version)
+    folder.mkdir()
     shutil.copy(BRIDGE / "bridge.psm1", folder / "bridge.psm1")
     _assemblies(version, folder)
     for module in tables.MODULES:

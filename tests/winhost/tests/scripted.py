@@ -140,16 +140,16 @@ def new_host(folder: Path, **facts: Any) -> Host:
 
 
 @contextmanager
-def session(version: str = "2022") -> Iterator[Session]:
+def session(version: str = "2022", **facts: Any) -> Iterator[Session]:
     """A powershell.exe of a Windows version; it ends with the block."""
     with tempfile.TemporaryDirectory(prefix="winhost-") as name:
         folder = Path(name)
-        host = new_host(folder, version=version)
+        host = new_host(folder, version=version, **facts)
         with engine.serving(host, folder / "engine") as socket:
             environment = {
                 "HOME": name,
                 "PATH": "",
-                "PSModulePath": modules.module_path(version),
+                "PSModulePath": modules.installed(host),
                 "WINHOST_ENGINE": str(socket),
                 "WINPS_DRIVE_C": str(folder / "C"),
                 "COMPUTERNAME": host.name,

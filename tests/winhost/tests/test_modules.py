@@ -300,3 +300,12 @@ def test_a_relative_path_starts_where_powershell_is(windows: Session) -> None:
         r"C:\d\vms\b",
         rf"{disks}\c.vhdx",
     ]
+
+
+def test_without_a_feature_its_cmdlets_are_not_there() -> None:
+    require()
+    with session(features=set()) as bare:
+        for cmdlet in ("Get-VM", "Get-HnsNetwork"):
+            error = bare.say(cmdlet).error
+            assert (error["id"], error["category"]) == ("CommandNotFoundException", "ObjectNotFound")
+        assert bare("(Get-Command Get-NetRoute).Name") == ["Get-NetRoute"]
