@@ -53,6 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(one, lambda *_: over.set())
     try:
         return _run(options, over)
+    except OSError as exc:
+        print(f"cannot start the emulated Windows host: {exc}", file=sys.stderr)
+        return 1
     except VmproxyError as exc:
         print(exc.message, file=sys.stderr)
         print(f"hint: {exc.hint}" if exc.hint else "", file=sys.stderr)

@@ -7,7 +7,7 @@ import secrets
 import socket
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -168,6 +168,11 @@ class WinHost:
             "ALLUSERSPROFILE": r"C:\ProgramData",
             "ProgramFiles": r"C:\Program Files",
             "PUBLIC": r"C:\Users\Public",
+            "CommonProgramFiles": r"C:\Program Files\Common Files",
+            "ProgramFiles(x86)": r"C:\Program Files (x86)",
+            "ComSpec": r"C:\Windows\system32\cmd.exe",
+            "PATHEXT": ".COM;.EXE;.BAT;.CMD;.VBS;.VBE;.JS;.JSE;.WSF;.WSH;.MSC",
+            "WINPS_FIRST_USE": "1",  # every start tells of its progress on stderr, as a user's first does
             "OS": "Windows_NT",
             "PROCESSOR_ARCHITECTURE": "AMD64",
             "NUMBER_OF_PROCESSORS": str(os.cpu_count() or 1),
@@ -200,6 +205,8 @@ class WinHost:
             "USERPROFILE": home,
             "HOMEDRIVE": "C:",
             "HOMEPATH": home[2:],
+            "APPDATA": home + r"\AppData\Roaming",
+            "LOCALAPPDATA": home + r"\AppData\Local",
             "TEMP": home + r"\AppData\Local\Temp",
             "TMP": home + r"\AppData\Local\Temp",
             "WINPS_ADMIN": "1" if account.administrator else "0",
@@ -242,8 +249,3 @@ class WinHost:
         reaper.start()
         stack.callback(reaper.join)
         stack.callback(over.set)
-
-
-def with_users(users: Mapping[str, tuple[str, bool]]) -> Sequence[Account]:
-    """Accounts from {name: (password, is administrator)}."""
-    return [Account(name, password, administrator) for name, (password, administrator) in users.items()]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 
 _HEADER = "#< CLIXML"
-_DOCUMENT = re.compile(r"<Objs\b.*?</Objs>", re.DOTALL)
+_DOCUMENT = re.compile(r"<Objs\b.*?(?:</Objs>|\Z)", re.DOTALL)
+_CHILD_ENDS = re.compile(r"</(?:S|Obj)>")
+_TRIES = 100
 _ESCAPE = re.compile(r"_x([0-9A-Fa-f]{4})_")
 _SURROGATES = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 Streams = dict[str, str]
@@ -15,7 +18,8 @@ Streams = dict[str, str]
 def parse(stderr: bytes) -> Streams:
     """Text by stream: "error", "warning", "verbose", "debug", and "plain" for what is no CLIXML.
 
-    Progress records are dropped. A document that was cut short or damaged is kept as plain text.
+    Progress records are dropped. A process that is killed leaves its document without an end, and a
+    program that it runs writes into the middle of it: that text is plain. So is what is damaged.
     """
     text = stderr.decode("utf-8", errors="replace")
     streams: Streams = {}
@@ -33,13 +37,26 @@ def unescape(text: str) -> str:
 
 
 def _collect(document: str, streams: Streams) -> str:
-    """Add a document's strings to `streams`; return what could not be read."""
-    try:
-        root = ET.fromstring(document)  # noqa: S314  # expat resolves no external entities
-    except ET.ParseError:
-        return document
-    for node in root:
-        stream = node.get("S", "").lower()
-        if node.tag.endswith("}S") and stream:
-            streams[stream] = streams.get(stream, "") + unescape(node.text or "")
-    return ""
+    """Add a document's strings to `streams`; return the text in it that is none of them."""
+    for whole, rest in _beginnings(document):
+        try:
+            root = ET.fromstring(whole)  # noqa: S314  # expat resolves no external entities
+        except ET.ParseError:
+            continue
+        for node in root:
+            stream = node.get("S", "").lower()
+            if node.tag.endswith("}S") and stream:
+                streams[stream] = streams.get(stream, "") + unescape(node.text or "")
+        between = [root.text or "", *(node.tail or "" for node in root)]
+        return "\n".join([*between, rest])
+    return document
+
+
+def _beginnings(document: str) -> Iterator[tuple[str, str]]:
+    """The document, or as much of it as may be complete, given its end; and what remains."""
+    if document.endswith("</Objs>"):
+        yield document, ""
+        return
+    yield document + "</Objs>", ""
+    for found in list(_CHILD_ENDS.finditer(document))[:-_TRIES:-1]:
+        yield document[: found.end()] + "</Objs>", document[found.end() :]

@@ -7,16 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.winhost.host import Machine, WinHost
-from tests.winhost.presence import closing_line, require
+from tests.winhost.presence import require
 from vmproxy.transport.winrm import Limits, Login, WinRM
 
 SOON = Limits(operation=2, lost=4.0)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    line = closing_line(terminalreporter.getreports("skipped"))
-    if line:
-        terminalreporter.write_line(line, red=True, bold=True)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ INNER = """
 import pytest
 from tests.winhost.presence import require
 
-pytest_plugins = ["tests.winhost.tests.conftest"]
+pytest_plugins = ["tests.conftest"]
 
 @pytest.mark.winhost
 def test_windows():
