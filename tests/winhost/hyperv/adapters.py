@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from tests.winhost.engine import Call, CmdletError, Item, emulates, not_emulated
-from tests.winhost.hyperv import find
+from tests.winhost.hyperv import find, ports
 from tests.winhost.hyperv.failures import cannot_modify, failed, invalid, running_device, wrong_state
 from tests.winhost.hyperv.host import mac
 from tests.winhost.hyperv.items import adapter_item, default_adapter_name, vlan_item
@@ -34,6 +34,11 @@ def reconnect(host: Host, adapter: Adapter) -> None:
     vm = _running(host, adapter)
     if vm is not None:
         power(host).connect(host, vm, adapter)
+
+
+def _refuse_management(adapter: Adapter, what: str) -> None:
+    if adapter.vm is None:
+        raise not_emulated(f"{what} of the management operating system")
 
 
 def _passed(host: Host, call: Call, adapter: Adapter) -> Iterator[Item]:
@@ -74,7 +79,7 @@ def add_adapter(host: Host, call: Call) -> Iterator[object]:
     known = {"SwitchName", "IsLegacy", "DynamicMacAddress", "StaticMacAddress", "DeviceNaming"}
     _refuse_unknown(call, known)
     if call.switch("ManagementOS"):
-        yield adapter_item(host, _add_to_management(host, call))
+        yield from _passed(host, call, _add_to_management(host, call))
         return
     switch = find.switch(host, call) if call.has("SwitchName") else None
     address = mac(str(call.get("StaticMacAddress"))) if call.has("StaticMacAddress") else None
@@ -104,17 +109,25 @@ def _check_room(call: Call, vm: VM) -> None:
 
 
 def _add_to_management(host: Host, call: Call) -> Adapter:
-    raise not_emulated("Add-VMNetworkAdapter -ManagementOS")
+    if {"StaticMacAddress", "DeviceNaming", "IsLegacy"} & set(call.parameters):
+        raise not_emulated("Add-VMNetworkAdapter -ManagementOS with an address of its own")
+    if not call.has("SwitchName"):
+        raise invalid("Specify the virtual switch of the network adapter with SwitchName.")
+    switch = find.switch(host, call)
+    if switch.kind == "Private":
+        raise invalid("A network adapter of the management operating system cannot be on a private switch.")
+    return ports.give(host, switch, str(call.get("Name") or switch.name))
 
 
 @emulates("Set-VMNetworkAdapter")
 def set_adapter(host: Host, call: Call) -> Iterator[object]:
-    _refuse_unknown(call, {"StaticMacAddress", "DynamicMacAddress", *_SETTINGS})
+    _refuse_unknown(call, {"StaticMacAddress", "DynamicMacAddress", *_SETTINGS, *_MORE})
     if call.has("StaticMacAddress") and call.switch("DynamicMacAddress"):
         raise invalid("The parameters StaticMacAddress and DynamicMacAddress cannot be used together.")
     address = mac(str(call.get("StaticMacAddress"))) if call.has("StaticMacAddress") else None
 
     def change(one: Adapter) -> Iterator[Item]:
+        _refuse_management(one, "Set-VMNetworkAdapter")
         vm = _running(host, one)
         if vm is not None and (address not in (None, one.mac) or call.switch("DynamicMacAddress")):
             raise running_device(vm, one.name)
@@ -125,6 +138,7 @@ def set_adapter(host: Host, call: Call) -> Iterator[object]:
         for name, field in _SETTINGS.items():
             if call.has(name):
                 setattr(one, field, call.get(name))
+        one.more.update({field: call.get(name) for name, field in _MORE.items() if call.has(name)})
         yield from _passed(host, call, one)
 
     yield from find.each(list(find.vm_adapters(host, call)), change)
@@ -139,13 +153,24 @@ _SETTINGS = {
     "PortMirroring": "mirroring",
 }
 """Parameter and field."""
+_MORE = {
+    **{name: name for name in ("DynamicIPAddressLimit", "FixSpeed10G", "IeeePriorityTag", "StormLimit")},
+    **{name: name for name in ("IovWeight", "IovQueuePairsRequested", "IovInterruptModeration")},
+    **{name: name for name in ("TestReplicaPoolName", "TestReplicaSwitchName", "VirtualSubnetId")},
+    "IPsecOffloadMaximumSecurityAssociation": "IPsecOffloadMaxSA",
+    "ResourcePoolName": "PoolName",
+    "VmmqEnabled": "VmmqEnabledRequested",
+    "VmqWeight": "VMQWeight",
+    "VrssEnabled": "VrssEnabledRequested",
+}
+"""Parameter and property, of settings without an effect here."""
 
 
 @emulates("Rename-VMNetworkAdapter")
 def rename_adapter(host: Host, call: Call) -> Iterator[object]:
     def rename(one: Adapter) -> Iterator[Item]:
         if one.vm is None:
-            raise not_emulated("Rename-VMNetworkAdapter -ManagementOS")
+            ports.rename(host, one, str(call.get("NewName")))
         one.name = str(call.get("NewName"))
         yield from _passed(host, call, one)
 
@@ -157,7 +182,9 @@ def remove_adapter(host: Host, call: Call) -> Iterator[object]:
     def remove(one: Adapter) -> Iterator[Item]:
         vm = vm_of(host, one)
         if vm is None:
-            raise not_emulated("Remove-VMNetworkAdapter -ManagementOS")
+            yield from _passed(host, call, one)
+            ports.take(host, one)
+            return
         if vm.running:
             if vm.generation == 1 or one.legacy:
                 raise wrong_state(vm, doing=f"Failed to remove device '{one.name}'.")
@@ -174,6 +201,7 @@ def connect_adapter(host: Host, call: Call) -> Iterator[object]:
     switch = find.switch(host, call)
 
     def connect(one: Adapter) -> Iterator[Item]:
+        _refuse_management(one, "Connect-VMNetworkAdapter")
         one.switch = switch.id
         reconnect(host, one)
         yield from _passed(host, call, one)
@@ -184,6 +212,7 @@ def connect_adapter(host: Host, call: Call) -> Iterator[object]:
 @emulates("Disconnect-VMNetworkAdapter")
 def disconnect_adapter(host: Host, call: Call) -> Iterator[object]:
     def disconnect(one: Adapter) -> Iterator[Item]:
+        _refuse_management(one, "Disconnect-VMNetworkAdapter")
         one.switch = None
         reconnect(host, one)
         yield from _passed(host, call, one)
@@ -205,6 +234,8 @@ def set_vlan(host: Host, call: Call) -> Iterator[object]:
     vlan = wanted_vlan(call)
 
     def change(one: Adapter) -> Iterator[Item]:
+        if vlan != one.vlan:
+            _refuse_management(one, "a VLAN")
         one.vlan = vlan
         reconnect(host, one)
         if call.switch("Passthru"):

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tests.winhost.engine import DateTime, Enum, Item, TimeSpan
-from tests.winhost.hyperv import model, services, storage
+from tests.winhost.hyperv import model, ports, services, storage
 from tests.winhost.hyperv.model import VM, Adapter, Firmware, Switch, hyperv, power
 from tests.winhost.state import Host
 
@@ -155,7 +155,7 @@ def adapter_item(host: Host, adapter: Adapter) -> Item:
         "SwitchName": switch.name if switch else "",
         "SwitchId": switch.id if switch else None,
         "Connected": switch is not None,
-        "MacAddress": adapter.mac,
+        "MacAddress": adapter.mac if adapter.vm else ports.address(host, adapter),
         "DynamicMacAddressEnabled": adapter.dynamic_mac,
         "IPAddresses": list(power(host).addresses(host, vm, adapter)) if vm and runs else [],
         "IsManagementOs": adapter.vm is None,

@@ -178,6 +178,8 @@ class HyperV:
     vms: dict[str, VM] = field(default_factory=dict)
     switches: dict[str, Switch] = field(default_factory=dict)
     management: list[Adapter] = field(default_factory=list)
+    ports: set[str] = field(default_factory=set)
+    """Ids of those that cmdlets made; the others were there from the start."""
     disks_folder: str = r"C:\Users\Public\Documents\Hyper-V\Virtual Hard Disks"
     machines_folder: str = r"C:\ProgramData\Microsoft\Windows\Hyper-V"
     mac_minimum: str = "00155D010A00"

@@ -86,6 +86,8 @@ _PROCESSOR_SWITCHES = {
     "ExposeVirtualizationExtensions",
     "EnableHostResourceProtection",
     "HwThreadCountPerCore",
+    "MaximumCountPerNumaNode",
+    "MaximumCountPerNumaSocket",
 }
 
 

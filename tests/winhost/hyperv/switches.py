@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from hashlib import sha256
 
 from tests.winhost.engine import Call, Item, emulates, not_emulated
-from tests.winhost.hyperv import find
+from tests.winhost.hyperv import find, ports
 from tests.winhost.hyperv.adapters import reconnect
 from tests.winhost.hyperv.failures import failed, invalid
 from tests.winhost.hyperv.items import switch_item
-from tests.winhost.hyperv.model import Adapter, Switch, adapters, hyperv
-from tests.winhost.net.state import Interface, Network
+from tests.winhost.hyperv.model import Switch, adapters, hyperv
 from tests.winhost.state import Host
 from vmproxy.run import run
 
@@ -66,27 +65,7 @@ def _make(host: Host, switch: Switch) -> None:
         run(["ip", "-n", host.switch_namespace, "link", "add", switch.bridge, "type", "bridge"])
         run(["ip", "-n", host.switch_namespace, "link", "set", switch.bridge, "up"])
     if switch.kind == "Internal":
-        _give_port(host, switch)
-
-
-def _port(switch: Switch) -> str:
-    return "vp" + sha256(switch.id.encode()).hexdigest()[:10]
-
-
-def _give_port(host: Host, switch: Switch) -> None:
-    """The management system's own port on an Internal switch, a network interface of the host."""
-    hyperv(host).management.append(Adapter(None, switch.name, switch.id))
-    if switch.bridge is None or host.namespace is None:
-        return
-    inside, peer = _port(switch), _port(switch).replace("vp", "vq")
-    ours = ["ip", "-n", str(host.switch_namespace), "link"]
-    run([*ours, "add", peer, "type", "veth", "peer", "name", inside, "netns", host.namespace])
-    run([*ours, "set", peer, "master", switch.bridge, "up"])
-    run(["ip", "-n", host.namespace, "link", "set", inside, "up"])
-    interfaces = host.part(Network).interfaces
-    number = len(interfaces) + 1
-    described = f"Hyper-V Virtual Ethernet Adapter #{number}"
-    interfaces[inside] = Interface(f"vEthernet ({switch.name})", described)
+        ports.give(host, switch, switch.name)
 
 
 @emulates("Set-VMSwitch")
@@ -124,25 +103,27 @@ def remove_switch(host: Host, call: Call) -> Iterator[object]:
         if one.kind == "External":
             raise not_emulated("Remove-VMSwitch of an External switch")
         part = hyperv(host)
-        part.management = [port for port in part.management if port.switch != one.id]
-        del part.switches[one.id]
         for port in adapters(host):
-            if port.switch == one.id:
+            if port.switch == one.id and port.vm is None:
+                ports.take(host, port)
+            elif port.switch == one.id:
                 port.switch = None
                 reconnect(host, port)
-        if one.bridge is not None:
-            run(["ip", "-n", str(host.switch_namespace), "link", "del", one.bridge])
-            peer = _port(one).replace("vp", "vq")
-            run(["ip", "-n", str(host.switch_namespace), "link", "del", peer], ok=(0, 1))
-            host.part(Network).interfaces.pop(_port(one), None)
+        del part.switches[one.id]
+        _unmake(host, one)
 
     yield from find.each(list(find.switches(host, call)), remove)
 
 
+def _unmake(host: Host, switch: Switch) -> None:
+    if switch.bridge is not None:
+        run(["ip", "-n", str(host.switch_namespace), "link", "del", switch.bridge], ok=(0, 1))
+
+
 def close(host: Host) -> None:
-    """Take away what New-VMSwitch made."""
-    for one in hyperv(host).switches.values():
-        if one.kind != "External" and one.bridge is not None:
-            run(["ip", "-n", str(host.switch_namespace), "link", "del", one.bridge], ok=(0, 1))
-            peer = _port(one).replace("vp", "vq")
-            run(["ip", "-n", str(host.switch_namespace), "link", "del", peer], ok=(0, 1))
+    """Take away what cmdlets made of switches and of the host's ports on them."""
+    part = hyperv(host)
+    for port in [one for one in part.management if one.id in part.ports]:
+        ports.take(host, port)
+    for switch in (one for one in part.switches.values() if one.kind != "External"):
+        _unmake(host, switch)

@@ -97,7 +97,9 @@ _PLAIN = {
 _MORE = {
     name: name
     for name in (
+        "AutomaticCriticalErrorAction",
         "AutomaticCriticalErrorActionTimeout",
+        "LockOnDisconnect",
         "GuestControlledCacheTypes",
         "LowMemoryMappedIoSpace",
         "HighMemoryMappedIoSpace",
@@ -105,10 +107,8 @@ _MORE = {
 }
 _MEMORY = {"DynamicMemory", "StaticMemory", "MemoryStartupBytes", "MemoryMinimumBytes", "MemoryMaximumBytes"}
 _COLD = {
-    "SmartPagingFilePath",
-    "GuestControlledCacheTypes",
-    "LowMemoryMappedIoSpace",
-    "HighMemoryMappedIoSpace",
+    *("SmartPagingFilePath", "GuestControlledCacheTypes"),
+    *("LowMemoryMappedIoSpace", "HighMemoryMappedIoSpace"),
 }
 
 

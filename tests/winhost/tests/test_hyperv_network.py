@@ -194,6 +194,14 @@ def test_an_internal_switch_is_a_bridge_that_the_host_is_on(windows: Session) ->
 
         assert len(ports) == 1
         assert len(ours) == 1
+        windows("Add-VMNetworkAdapter -ManagementOS -Name more -SwitchName Inside")
+        windows("Rename-VMNetworkAdapter -ManagementOS -Name more -NewName other")
+        macs = windows("Get-VMNetworkAdapter -ManagementOS -SwitchName Inside | ForEach-Object MacAddress")
+        assert len(_links(names[1], "master", str(bridge))) == 2
+        assert len({*macs, "000000000000"}) == 3
+        windows("Remove-VMNetworkAdapter -ManagementOS -Name other")
+        assert len(_links(names[1], "master", str(bridge))) == 1
+
         switches.close(windows.host)
         assert _links(names[1], "type", "bridge") == []
         assert not [one for one in _links(names[0]) if one.startswith("vp")]
@@ -206,6 +214,37 @@ def _links(namespace: str, *options: str) -> list[str]:
     command = ["ip", "-br", "-n", namespace, "link", "show", *options]
     shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return [line.split()[0].split("@")[0] for line in shown.splitlines()]
+
+
+def test_ports_of_the_management_system(windows: Session) -> None:
+    said = windows("""
+        Add-VMNetworkAdapter -ManagementOS -SwitchName External -Name extra
+        Rename-VMNetworkAdapter -ManagementOS -Name extra -NewName more
+        (Get-VMNetworkAdapter -ManagementOS).Name
+        (Get-VMNetworkAdapter -ManagementOS -Name more).IsManagementOs
+        Remove-VMNetworkAdapter -ManagementOS -Name more; (Get-VMNetworkAdapter -ManagementOS).Name""")
+
+    assert said == ["External", "more", True, "External"]
+    for script in (
+        "Remove-VMNetworkAdapter -ManagementOS -Name External",
+        "Set-VMNetworkAdapterVlan -ManagementOS -VMNetworkAdapterName External -Access -VlanId 3",
+    ):
+        assert windows.say(script).error["category"] == "NotImplemented"
+    windows("$null = New-VMSwitch Alone -SwitchType Private")
+    error = windows.say("Add-VMNetworkAdapter -ManagementOS -SwitchName Alone").error
+    assert error["category"] == "InvalidArgument"
+
+
+def test_settings_without_an_effect_are_kept(windows: Session) -> None:
+    said = windows("""
+        Set-VMNetworkAdapter a -IovWeight 5 -IeeePriorityTag On -DhcpGuard On
+        Set-VMNetworkAdapter a -PortMirroring Source -VmqWeight 7
+        $nic = Get-VMNetworkAdapter a; $nic.IovWeight; [string] $nic.IeeePriorityTag; [string] $nic.DhcpGuard
+        [string] $nic.PortMirroringMode; $nic.VMQWeight; $nic.IovWeight.GetType().Name""")
+
+    assert said == [5, "On", "On", "Source", 7, "UInt32"]
+    error = windows.say("Set-VMNetworkAdapter a -MaximumBandwidth 1000000").error
+    assert error["error"] == "not emulated: Set-VMNetworkAdapter -MaximumBandwidth"
 
 
 @pytest.mark.parametrize(
