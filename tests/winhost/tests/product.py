@@ -1,0 +1,175 @@
+"""The product's Hyper-V place against an emulated host, driven as reconcile drives it, without a cluster."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.winhost import state
+from tests.winhost.host import Machine, Version, WinHost
+from tests.winhost.state import Language
+from tests.winhost.tests.conftest import SOON
+from tests.winhost.tests.guests import efi_disk
+from vmproxy import netns
+from vmproxy.image import Download
+from vmproxy.places import Delivery
+from vmproxy.places.hyperv import HypervHost
+from vmproxy.plan import Action
+from vmproxy.resources import route, vm
+from vmproxy.resources.vm import VmWanted
+from vmproxy.seen import HostSeen, Route
+from vmproxy.site import Host, Site
+from vmproxy.transport.powershell import PowerShell
+from vmproxy.transport.winrm import Login, WinRM
+
+MIB = 1 << 20
+NAME = "vmproxy-plant-a-win-01"
+DIRECTORY = r"C:\ProgramData\vmproxy"
+IMAGE, SEED = "a" * 64, "b" * 64
+ADDRESS, VIA = "192.168.77.2", "192.168.77.5"
+ROUTES = (Route("10.96.0.0/16", VIA),)
+
+
+@contextmanager
+def network() -> Iterator[tuple[str, str]]:
+    """The host's namespace and the switch's, with a bridge between them; somebody has the VM's address."""
+    host, switch = (f"vmproxy-p-{role}-{os.getpid()}" for role in ("host", "switch"))
+    with ExitStack() as stack:
+        for name in (host, switch):
+            _ip("netns", "add", name)
+            stack.callback(_ip, "netns", "del", name)
+        _ip("-n", host, "link", "set", "lo", "up")
+        _ip("-n", switch, "link", "add", "br0", "up", "type", "bridge")
+        _ip("-n", host, "link", "add", "eth0", "type", "veth", "peer", "name", "host0", "netns", switch)
+        _ip("-n", switch, "link", "set", "host0", "master", "br0", "up")
+        _ip("-n", host, "address", "add", f"{ADDRESS}/24", "dev", "eth0")
+        _ip("-n", host, "link", "set", "eth0", "up")
+        _ip("-n", host, "route", "add", "default", "via", "192.168.77.1")
+        _ip("-n", switch, "address", "add", f"{VIA}/24", "dev", "br0")
+        yield host, switch
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True)
+
+
+@dataclass
+class Windows:
+    """One emulated host, and what is wanted on it."""
+
+    winhost: WinHost
+    file: Path
+    said: list[str] = field(default_factory=list)
+    download: Download | None = None
+    switch: str = "External"
+
+    @property
+    def state(self) -> state.Host:
+        return self.winhost.state
+
+    @property
+    def site(self) -> Site:
+        host = {
+            "name": "win-01",
+            "hyperv": {"endpoint": self.winhost.endpoint, "auth": "kerberos", "directory": DIRECTORY},
+            "switch": {"name": self.switch},
+            "network": {"address": f"{VIA}/24", "gateway": "192.168.77.1"},
+        }
+        return Site.model_validate({"name": "plant-a", "hosts": [host]})
+
+    @contextmanager
+    def place(self) -> Iterator[HypervHost]:
+        site = self.site
+        with HypervHost(site, site.hosts[0], deliver=self.deliver, connect=self.connect) as place:
+            yield place
+
+    @contextmanager
+    def connect(self, _host: Host) -> Iterator[PowerShell]:
+        login = Login("ntlm", "Administrator", self.winhost.password)
+        with (
+            WinRM(self.winhost.endpoint, login, ca=str(self.winhost.ca), limits=SOON) as winrm,
+            winrm.powershell(idle=60.0) as shell,
+        ):
+            yield shell
+
+    def deliver(self) -> Delivery:
+        return Delivery(lambda: self.file, b"seed" * 512, "ssh-ed25519 AAAA", self.download)
+
+    def wanted(self, place: HypervHost, **changes: object) -> VmWanted:
+        own = {"cpus": 2, "memory": 256 * MIB, "mac": "00:15:5d:01:02:03", "switch": "External", "vlan": 0}
+        settings = {**own, **place.settings(), **changes}
+        return VmWanted(NAME, "plant-a", "win-01", f"{VIA}/24", IMAGE, SEED, settings)
+
+    def plan(
+        self, place: HypervHost, seen: HostSeen, *, starts: bool, **changes: object
+    ) -> tuple[Action, ...]:
+        """As reconcile does it: the VM first, then the routes. `starts` False leaves the VM off."""
+        todo = vm.plan(self.wanted(place, **changes), seen)
+        todo = todo if starts else tuple(action for action in todo if action.verb != "start")
+        return todo or route.plan(ROUTES, seen, host="win-01")
+
+    def converge(self, place: HypervHost, *, starts: bool = False, **changes: object) -> list[str]:
+        """The verbs that it took until nothing was left to do."""
+        done: list[str] = []
+        for _ in range(4):
+            todo = self.plan(place, place.observe(), starts=starts, **changes)
+            if not todo:
+                return done
+            self.apply(place, todo)
+            done += [action.verb for action in todo]
+        raise AssertionError([drift for action in todo for drift in action.drift])
+
+    def apply(self, place: HypervHost, actions: Sequence[Action]) -> None:
+        list(place.apply(actions, self.said.append))
+
+    def run(self, *, starts: bool = False, **changes: object) -> list[str]:
+        """One apply as a user's: the lock, and all that it takes."""
+        with self.place() as place, place.lock(self.said.append):
+            return self.converge(place, starts=starts, **changes)
+
+    def destroy(self) -> None:
+        with self.place() as place, place.lock(self.said.append):
+            seen = place.observe()
+            routes = route.remove_plan(ROUTES, seen, why="", cold=True)
+            self.apply(place, (*routes, *vm.destroy_plan(NAME, site="plant-a", host="win-01", seen=seen)))
+
+    def powershell(self, script: str) -> list[object]:
+        """What another administrator does on the host; what it prints."""
+        lines: list[object] = []
+        with self.connect(self.site.hosts[0]) as shell:
+            shell.call(f"param($Data, $Session) {script}", each=lines.append)
+        return lines
+
+    def routes(self) -> str:
+        """The kernel's, as they really are."""
+        assert self.state.namespace is not None
+        words = netns.run_in(self.state.namespace, ["ip", "-4", "route", "show"])
+        return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+
+    def files(self) -> list[str]:
+        folder = self.state.local(DIRECTORY)
+        return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@contextmanager
+def windows(work: Path, *, version: Version = "2022", language: Language = "en-US") -> Iterator[Windows]:
+    with ExitStack() as stack:
+        namespace, switches = stack.enter_context(network())
+        about = Machine(
+            version=version,
+            namespace=namespace,
+            switch_namespace=switches,
+            bridges={"External": "br0"},
+            language=language,
+        )
+        winhost = stack.enter_context(WinHost(about))
+        disk = efi_disk(work / "image.vhdx", work)
+        packed = work / "image.vhdx.gz"
+        packed.write_bytes(gzip.compress(disk.read_bytes(), mtime=0))
+        yield Windows(winhost, packed)
+        assert winhost.state.mistakes == []

@@ -1,0 +1,201 @@
+"""The product's VM on the emulated host: made, changed, removed, and what is not ours left alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.winhost import modules
+from tests.winhost.engine import CmdletError, CmdletFault
+from tests.winhost.hyperv.model import hyperv
+from tests.winhost.presence import require
+from tests.winhost.tests.product import DIRECTORY, IMAGE, NAME, ROUTES, SEED, VIA, Windows, windows
+from vmproxy.errors import Conflict, RemoteFailed, VmproxyError
+from vmproxy.places.hyperv import UEFI_CA
+from vmproxy.places.hyperv_seen import ONLY_US
+
+pytestmark = pytest.mark.winhost
+
+
+@pytest.fixture(params=["2022"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Windows]:
+    require()
+    with windows(tmp_path, version=request.param) as running:
+        yield running
+
+
+@pytest.fixture
+def made(world: Windows) -> Windows:
+    world.run()
+    return world
+
+
+everywhere = pytest.mark.parametrize("world", ["2016", "2019", "2022", "2025"], indirect=True)
+
+
+@everywhere
+def test_an_empty_host_gets_its_vm_in_one_process_and_a_second_run_changes_nothing(world: Windows) -> None:
+    assert world.run() == ["create", "add"]
+    assert world.winhost.processes == 1
+    with world.place() as place:
+        seen = place.observe()
+        assert world.plan(place, seen, starts=False) == ()
+        assert seen.vm is not None
+        assert dict(seen.vm.settings) == dict(world.wanted(place).settings)
+    assert seen.vm.marker is not None
+    assert (seen.vm.disk, seen.vm.seed, seen.vm.marker.routes) == (IMAGE, SEED, ROUTES)
+    assert seen.images == {IMAGE}
+    assert seen.free_memory > 0
+    assert seen.free_disk > 0
+    assert world.winhost.processes == 2
+
+
+def test_what_was_made_is_what_hyperv_shows(made: Windows) -> None:
+    (shown,) = made.powershell(
+        "$Vm = Get-VM; $Firmware = Get-VMFirmware -VM $Vm; $Nic = Get-VMNetworkAdapter -VM $Vm; "
+        "@{ secure = [string]$Firmware.SecureBoot; template = [string]$Firmware.SecureBootTemplateId; "
+        "mac = $Nic.MacAddress; switch = $Nic.SwitchName; checkpoints = [string]$Vm.CheckpointType; "
+        "automatic = $Vm.AutomaticCheckpointsEnabled; com = $Vm.ComPort1.Path; generation = $Vm.Generation; "
+        "disk = (Get-VMHardDiskDrive -VM $Vm).Path; dvd = (Get-VMDvdDrive -VM $Vm).Path }"
+    )
+    assert shown == {
+        "secure": "On",
+        "template": UEFI_CA,
+        "mac": "00155D010203",
+        "switch": "External",
+        "checkpoints": "Disabled",
+        "automatic": False,
+        "com": rf"\\.\pipe\{NAME}-com1",
+        "generation": 2,
+        "disk": rf"{DIRECTORY}\{NAME}\disk-{IMAGE}.vhdx",
+        "dvd": rf"{DIRECTORY}\{NAME}\seed-{SEED}.iso",
+    }
+
+
+def test_the_folder_is_open_to_administrators_and_system_only(made: Windows) -> None:
+    with made.place() as place:
+        seen = place.observe()
+    assert seen.vm is not None
+    assert seen.vm.settings["folderAccess"] == ONLY_US
+
+
+def test_the_seed_arrives_whole(made: Windows) -> None:
+    seed = made.state.local(rf"{DIRECTORY}\{NAME}\seed-{SEED}.iso")
+    assert seed.read_bytes() == b"seed" * 512
+
+
+def test_destroy_leaves_nothing_behind(made: Windows) -> None:
+    made.destroy()
+    assert not made.state.local(DIRECTORY).exists()
+    assert hyperv(made.state).vms == {}
+    assert VIA not in made.routes()
+
+
+def test_the_base_image_stays_on_the_host_for_the_next_vm(made: Windows) -> None:
+    made.powershell("Get-VM | Remove-VM -Force")
+    made.file.unlink()
+    assert made.run() == ["create", "mark"]
+
+
+def test_a_vm_of_the_same_name_that_is_not_ours_is_never_touched(world: Windows) -> None:
+    world.powershell(f"New-VM -Name {NAME} -Generation 2 -NoVHD -SwitchName External | Out-Null")
+    with pytest.raises(Conflict, match="not made by vmproxy"):
+        world.run()
+    assert world.files() == []
+    assert [vm.name for vm in hyperv(world.state).vms.values()] == [NAME]
+
+
+def test_names_are_matched_by_case_and_not_as_patterns(world: Windows) -> None:
+    world.powershell(f"New-VM -Name {NAME.upper()} -Generation 2 -NoVHD | Out-Null")
+    assert world.run() == ["create", "add"]
+    assert len(hyperv(world.state).vms) == 2
+
+
+def test_two_vms_of_our_name_are_an_error(made: Windows) -> None:
+    made.powershell(f"New-VM -Name {NAME} -Generation 2 -NoVHD | Out-Null")
+    with pytest.raises(Conflict, match="2 VMs named"):
+        made.run()
+
+
+def test_a_renamed_vm_is_named(made: Windows) -> None:
+    made.powershell("Get-VM | Rename-VM -NewName proxy")
+    with pytest.raises(Conflict, match="renamed to proxy"):
+        made.run()
+
+
+def test_cleared_notes_are_told_from_a_stranger_and_nothing_is_touched(made: Windows) -> None:
+    made.powershell("Get-VM | Set-VM -Notes 'cleared'")
+    with pytest.raises(Conflict, match="no marker of vmproxy, though its files are in"):
+        made.run()
+
+
+def test_other_text_in_the_notes_is_kept(made: Windows) -> None:
+    made.powershell('$Vm = Get-VM; Set-VM -VM $Vm -Notes "ask Anna`r`n$($Vm.Notes)"')
+    made.powershell("Remove-NetRoute -DestinationPrefix 10.96.0.0/16 -Confirm:$false")
+    assert made.run() == ["add"]
+    (notes,) = made.powershell("(Get-VM).Notes")
+    assert str(notes).startswith("ask Anna\r\n[vmproxy]{")
+
+
+def test_a_missing_switch_is_seen_as_missing(world: Windows) -> None:
+    world.switch = "Elsewhere"
+    with world.place() as place:
+        assert place.observe().switch is None
+
+
+@pytest.mark.parametrize(("kind", "why"), [("Private", "private"), ("Internal", "")])
+def test_whether_the_host_is_on_the_switch_is_seen(world: Windows, kind: str, why: str) -> None:
+    world.powershell(f"New-VMSwitch -Name Own -SwitchType {kind} | Out-Null")
+    world.switch = "Own"
+    with world.place() as place:
+        seen = place.observe().switch
+    assert seen is not None
+    assert (seen.reachable, why in seen.why) == (not why, True)
+
+
+def test_a_host_without_hyperv_says_what_to_install(world: Windows) -> None:
+    world.winhost.environment["PSModulePath"] = modules.module_path("2022", without=["Hyper-V"])
+    with world.place() as place, pytest.raises(RemoteFailed) as caught:
+        place.observe()
+    assert "Install-WindowsFeature Hyper-V" in str(caught.value.hint)
+
+
+def test_hyperv_that_does_not_run_is_told_in_its_own_words(world: Windows) -> None:
+    world.state.services["vmms"] = "Stopped"
+    with world.place() as place, pytest.raises(VmproxyError, match="cannot look at Hyper-V"):
+        place.observe()
+
+
+def test_a_mac_address_that_another_vm_has_stops_the_making(world: Windows) -> None:
+    world.powershell(
+        "$Vm = New-VM -Name web -Generation 2 -NoVHD -SwitchName External; "
+        "Get-VMNetworkAdapter -VM $Vm | Set-VMNetworkAdapter -StaticMacAddress 00155D010203"
+    )
+    with pytest.raises(RemoteFailed, match="is that of an adapter of web"):
+        world.run()
+
+
+def test_a_cmdlet_that_fails_is_told_in_windows_words(world: Windows) -> None:
+    full = CmdletError("Nicht genügend Arbeitsspeicher", error_id="OutOfMemory")
+    world.state.faults.append(CmdletFault("Add-VMDvdDrive", error=full))
+    with pytest.raises(RemoteFailed, match=r"cannot create vm .* Nicht genügend Arbeitsspeicher"):
+        world.run()
+    assert world.run() == ["recreate", "add"]
+
+
+def test_a_leftover_folder_and_image_go_at_the_next_create(world: Windows) -> None:
+    old = world.state.local(DIRECTORY)
+    for name in ("images/old.vhdx", "images/old.part", f"{NAME}/disk-old.vhdx", "vmproxy-gone-x/seed-y.iso"):
+        (old / name).parent.mkdir(parents=True, exist_ok=True)
+        (old / name).write_bytes(b"x")
+    world.run()
+    assert not [path for path in world.files() if "old" in path or "gone" in path]
+
+
+def test_the_marker_in_the_notes_is_json_that_another_tool_can_read(made: Windows) -> None:
+    (notes,) = made.powershell("(Get-VM).Notes")
+    block = str(notes).partition("[vmproxy]")[2].partition("[/vmproxy]")[0]
+    assert json.loads(block)["routes"] == [["10.96.0.0/16", VIA]]
