@@ -145,7 +145,7 @@ def emulates(*names: str, alone: bool = True) -> Callable[[Behaviour], Behaviour
 
 @dataclass
 class CmdletFault:
-    """The `nth` call of a cmdlet, and `times` from there on, is slow or fails.
+    """The `nth` call of a cmdlet, and `times` from there on, is slow or fails; it fails without `seconds`.
 
     `after`: the error comes when the cmdlet has done its work.
     """
@@ -164,8 +164,8 @@ class CmdletFault:
 
     def strike(self) -> None:
         time.sleep(self.seconds)
-        if self.error is not None:
-            raise self.error
+        if self.error is not None or not self.seconds:
+            raise self.error or CmdletError("The operation failed.", error_id="OperationFailed")
 
 
 def outputs(host: Host, call: Call) -> Iterator[Output]:

@@ -21,7 +21,7 @@ MiB = 1 << 20
 NO_MAC = "000000000000"
 WINDOWS = "1734c6e8-3154-4dda-ba5f-a874cc483422"
 UEFI_CA = "272e7447-90a4-4563-a4b9-8e4ab00526ce"
-UPLINK = "Intel(R) Ethernet Connection X722 for 10GBASE-T"
+UPLINK = "Intel(R) Ethernet Connection"
 SHIELDED = "4292ae2b-ee2c-42b5-a969-dd8f8689f6f3"
 
 
@@ -180,6 +180,8 @@ class HyperV:
     management: list[Adapter] = field(default_factory=list)
     ports: set[str] = field(default_factory=set)
     """Ids of those that cmdlets made; the others were there from the start."""
+    free_cards: dict[str, str] = field(default_factory=dict)
+    """Network cards that no switch has: description, and the bridge that is behind their cable."""
     disks_folder: str = r"C:\Users\Public\Documents\Hyper-V\Virtual Hard Disks"
     machines_folder: str = r"C:\ProgramData\Microsoft\Windows\Hyper-V"
     mac_minimum: str = "00155D010A00"
@@ -195,9 +197,7 @@ def hyperv(host: Host) -> HyperV:
         if not part.external_known:
             part.external_known = True
             for name, bridge in host.bridges.items():
-                switch = Switch(
-                    name, "External", bridge, uplink="Intel(R) Ethernet Connection", management=True
-                )
+                switch = Switch(name, "External", bridge, uplink=UPLINK, management=True)
                 part.switches[switch.id] = switch
                 part.management.append(Adapter(None, name, switch.id))
     return part

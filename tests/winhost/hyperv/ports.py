@@ -5,11 +5,12 @@ The one that a host with an external switch has from the start is the namespace'
 
 from __future__ import annotations
 
+from dataclasses import replace
 from hashlib import sha256
 
 from tests.winhost.engine import not_emulated
 from tests.winhost.hyperv.model import Adapter, Switch, hyperv
-from tests.winhost.net.state import Interface, Network, kernel
+from tests.winhost.net.state import Interface, Network, Physical, kernel
 from tests.winhost.state import Host
 from vmproxy.run import run
 
@@ -55,6 +56,32 @@ def give(host: Host, switch: Switch, name: str) -> Adapter:
     described = f"Hyper-V Virtual Ethernet Adapter #{len(interfaces) + 1}"
     interfaces[inside] = Interface(f"vEthernet ({name})", described)
     return adapter
+
+
+def release_card(host: Host, switch: Switch) -> None:
+    """An external switch goes: the host is reached by the card itself, with the same addresses."""
+    part, network = hyperv(host), host.part(Network)
+    part.management = [one for one in part.management if one.switch != switch.id]
+    card = next(one for one in network.physical if one.description == switch.uplink)
+    network.physical.remove(card)
+    part.free_cards[card.description] = switch.bridge or ""
+    _call_first(host, card.name, card.description)
+
+
+def bind_card(host: Host, switch: Switch) -> None:
+    """The way back: the host is reached by its port on the switch."""
+    part, network = hyperv(host), host.part(Network)
+    switch.bridge = part.free_cards.pop(switch.uplink) or None
+    card = Physical(network.interfaces[FIRST].alias, switch.uplink)
+    network.physical.append(card)
+    part.management.append(Adapter(None, switch.name, switch.id))
+    _call_first(host, f"vEthernet ({switch.name})", "Hyper-V Virtual Ethernet Adapter")
+
+
+def _call_first(host: Host, alias: str, description: str) -> None:
+    interfaces = host.part(Network).interfaces
+    known = interfaces.get(FIRST) or Interface(alias, description)
+    interfaces[FIRST] = replace(known, alias=alias, description=description)
 
 
 def rename(host: Host, adapter: Adapter, name: str) -> None:

@@ -1,7 +1,7 @@
 """The cmdlets of virtual switches: each is a Linux bridge in the host's `switch_namespace`.
 
-An external switch takes a network card away from the host; that is not emulated: those of
-`Host.bridges` are there from the start.
+An external switch is on a network card. Those of `Host.bridges` are there from the start; the card of one
+that is removed is free for another, and behind its cable is the same bridge.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from tests.winhost.hyperv import find, ports
 from tests.winhost.hyperv.adapters import reconnect
 from tests.winhost.hyperv.failures import failed, invalid
 from tests.winhost.hyperv.items import switch_item
-from tests.winhost.hyperv.model import Switch, adapters, hyperv
+from tests.winhost.hyperv.model import Switch, SwitchKind, adapters, hyperv
+from tests.winhost.net.state import Network
 from tests.winhost.state import Host
 from vmproxy.run import run
 
+_CARDS = {"NetAdapterName", "NetAdapterInterfaceDescription"}
 _REMOTE = {"ComputerName", "CimSession", "Credential", "Passthru", "Force"}
 
 
@@ -37,13 +39,13 @@ def get_switch(host: Host, call: Call) -> Iterator[object]:
 
 @emulates("New-VMSwitch")
 def new_switch(host: Host, call: Call) -> Iterator[Item]:
-    if call.has("NetAdapterName") or call.has("NetAdapterInterfaceDescription"):
-        raise not_emulated("New-VMSwitch of an External switch")
-    unknown = set(call.parameters) - {"Name", "SwitchType", "Notes", "Id"} - _REMOTE
+    unknown = (
+        set(call.parameters) - {"Name", "SwitchType", "Notes", "Id", "AllowManagementOS"} - _CARDS - _REMOTE
+    )
     if unknown:
         raise not_emulated(f"New-VMSwitch -{', -'.join(sorted(unknown))}")
-    kind = call.get("SwitchType")
-    if kind not in ("Internal", "Private"):
+    kind: SwitchKind = "External" if _CARDS & set(call.parameters) else call.get("SwitchType")
+    if kind not in ("External", "Internal", "Private") or (kind == "External" and call.has("SwitchType")):
         raise invalid("Specify the network adapter of an External switch with NetAdapterName.", kind)
     switch = Switch(str(call.get("Name")), kind, notes=str(call.get("Notes", "")))
     switch.id = str(call.get("Id", switch.id)).lower()
@@ -53,9 +55,34 @@ def new_switch(host: Host, call: Call) -> Iterator[Item]:
             error_id="ResourceExists",
             category="ResourceExists",
         )
-    _make(host, switch)
+    if kind == "External":
+        _bind(host, call, switch)
+    else:
+        _make(host, switch)
     hyperv(host).switches[switch.id] = switch
     yield switch_item(host, switch)
+
+
+def _bind(host: Host, call: Call, switch: Switch) -> None:
+    """An external switch on a card that is free; without a port on it the host would be cut off."""
+    if call.get("AllowManagementOS") is False:
+        raise not_emulated("New-VMSwitch -AllowManagementOS $false")
+    asked = [str(one) for name in _CARDS for one in call.list(name)]
+    if len(asked) != 1:
+        raise not_emulated("New-VMSwitch with several network adapters")
+    network = host.part(Network)
+    first = network.interfaces.get(ports.FIRST)
+    if any(asked[0] in (card.name, card.description) for card in network.physical):
+        raise failed(
+            "Failed while adding virtual Ethernet switch connections.\r\n\r\nThe network adapter is already "
+            "bound to another virtual switch.",
+            error_id="InvalidOperation",
+            category="InvalidOperation",
+        )
+    if first is None or asked[0] not in (first.alias, first.description):
+        raise invalid(f'Hyper-V was unable to find a network adapter with name "{asked[0]}".', asked[0])
+    switch.uplink, switch.management = first.description, True
+    ports.bind_card(host, switch)
 
 
 def _make(host: Host, switch: Switch) -> None:
@@ -100,9 +127,9 @@ def rename_switch(host: Host, call: Call) -> Iterator[object]:
 @emulates("Remove-VMSwitch")
 def remove_switch(host: Host, call: Call) -> Iterator[object]:
     def remove(one: Switch) -> None:
-        if one.kind == "External":
-            raise not_emulated("Remove-VMSwitch of an External switch")
         part = hyperv(host)
+        if one.kind == "External":
+            ports.release_card(host, one)
         for port in adapters(host):
             if port.switch == one.id and port.vm is None:
                 ports.take(host, port)
@@ -110,7 +137,8 @@ def remove_switch(host: Host, call: Call) -> Iterator[object]:
                 port.switch = None
                 reconnect(host, port)
         del part.switches[one.id]
-        _unmake(host, one)
+        if one.kind != "External":
+            _unmake(host, one)
 
     yield from find.each(list(find.switches(host, call)), remove)
 

@@ -114,6 +114,11 @@ def test_faults_hit_the_calls_that_they_name(said: list[Any]) -> None:
     assert len(host.calls) == 4
 
 
+def test_a_fault_is_an_error_unless_it_is_a_delay(said: list[Any]) -> None:
+    assert ask(Host(faults=[CmdletFault("Get-Anything")]))["error"]["id"] == "OperationFailed"
+    assert ask(Host(faults=[CmdletFault("Get-Anything", seconds=0.01)]))["error"] is None
+
+
 def test_a_fault_after_the_work_leaves_it_done(said: list[Any]) -> None:
     said.append("done")
     host = Host(faults=[CmdletFault("Get-Anything", error=CmdletError("late"), after=True)])

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.winhost.hyperv import find, items, switches
-from tests.winhost.hyperv.model import hyperv
+from tests.winhost.hyperv.model import UPLINK, hyperv
 from tests.winhost.presence import require
 from tests.winhost.tests.scripted import Pretence, Session, new_host, session
 
@@ -175,9 +175,21 @@ def test_a_switch_that_goes_leaves_its_ports_unconnected(windows: Session) -> No
     assert windows("(Get-VMNetworkAdapter a).Connected; (Get-VMSwitch).Name") == [False, "External"]
 
 
-def test_an_external_switch_is_not_made_or_removed(windows: Session) -> None:
-    assert windows.say("New-VMSwitch x -NetAdapterName Ethernet").error["category"] == "NotImplemented"
-    assert windows.say("Remove-VMSwitch External -Force").error["category"] == "NotImplemented"
+def test_the_card_of_an_external_switch_is_free_for_another(windows: Session) -> None:
+    windows("Connect-VMNetworkAdapter a -SwitchName External")
+    error = windows.say("New-VMSwitch Second -NetAdapterName Ethernet").error
+    assert "already bound" in error["error"]
+
+    windows("Remove-VMSwitch External -Force")
+    assert windows("(Get-VMNetworkAdapter a).Connected; @(Get-VMSwitch).Count") == [False, 0]
+    assert windows("Get-VMNetworkAdapter -ManagementOS") == []
+    assert windows.say("New-VMSwitch Second -NetAdapterName nosuch").error["category"] == "InvalidArgument"
+    assert windows.say("New-VMSwitch Second -SwitchType External").errors
+    said = windows("""
+        $one = New-VMSwitch Second -NetAdapterName Ethernet -AllowManagementOS $true; [string] $one.SwitchType
+        $one.NetAdapterInterfaceDescription; (Get-VMNetworkAdapter -ManagementOS).Name""")
+    assert said == ["External", UPLINK, "Second"]
+    assert [one.bridge for one in hyperv(windows.host).switches.values()] == ["br0"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces: needs root")
