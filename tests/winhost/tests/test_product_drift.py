@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -78,7 +79,7 @@ def test_each_drift_is_repaired_by_one_apply(
     [({"cpus": 4}, ["reconfigure"]), ({"memory": 512 * MIB}, ["reconfigure"]), ({"vlan": 12}, ["set"])],
 )
 def test_a_changed_wish_is_one_change(
-    world: Windows, place: HypervHost, changes: dict[str, object], verbs: list[str]
+    world: Windows, place: HypervHost, changes: dict[str, Any], verbs: list[str]
 ) -> None:
     assert world.converge(place, **changes) == verbs
     assert world.converge(place) == verbs
