@@ -20,7 +20,7 @@ from typing import Any
 import platformdirs
 from filelock import FileLock
 
-from tests.winhost import powershell, tables
+from tests.winhost import formats, powershell, tables
 from tests.winhost.binding import COMPILED, asks, attributes, described, impact, parameters
 from tests.winhost.clrtypes import Namespace, parameter_type, wanted
 from tests.winhost.state import Host
@@ -28,7 +28,10 @@ from tests.winhost.tables import Cmdlet, Parameter
 
 _KEPT_SECONDS = 7 * 24 * 3600
 BRIDGE = Path(__file__).parent / "bridge"
-_SOURCES = ("modules.py", "binding.py", "clrtypes.py", "tables.py", "bridge/bridge.psm1", "bridge/emit.psm1")
+_SOURCES = (
+    *("modules.py", "binding.py", "clrtypes.py", "tables.py", "formats.py"),
+    *("bridge/bridge.psm1", "bridge/emit.psm1", "bridge/Hyper-V.types.ps1xml"),
+)
 _ALIASES = {
     "Hyper-V": {
         "Get-VMCheckpoint": "Get-VMSnapshot",
@@ -113,6 +116,7 @@ def _make(version: str, folder: Path) -> None:
         (target / f"{module}.psm1").write_text(_script(version, module, ours))
         if module == "Hyper-V":
             shutil.copy(BRIDGE / "Hyper-V.types.ps1xml", target / "Hyper-V.types.ps1xml")
+            (target / "Hyper-V.format.ps1xml").write_text(formats.hyperv())
 
 
 def _assemblies(version: str, folder: Path) -> None:
@@ -149,7 +153,9 @@ def _manifest(module: str, cmdlets: Iterable[Cmdlet]) -> str:
     names = ", ".join(f"'{one.name}'" for one in cmdlets)
     functions, compiled = ("", names) if module in COMPILED else (names, "")
     aliases = ", ".join(f"'{alias}'" for alias in _ALIASES.get(module, {})) or ""
-    types = "TypesToProcess = @('Hyper-V.types.ps1xml'); " if module == "Hyper-V" else ""
+    types = ""
+    if module == "Hyper-V":
+        types = "TypesToProcess = 'Hyper-V.types.ps1xml'; FormatsToProcess = 'Hyper-V.format.ps1xml'; "
     version = _VERSIONS.get(module, "2.0.0.0")
     return (
         f"@{{ ModuleVersion = '{version}'; RootModule = '{module}.psm1'; {types}"

@@ -309,3 +309,13 @@ def test_without_a_feature_its_cmdlets_are_not_there() -> None:
             error = bare.say(cmdlet).error
             assert (error["id"], error["category"]) == ("CommandNotFoundException", "ObjectNotFound")
         assert bare("(Get-Command Get-NetRoute).Name") == ["Get-NetRoute"]
+
+
+def test_a_machine_looks_in_a_console_as_it_does_on_windows(windows: Session) -> None:
+    shown = windows.one("$null = New-VM a; Get-VM | Out-String")
+    heads, _, row = [line.split() for line in shown.splitlines() if line.strip()]
+
+    assert [one.partition("\x1b")[0] for one in heads] == [
+        *("Name", "State", "CPUUsage(%)", "MemoryAssigned(M)", "Uptime", "Status", "Version"),
+    ]
+    assert row == ["a", "Off", "0", "0", "00:00:00", "Operating", "normally", "10.0"]
