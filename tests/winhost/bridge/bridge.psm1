@@ -15,7 +15,8 @@ $script:Paths = 'Path', 'VHDPath', 'DestinationPath', 'ParentPath'
 
 function Connect-Engine {
     $socket = [Net.Sockets.Socket]::new('Unix', 'Stream', 'Unspecified')
-    $socket.Connect([Net.Sockets.UnixDomainSocketEndPoint]::new([Environment]::GetEnvironmentVariable('WINHOST_ENGINE')))
+    $path = [Environment]::GetEnvironmentVariable('WINHOST_ENGINE')
+    $socket.Connect([Net.Sockets.UnixDomainSocketEndPoint]::new($path))
     $stream = [Net.Sockets.NetworkStream]::new($socket, $true)
     $script:Reader = [IO.StreamReader]::new($stream)
     $script:Writer = [IO.StreamWriter]::new($stream, [Text.UTF8Encoding]::new($false))
@@ -37,7 +38,8 @@ function ConvertTo-Request($Value) {
     if ($null -eq $base -or $base -is [string] -or $base -is [bool]) { return $base }
     if ($base -is [SwitchParameter]) { return [bool] $base }
     if ($script:Root.IsInstanceOfType($base)) {
-        $type = if ($script:CimRoot.IsInstanceOfType($base)) { $Value.PSObject.TypeNames[0] } else { $base.GetType().FullName }
+        $type = $base.GetType().FullName
+        if ($script:CimRoot.IsInstanceOfType($base)) { $type = $Value.PSObject.TypeNames[0] }
         return @{ '$type' = $type; '$ref' = $script:Root.GetField('id', $script:Internal).GetValue($base) }
     }
     if ($base -is [enum]) { return $base.ToString() }
@@ -63,7 +65,9 @@ function ConvertTo-Request($Value) {
 function Join-Here([string] $Here, [string] $Path) {
     if (-not $Path -or $Path -match '^([A-Za-z]:|[\\/])') { return $Path }
     $joined = "$Here\$Path" -replace '/', '\' -replace '\\\.(?=\\|$)'
-    while ($joined -match '\\[^\\]+\\\.\.(?=\\|$)') { $joined = $joined.Remove($joined.IndexOf($Matches[0]), $Matches[0].Length) }
+    while ($joined -match '\\[^\\]+\\\.\.(?=\\|$)') {
+        $joined = $joined.Remove($joined.IndexOf($Matches[0]), $Matches[0].Length)
+    }
     $joined
 }
 
@@ -166,7 +170,8 @@ function New-HyperVObject([type] $Type, [JsonElement] $Element) {
         $one = [JsonElement]::new()
         if ($sent.TryGetProperty($property.Name, [ref] $one) -and $one.ValueKind -ne 'Null') {
             $value = ConvertFrom-Answer $one
-            if (-not $property.PropertyType.IsInstanceOfType($value)) { $value = [LanguagePrimitives]::ConvertTo($value, $property.PropertyType) }
+            $of = $property.PropertyType
+            if (-not $of.IsInstanceOfType($value)) { $value = [LanguagePrimitives]::ConvertTo($value, $of) }
             if ($value -is [psobject]) { $value = $value.PSObject.BaseObject }
             $values[$property.Name] = $value
         } else { $values[$property.Name] = Get-Default $property.PropertyType }
@@ -175,7 +180,8 @@ function New-HyperVObject([type] $Type, [JsonElement] $Element) {
         if (-not $values.ContainsKey($one.Name)) { throw [MissingMemberException]::new($Type.FullName, $one.Name) }
     }
     $id = $Element.GetProperty('id').GetString()
-    $text = if ($values.ContainsKey('Name')) { "$($Type.Name) (Name = '$($values['Name'])') [Id = '$id']" } else { $Type.FullName }
+    $text = $Type.FullName
+    if ($values.ContainsKey('Name')) { $text = "$($Type.Name) (Name = '$($values['Name'])') [Id = '$id']" }
     [Activator]::CreateInstance($Type, @($id, $text, $values))
 }
 
@@ -183,7 +189,8 @@ function New-CimObject([string] $Name, [JsonElement] $Element) {
     $id = $Element.GetProperty('id').GetString()
     $class = $Name -replace '^.*[#/]'
     $text = "$class (InstanceID = `"$id`")"
-    $object = [psobject]::AsPSObject([Activator]::CreateInstance($script:CimRoot, @($id, $text, [Collections.Generic.Dictionary[string, object]]::new())))
+    $none = [Collections.Generic.Dictionary[string, object]]::new()
+    $object = [psobject]::AsPSObject([Activator]::CreateInstance($script:CimRoot, @($id, $text, $none)))
     $names = $object.PSObject.TypeNames
     $names.Clear()
     $names.Add($Name)
@@ -194,7 +201,8 @@ function New-CimObject([string] $Name, [JsonElement] $Element) {
     if ($Name.Contains('#')) {
         $namespace = $Name -replace '^.*?#' -replace '/[^/]*$'
         $system = [pscustomobject] @{ Namespace = $namespace; ServerName = $env:COMPUTERNAME; ClassName = $class }
-        $object.PSObject.Properties.Add([PSNoteProperty]::new('CimClass', [pscustomobject] @{ CimClassName = $class; CimSystemProperties = $system }))
+        $described = [pscustomobject] @{ CimClassName = $class; CimSystemProperties = $system }
+        $object.PSObject.Properties.Add([PSNoteProperty]::new('CimClass', $described))
         $object.PSObject.Properties.Add([PSNoteProperty]::new('CimSystemProperties', $system))
     }
     $object
@@ -207,7 +215,8 @@ function New-Exception([string] $Name, [string] $Message) {
     if (-not $type) { $type = $Name -as [type] }
     if (-not $type) { $type = $script:Exceptions[$Name] }
     if (-not $type) {
-        $module = [Reflection.Emit.AssemblyBuilder]::DefineDynamicAssembly([Reflection.AssemblyName]::new($Name), 'Run').DefineDynamicModule('E')
+        $assembly = [Reflection.AssemblyName]::new($Name)
+        $module = [Reflection.Emit.AssemblyBuilder]::DefineDynamicAssembly($assembly, 'Run').DefineDynamicModule('E')
         $builder = $module.DefineType($Name, 'Public', [Exception])
         $il = $builder.DefineConstructor('Public', 'Standard', [type[]] @([string])).GetILGenerator()
         $il.Emit([Reflection.Emit.OpCodes]::Ldarg_0)
@@ -222,7 +231,8 @@ function New-Exception([string] $Name, [string] $Message) {
 function New-Record([JsonElement] $Error_) {
     $exception = New-Exception $Error_.GetProperty('exception').GetString() $Error_.GetProperty('message').GetString()
     $target = ConvertFrom-Answer $Error_.GetProperty('target')
-    [ErrorRecord]::new($exception, $Error_.GetProperty('id').GetString(), $Error_.GetProperty('category').GetString(), $target)
+    $id, $category = foreach ($name in 'id', 'category') { $Error_.GetProperty($name).GetString() }
+    [ErrorRecord]::new($exception, $id, $category, $target)
 }
 
 # Sends a call and hands out what comes back; gives the record of the error that ends it, if one does.
@@ -291,7 +301,8 @@ $script:Types.GetType('Windows.Bridge').GetField('Run').SetValue($null, [Func[PS
 
 function Get-Target($Bound) {
     foreach ($name in 'VM', 'Name', 'VMName', 'InputObject', 'DestinationPrefix', 'IPAddress', 'Path') {
-        if ($Bound.ContainsKey($name)) { return (@($Bound[$name]) | ForEach-Object { if ($_.Name) { $_.Name } else { "$_" } }) -join ', ' }
+        if (-not $Bound.ContainsKey($name)) { continue }
+        return @(foreach ($one in @($Bound[$name])) { if ($one.Name) { $one.Name } else { "$one" } }) -join ', '
     }
     "$env:COMPUTERNAME"
 }

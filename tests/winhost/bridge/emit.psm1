@@ -2,6 +2,7 @@
 # dictionary, exceptions), and one of cmdlets for each module of compiled ones. Run once for each set of
 # tables; input and output: tests/winhost/modules.py.
 
+using namespace System.Management.Automation
 using namespace System.Reflection
 using namespace System.Reflection.Emit
 
@@ -23,7 +24,8 @@ function Add-Enum($Module, [string] $Name, $Members) {
 
 function Add-Root($Module, [string] $Name) {
     $root = $Module.DefineType($Name, 'Public,Class')
-    $fields = foreach ($field in @('id', [string]), @('text', [string]), @('values', [Collections.Generic.Dictionary[string, object]])) {
+    $values = [Collections.Generic.Dictionary[string, object]]
+    $fields = foreach ($field in @('id', [string]), @('text', [string]), @('values', $values)) {
         $root.DefineField($field[0], $field[1], 'Assembly')
     }
     $new = $root.DefineConstructor('Public', 'Standard', [type[]] @($fields.FieldType))
@@ -79,7 +81,8 @@ function Add-Properties($Class) {
 
 function Add-Exception($Module, $Exception) {
     $base = if ($Exception.base) { $script:Made[$Exception.base] } else { [Exception] }
-    $super = if ($Exception.base) { $script:Constructors[$Exception.base] } else { [Exception].GetConstructor(@([string])) }
+    $super = [Exception].GetConstructor(@([string]))
+    if ($Exception.base) { $super = $script:Constructors[$Exception.base] }
     $type = $Module.DefineType($Exception.name, 'Public,Class', $base)
     $new = $type.DefineConstructor('Public', 'Standard', [type[]] @([string]))
     $il = $new.GetILGenerator()
@@ -94,7 +97,7 @@ function Add-Exception($Module, $Exception) {
 # What a compiled cmdlet calls: a field that bridge.psm1 sets.
 function Add-Bridge($Module) {
     $type = $Module.DefineType('Windows.Bridge', 'Public,Class,Abstract,Sealed')
-    $null = $type.DefineField('Run', [Func[Management.Automation.PSCmdlet, Management.Automation.ErrorRecord]], 'Public,Static')
+    $null = $type.DefineField('Run', [Func[PSCmdlet, ErrorRecord]], 'Public,Static')
     $script:Made['Windows.Bridge'] = $type
 }
 
@@ -113,9 +116,9 @@ function New-WindowsAssembly([string] $From, [string] $To) {
 }
 
 function New-Attribute([type] $Type, $Arguments, [hashtable] $Named) {
-    $new = $Type.GetConstructors() | Where-Object { $_.GetParameters().Count -eq $Arguments.Count } | Select-Object -First 1
+    $fit = @($Type.GetConstructors() | Where-Object { $_.GetParameters().Count -eq $Arguments.Count })
     $properties = [PropertyInfo[]] @($Named.Keys | ForEach-Object { $Type.GetProperty($_) })
-    [CustomAttributeBuilder]::new($new, [object[]] $Arguments, $properties, [object[]] @($Named.Values))
+    [CustomAttributeBuilder]::new($fit[0], [object[]] $Arguments, $properties, [object[]] @($Named.Values))
 }
 
 function Add-Parameter($Type, $Parameter) {
@@ -138,25 +141,33 @@ function Add-Parameter($Type, $Parameter) {
     $property.SetSetMethod($setter)
     foreach ($one in $Parameter.sets) {
         $named = @{}
-        foreach ($key in $one.PSObject.Properties) { $named[$key.Name] = if ($key.Value -is [long]) { [int] $key.Value } else { $key.Value } }
-        $property.SetCustomAttribute((New-Attribute ([Management.Automation.ParameterAttribute]) @() $named))
+        foreach ($key in $one.PSObject.Properties) {
+            $named[$key.Name] = if ($key.Value -is [long]) { [int] $key.Value } else { $key.Value }
+        }
+        $property.SetCustomAttribute((New-Attribute ([ParameterAttribute]) @() $named))
     }
-    if ($Parameter.aliases) { $property.SetCustomAttribute((New-Attribute ([Management.Automation.AliasAttribute]) @(, [string[]] $Parameter.aliases) @{})) }
-    if ($Parameter.values) { $property.SetCustomAttribute((New-Attribute ([Management.Automation.ValidateSetAttribute]) @(, [string[]] $Parameter.values) @{})) }
-    if ($Parameter.object) { $property.SetCustomAttribute((New-Attribute ([Management.Automation.PSTypeNameAttribute]) @($Parameter.object) @{})) }
+    if ($Parameter.aliases) {
+        $property.SetCustomAttribute((New-Attribute ([AliasAttribute]) @(, [string[]] $Parameter.aliases) @{}))
+    }
+    if ($Parameter.values) {
+        $property.SetCustomAttribute((New-Attribute ([ValidateSetAttribute]) @(, [string[]] $Parameter.values) @{}))
+    }
+    if ($Parameter.object) {
+        $property.SetCustomAttribute((New-Attribute ([PSTypeNameAttribute]) @($Parameter.object) @{}))
+    }
 }
 
 function Add-Cmdlet($Module, $Run, $Cmdlet) {
-    $base = [Management.Automation.PSCmdlet]
+    $base = [PSCmdlet]
     $type = $Module.DefineType($Cmdlet.class, 'Public,Class', $base)
     $named = @{ SupportsShouldProcess = $Cmdlet.asks }
     if ($Cmdlet.default) { $named['DefaultParameterSetName'] = $Cmdlet.default }
-    if ($Cmdlet.impact) { $named['ConfirmImpact'] = [Management.Automation.ConfirmImpact] $Cmdlet.impact }
-    $type.SetCustomAttribute((New-Attribute ([Management.Automation.CmdletAttribute]) @($Cmdlet.verb, $Cmdlet.noun) $named))
+    if ($Cmdlet.impact) { $named['ConfirmImpact'] = [ConfirmImpact] $Cmdlet.impact }
+    $type.SetCustomAttribute((New-Attribute ([CmdletAttribute]) @($Cmdlet.verb, $Cmdlet.noun) $named))
     foreach ($parameter in $Cmdlet.parameters) { Add-Parameter $type $parameter }
     $method = $type.DefineMethod('ProcessRecord', 'Family,Virtual,HideBySig', $null, @())
     $il = $method.GetILGenerator()
-    $record = $il.DeclareLocal([Management.Automation.ErrorRecord])
+    $record = $il.DeclareLocal([ErrorRecord])
     $end = $il.DefineLabel()
     # Asked for here it is the caller's; later it would be that of the code in bridge.psm1.
     $il.Emit([OpCodes]::Ldarg_0)
