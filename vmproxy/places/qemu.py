@@ -162,7 +162,8 @@ class QemuHost:
     def _routes(self) -> tuple[Route, ...]:
         shown = run(["ip", "-n", self._namespace, "-j", "-4", "route", "show"])
         routes = [entry for entry in json.loads(shown.stdout or "[]") if entry.get("protocol") != "kernel"]
-        return tuple(Route(_prefix(entry["dst"]), entry.get("gateway", "")) for entry in routes)
+        found = (Route(_prefix(entry["dst"]), entry.get("gateway", "")) for entry in routes)
+        return tuple(dict.fromkeys(found))
 
     def _via(self, address: str) -> str | None:
         shown = run(["ip", "-n", self._namespace, "-j", "route", "get", address], ok=(0, 2))
@@ -201,6 +202,9 @@ class QemuHost:
         route: Route = params["route"]
         self._mark((*self._marker().routes, route))
         self._set_route(route)
+        for other in self._routes():
+            if other.prefix == route.prefix and other != route:
+                self._unset_route(other)
         if route not in self._routes():
             raise ToolFailed(f"cannot route {route.prefix} on {self._host.name}: the route is not there")
         self._mark(params["routes"])

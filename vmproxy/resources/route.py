@@ -30,8 +30,9 @@ def plan(routes: tuple[Route, ...], seen: HostSeen, *, host: str) -> tuple[Actio
         _removed(route, params) for route in ours(routes, marked, seen.routes) if _unwanted(route, routes)
     ]
     for route in routes:
-        if route not in seen.routes:
-            actions.append(_added(route, _via_of(route.prefix, seen.routes), params))
+        there = [item for item in seen.routes if item.prefix == route.prefix]
+        if there != [route]:
+            actions.append(_added(route, there, params))
     if not actions and marked != routes:
         drift = Drift("marker: routes", _text(routes), _text(marked))
         actions.append(Action("host", "mark", "routes", "so that they are known as ours", (drift,), params))
@@ -95,17 +96,12 @@ def _unwanted(route: Route, routes: tuple[Route, ...]) -> bool:
     return route.prefix not in {wanted_route.prefix for wanted_route in routes}
 
 
-def _via_of(prefix: str, seen: Iterable[Route]) -> str:
-    for route in seen:
-        if route.prefix == prefix:
-            return " ".join(part for part in (route.via or "on-link", route.flaw) if part)
-    return ABSENT
-
-
-def _added(route: Route, seen_via: str, params: dict[str, object]) -> Action:
-    verb = "add" if seen_via == ABSENT else "replace"
-    drift = Drift(f"route {route.prefix}", route.via, seen_via)
+def _added(route: Route, there: list[Route], params: dict[str, object]) -> Action:
+    """A prefix may have several routes: the one with the lower metric counts, whoever set it."""
+    seen = ", ".join(" ".join(filter(None, (item.via or "on-link", item.flaw))) for item in there)
+    drift = Drift(f"route {route.prefix}", route.via, seen or ABSENT)
     why = "Service traffic goes through the VM"
+    verb = "replace" if there else "add"
     return Action("host", verb, f"route {route.prefix}", why, (drift,), {**params, "route": route})
 
 

@@ -46,6 +46,13 @@ def test_a_marked_route_with_another_next_hop_is_drift() -> None:
     assert action.drift[0].seen == "192.168.10.9"
 
 
+def test_a_second_route_to_the_same_range_is_drift_though_the_wanted_one_is_there() -> None:
+    other = Route("10.96.0.0/16", "192.168.10.9")
+    (action,) = route.plan(WANTED, seen(*WANTED, other, marked=WANTED), host="h")
+    assert action.verb == "replace"
+    assert action.drift[0].seen == f"{VM}, 192.168.10.9"
+
+
 @pytest.mark.parametrize(
     "other",
     [Route("10.96.0.0/16", "192.168.10.9"), Route("10.96.3.0/24", ""), Route("10.0.0.0/8", "192.168.10.1")],
@@ -75,7 +82,7 @@ def test_a_range_that_the_cluster_gave_up_is_removed() -> None:
 RANGES = [f"10.{second}.0.0/16" for second in range(96, 100)]
 some_routes = st.lists(
     st.builds(Route, st.sampled_from(RANGES), st.sampled_from([VM, "192.168.10.9", ""])),
-    unique_by=lambda item: item.prefix,
+    unique_by=lambda item: (item.prefix, item.via),
 )
 
 
