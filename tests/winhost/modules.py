@@ -54,8 +54,11 @@ _ALIASES = {
         "scim": "Set-CimInstance",
     },
 }
-_FORCED = "if ($Force -and -not $PSBoundParameters.ContainsKey('Confirm')) { $ConfirmPreference = 'None' };"
-_VERSIONS = {"Hyper-V": "2.0.0.0", "DnsClient": "1.0.0.0", "NetTCPIP": "1.0.0.0"}
+_VERSIONS = {
+    **dict.fromkeys(("BitsTransfer", "Hyper-V", "NetAdapter", "NetSecurity", "ServerManager"), "2.0.0.0"),
+    "DISM": "3.0",
+}
+"""Those that are not 1.0.0.0."""
 
 
 def module_path(version: str, *, without: Collection[str] = ()) -> str:
@@ -156,7 +159,7 @@ def _manifest(module: str, cmdlets: Iterable[Cmdlet]) -> str:
     types = ""
     if module == "Hyper-V":
         types = "TypesToProcess = 'Hyper-V.types.ps1xml'; FormatsToProcess = 'Hyper-V.format.ps1xml'; "
-    version = _VERSIONS.get(module, "2.0.0.0")
+    version = _VERSIONS.get(module, "1.0.0.0")
     return (
         f"@{{ ModuleVersion = '{version}'; RootModule = '{module}.psm1'; {types}"
         f"FunctionsToExport = @({functions}); CmdletsToExport = @({compiled}); "
