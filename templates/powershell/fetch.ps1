@@ -24,16 +24,25 @@ function Wait-Curl($Curling) {
     if ($Curling.ExitCode -ne 0) { throw "curl.exe: $($Told.Result.Trim())" }
 }
 
-function Wait-WebClient {
+function Read-WebClient {
     # Server 2016 has no curl.exe, and .NET there does not offer TLS 1.2 by itself.
     $Protocols = [Net.ServicePointManager]::SecurityProtocol
     [Net.ServicePointManager]::SecurityProtocol = $Protocols -bor [Net.SecurityProtocolType]::Tls12
     $Client = New-Object Net.WebClient
     $Client.UseDefaultCredentials = $true
+    $Part = [IO.File]::Create($Data.part)
     try {
-        $Fetching = $Client.DownloadFileTaskAsync($Data.url, $Data.part)
-        while (-not $Fetching.Wait(2000)) { @{ have = [long](Get-Size) } }
+        $Source = $Client.OpenRead($Data.url)
+        $Buffer = New-Object byte[] 1048576
+        while ($Count = $Source.Read($Buffer, 0, $Buffer.Length)) {
+            $Part.Write($Buffer, 0, $Count)
+            if ($Part.Position -ge $Next) {
+                @{ have = [long]$Part.Position }
+                $Next = $Part.Position + 16MB
+            }
+        }
     } finally {
+        $Part.Dispose()
         $Client.Dispose()
     }
 }
@@ -45,7 +54,7 @@ try {
         $Curling = Start-Curl $Curl
         try { Wait-Curl $Curling } finally { if (-not $Curling.HasExited) { $Curling.Kill() } }
     } else {
-        Wait-WebClient
+        Read-WebClient
     }
 } catch {
     Exit-FullDisk $Data.part $_

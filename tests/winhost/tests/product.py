@@ -67,6 +67,7 @@ class Windows:
     said: list[str] = field(default_factory=list)
     download: Download | None = None
     switch: str = "External"
+    directory: str = DIRECTORY
 
     @property
     def state(self) -> state.Host:
@@ -76,7 +77,7 @@ class Windows:
     def site(self) -> Site:
         host = {
             "name": "win-01",
-            "hyperv": {"endpoint": self.winhost.endpoint, "auth": "kerberos", "directory": DIRECTORY},
+            "hyperv": {"endpoint": self.winhost.endpoint, "auth": "kerberos", "directory": self.directory},
             "switch": {"name": self.switch},
             "network": {"address": f"{VIA}/24", "gateway": "192.168.77.1"},
         }
@@ -89,11 +90,11 @@ class Windows:
             yield place
 
     @contextmanager
-    def connect(self, _host: Host) -> Iterator[PowerShell]:
+    def connect(self, _host: Host, *, idle: float = 60.0) -> Iterator[PowerShell]:
         login = Login("ntlm", "Administrator", self.winhost.password)
         with (
             WinRM(self.winhost.endpoint, login, ca=str(self.winhost.ca), limits=SOON) as winrm,
-            winrm.powershell(idle=60.0) as shell,
+            winrm.powershell(idle=idle) as shell,
         ):
             yield shell
 
