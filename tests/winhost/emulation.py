@@ -10,7 +10,7 @@ from importlib import import_module
 
 from tests.winhost import auth, engine, hyperv, modules, net, system
 from tests.winhost.files import Files
-from tests.winhost.hyperv import machine
+from tests.winhost.hyperv import machine, switches
 from tests.winhost.state import Host
 from tests.winhost.system import Stores, System
 
@@ -48,16 +48,25 @@ def emulating(state: Host, accounts: Sequence[auth.Account]) -> Iterator[Emulati
     stores.registry.set(_POLICIES, LocalAccountTokenFilterPolicy=1)
     state.part(Files).acls = stores.acls.store.file
     _add_accounts(state, accounts)
-    with machine.opened(state), engine.serving(state, state.folder / "engine") as socket:
+    with _switches(state), machine.opened(state), engine.serving(state, state.folder / "engine") as socket:
         yield Emulation(
             state,
             stores,
             {
                 **stores.environment,
-                "PSModulePath": modules.module_path(state.version),
+                "PSModulePath": modules.installed(state),
                 "WINHOST_ENGINE": str(socket),
             },
         )
+
+
+@contextmanager
+def _switches(state: Host) -> Iterator[None]:
+    """Those that cmdlets make are real: taken away at the end."""
+    try:
+        yield
+    finally:
+        switches.close(state)
 
 
 def _register() -> None:

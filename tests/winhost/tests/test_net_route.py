@@ -188,7 +188,8 @@ def test_routes_of_ipv6_are_routes_too(host: Windows) -> None:
         f"{new} fe80::5 -RouteMetric 5 | ForEach-Object {{ {SHOWN} }}",
         f"{new} fe80::6 -RouteMetric 5 | Out-Null;"
         " Get-NetRoute -AddressFamily IPv6 -DestinationPrefix fd00* | ForEach-Object NextHop",
-        "Remove-NetRoute fd00:96::/112 -NextHop fe80::5 -Confirm:$false; (Get-NetRoute fd00:96::/112).NextHop",
+        "Remove-NetRoute fd00:96::/112 -NextHop fe80::5 -Confirm:$false;"
+        " (Get-NetRoute fd00:96::/112).NextHop",
     )
     route = "fd00:96::/112 fe80::5 5"
     assert made == [f"ActiveStore {route}", f"PersistentStore {route}"]
