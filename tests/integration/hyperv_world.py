@@ -10,15 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from tests.integration.world import World
-from tests.winhost.host import Machine, WinHost
+from tests.winhost import beside
+from tests.winhost.host import WinHost
 from tests.winhost.hyperv.machine import Machines
 from tests.winhost.hyperv.model import VM, hyperv
 from vmproxy import lab, netns, wait
-from vmproxy.lab.cluster import SERVER
-from vmproxy.lab.network import BRIDGE, Network
 
 SITE = "it"
 """The same as on the embedded host, whatever the lab's name: tests name what is made for it."""
@@ -34,19 +31,11 @@ class HypervWorld(World):
         return netns.run_in(self.status.namespaces["client"], super().command(*words))
 
     def original(self) -> dict[str, Any]:
-        site = super().original()
-        site["name"] = SITE
-        (host,) = site["hosts"]
-        del host["qemu"]
-        host["hyperv"] = {
-            "endpoint": self.windows.endpoint,
-            "username": self.windows.administrator.name,
-            "password": {"file": str(self.folder / "password")},
-            "ca": str(self.windows.ca),
-        }
-        host["switch"] = {"name": "External"}
-        site["cluster"]["kubeconfig"] = str(self.folder / "kubeconfig")
-        return site
+        assert self.status.site is not None
+        password = {"file": str(self.folder / "password")}
+        kubeconfig = self.folder / "kubeconfig"
+        site = beside.site(self.status.site, self.windows, kubeconfig=kubeconfig, password=password)
+        return {**site, "name": SITE}
 
     def started(self) -> str:
         return str(self._vm().started)
@@ -75,28 +64,18 @@ class HypervWorld(World):
         return self.windows.drive / "ProgramData/vmproxy" / self._vm().name
 
     def prepare(self) -> None:
-        """The password, and a kubeconfig for a machine of the lab: the API server by its own address."""
+        """The password, and a kubeconfig for a machine of the lab."""
         with os.fdopen(os.open(self.folder / "password", os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
             file.write(self.windows.password)
         assert self.status.kubeconfig is not None
-        kubeconfig = YAML(typ="safe").load(self.status.kubeconfig)
-        kubeconfig["clusters"][0]["cluster"]["server"] = SERVER
-        with os.fdopen(os.open(self.folder / "kubeconfig", os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
-            YAML().dump(kubeconfig, file)
+        beside.write_kubeconfig(self.status.kubeconfig, self.folder / "kubeconfig")
 
 
 @contextmanager
 def bring_up(name: str, folder: Path) -> Iterator[HypervWorld]:
     """The lab has to be taken down by the caller."""
     status = lab.up(name=name, report=print)
-    network = Network(name)
-    machine = Machine(
-        namespace=network.namespace("host"),
-        listen_namespace=network.namespace("client"),
-        switch_namespace=network.namespace("switch"),
-        bridges={"External": BRIDGE},
-    )
-    with WinHost(machine) as windows:
+    with WinHost(beside.machine(name)) as windows:
         world = HypervWorld(status, name, folder, windows)
         world.prepare()
         world.reset()

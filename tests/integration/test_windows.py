@@ -128,6 +128,23 @@ def test_a_switch_that_is_not_there(windows: HypervWorld) -> None:
     says(windows.vmproxy("plan"), 2, "Externa")
 
 
+def test_the_vlan_changes_live(windows: HypervWorld) -> None:
+    before = windows.started()
+    windows.change_network(vlan=7)
+    windows.change_host(vm={"bootTimeout": "15s"})
+    assert windows.drift() == ["vlan"]
+    ran = windows.vmproxy("apply")
+    assert ran.code == 1, "nobody else is in VLAN 7: the VM is out of reach, and that is said"
+    assert ran.err.count("error:") == 1
+    (vm,) = hyperv(windows.windows.state).vms.values()
+    assert (vm.adapters[0].vlan.mode, vm.adapters[0].vlan.access) == ("Access", 7)
+    windows.reset()
+    windows.apply()
+    assert windows.drift() == []
+    assert windows.curl("web") in {"web-1", "web-2"}
+    assert windows.started() == before
+
+
 def test_another_tool_s_vm_of_the_same_name_is_never_touched(windows: HypervWorld) -> None:
     with ours(windows) as vm:
         vm.notes = "made by another tool"

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import signal
 import sys
 import threading
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-from ruamel.yaml import YAML
-
-from tests.winhost import powershell
-from tests.winhost.host import Machine, WinHost
+from tests.winhost import beside, powershell
+from tests.winhost.host import WinHost
 from vmproxy import lab, paths
 from vmproxy.errors import VmproxyError
-from vmproxy.lab.cluster import SERVER
-from vmproxy.lab.network import BRIDGE, Network
 
 ADDRESS = "192.168.100.6/24"
 """Of its VM: beside the one of the lab's embedded host."""
-SWITCH = "External"
 _HELP = """
 An emulated Windows Server {version} with Hyper-V is running beside lab {lab}, until Ctrl-C.
 
@@ -73,14 +66,10 @@ def _run(options: argparse.Namespace, over: threading.Event) -> int:
             file=sys.stderr,
         )
         return 1
-    network = Network(options.lab)
-    machine = Machine(
+    machine = beside.machine(
+        options.lab,
         version=options.windows,
         language="de-DE" if options.german else "en-US",
-        namespace=network.namespace("host"),
-        listen_namespace=network.namespace("client"),
-        switch_namespace=network.namespace("switch"),
-        bridges={SWITCH: BRIDGE},
         port=5986,
     )
     with ExitStack() as stack:
@@ -96,30 +85,13 @@ def _run(options: argparse.Namespace, over: threading.Event) -> int:
 
 def write_site(folder: Path, host: WinHost, *, lab_site: Path, kubeconfig: Path) -> Path:
     """The lab's site file for this host, with a kubeconfig as a machine of the lab uses it."""
-    login = YAML(typ="safe").load(kubeconfig)
-    login["clusters"][0]["cluster"]["server"] = SERVER
-    _write(folder / "kubeconfig", login)
-    site = YAML(typ="safe").load(lab_site)
+    beside.write_kubeconfig(kubeconfig, folder / "kubeconfig")
+    password = {"env": "WINRM_PASSWORD"}
+    site = beside.site(lab_site, host, kubeconfig=folder / "kubeconfig", password=password)
     site["name"] += "-win"
-    site["cluster"]["kubeconfig"] = str(folder / "kubeconfig")
-    (entry,) = site["hosts"]
-    del entry["qemu"]
-    entry["hyperv"] = {
-        "endpoint": host.endpoint,
-        "auth": "ntlm",
-        "username": host.administrator.name,
-        "password": {"env": "WINRM_PASSWORD"},
-        "ca": str(host.ca),
-    }
-    entry["switch"] = {"name": SWITCH}
-    entry["network"]["address"] = ADDRESS
-    _write(folder / "vmproxy.yaml", site)
+    site["hosts"][0]["network"]["address"] = ADDRESS
+    beside.write_private(folder / "vmproxy.yaml", site)
     return folder / "vmproxy.yaml"
-
-
-def _write(path: Path, content: Any) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        YAML().dump(content, file)
 
 
 def _told(name: str, host: WinHost, site: Path) -> str:
