@@ -4,7 +4,7 @@ param($Data, $Session)
 . $Session.Lib
 
 function Open-Console {
-    $Pipe = New-Object IO.Pipes.NamedPipeClientStream '.', $Data.pipe, 'In', 'Asynchronous'
+    $Pipe = New-Object IO.Pipes.NamedPipeClientStream '.', $Data.pipe, 'InOut', 'Asynchronous'
     try { $Pipe.Connect(200) } catch { $Pipe.Dispose(); return }
     $Session.Console = @{ Pipe = $Pipe; Buffer = (New-Object byte[] 16384) }
     $Session.Console.Reading = $Pipe.ReadAsync($Session.Console.Buffer, 0, 16384)

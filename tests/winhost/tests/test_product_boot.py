@@ -66,7 +66,7 @@ def test_what_the_host_sees_of_it_is_told(place: HypervHost) -> None:
 def test_a_vm_that_stops_while_it_boots_is_seen_at_once_with_its_last_lines(
     world: Windows, place: HypervHost
 ) -> None:
-    world.apply(place, world.plan(place, place.observe(), starts=True, cpus=1))
+    world.apply(place, world.plan(place, place.observe(), starts=True, cpus=4))
     assert eventually(lambda: any(GREETING.strip() in line for line in place.console(5)))
     world.powershell(f"Stop-VM -Name {NAME} -TurnOff -Force")
     assert place.died() == "it is Off"
