@@ -1,0 +1,55 @@
+"""doctor's look at the emulated Windows host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.winhost.presence import require
+from tests.winhost.system.state import System
+from tests.winhost.tests.product import Windows, windows
+from vmproxy.doctor.finding import Finding
+from vmproxy.doctor.windows import windows_findings
+
+pytestmark = pytest.mark.winhost
+
+
+@pytest.fixture(params=["2022"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Windows]:
+    require()
+    with windows(tmp_path, version=request.param) as running:
+        yield running
+
+
+def findings(world: Windows) -> dict[str, Finding]:
+    site = world.site
+    with world.place() as place:
+        return {item.check: item for item in windows_findings(site, site.hosts[0], place)}
+
+
+@pytest.mark.parametrize("world", ["2016", "2019", "2022", "2025"], indirect=True)
+def test_a_good_host_has_no_problem(world: Windows) -> None:
+    assert [item for item in findings(world).values() if not item.ok] == []
+
+
+def test_what_would_fight_for_the_services_is_found(world: Windows) -> None:
+    system = world.state.part(System)
+    for program in ("kube-proxy.exe", "antrea-agent.exe"):
+        system.start(program)
+    system.policies.append(
+        {"ID": "1", "Policies": [{"Type": "ELB", "VIPs": ["10.96.0.10"]}], "References": []}
+    )
+    found = findings(world)
+    assert found["native kube-proxy"].detail == "kube-proxy.exe"
+    assert not found["Antrea"].ok
+    assert found["HNS load balancers"].detail == "1: 10.96.0.10"
+
+
+def test_a_service_that_stands_still_is_found_and_hides_nothing_else(world: Windows) -> None:
+    world.state.services["vmms"] = "Stopped"
+    found = findings(world)
+    assert (found["service vmms"].ok, found["service vmms"].next_step) == (False, "Start-Service vmms")
+    assert not found["Secure Boot"].ok
+    assert found["PowerShell"].ok
