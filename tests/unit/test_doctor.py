@@ -52,40 +52,42 @@ def test_a_good_host_has_no_problem(tmp_path: Path) -> None:
     assert found["service vmms"].detail == "Running"
 
 
+PROBLEMS = [
+    ("PowerShell", "powershell", "4.0.1.1", "4.0", "Framework 5.1"),
+    ("rights on the host", "administrator", False, "not a local administrator", "Administrators"),
+    ("Hyper-V", "feature", "Available", "Available", "Install-WindowsFeature Hyper-V"),
+    ("service vmms", "services", {"name": "vmms", "status": "Stopped"}, "Stopped", "Start-Service vmms"),
+    ("Secure Boot", "secureBoot", "1734c6e8-3154-4dda-ba5f-a874cc483422", "no template", "update"),
+    (
+        "VM's network",
+        "interface",
+        {"alias": "x", "mtu": 1450, "forwarding": "Disabled"},
+        "MTU 1450",
+        "same MTU",
+    ),
+    (
+        "default routes",
+        "defaultRoutes",
+        ["10.0.0.1", "10.0.0.2"],
+        "10.0.0.1, 10.0.0.2",
+        "Remove-NetRoute",
+    ),
+    (
+        "clock",
+        "time",
+        (datetime.now(UTC) - timedelta(minutes=9)).strftime("%Y-%m-%dT%H:%M:%S.%f") + "0Z",
+        "54",
+        "w32tm",
+    ),
+    ("HNS load balancers", "balancers", ["10.96.0.1"], "1: 10.96.0.1", "kube-proxy"),
+    ("native kube-proxy", "programs", ["kube-proxy.exe"], "kube-proxy.exe", "stop it"),
+    ("Antrea", "programs", "antrea-agent.exe", "antrea-agent.exe", "one of the two"),
+    ("MAC address", "adapters", {"vm": "web", "mac": mac()}, "web", "change that adapter"),
+]
+
+
 @pytest.mark.parametrize(
-    ("check", "fact", "value", "seen", "next_step"),
-    [
-        ("PowerShell", "powershell", "4.0.1.1", "4.0", "Framework 5.1"),
-        ("rights on the host", "administrator", False, "not a local administrator", "Administrators"),
-        ("Hyper-V", "feature", "Available", "Available", "Install-WindowsFeature Hyper-V"),
-        ("service vmms", "services", {"name": "vmms", "status": "Stopped"}, "Stopped", "Start-Service vmms"),
-        ("Secure Boot", "secureBoot", "1734c6e8-3154-4dda-ba5f-a874cc483422", "no template", "update"),
-        (
-            "VM's network",
-            "interface",
-            {"alias": "x", "mtu": 1450, "forwarding": "Disabled"},
-            "MTU 1450",
-            "same MTU",
-        ),
-        (
-            "default routes",
-            "defaultRoutes",
-            ["10.0.0.1", "10.0.0.2"],
-            "10.0.0.1, 10.0.0.2",
-            "Remove-NetRoute",
-        ),
-        (
-            "clock",
-            "time",
-            (datetime.now(UTC) - timedelta(minutes=9)).strftime("%Y-%m-%dT%H:%M:%S.%f") + "0Z",
-            "54",
-            "w32tm",
-        ),
-        ("HNS load balancers", "balancers", ["10.96.0.1"], "1: 10.96.0.1", "kube-proxy"),
-        ("native kube-proxy", "programs", ["kube-proxy.exe"], "kube-proxy.exe", "stop it"),
-        ("Antrea", "programs", "antrea-agent.exe", "antrea-agent.exe", "one of the two"),
-        ("MAC address", "adapters", {"vm": "web", "mac": mac()}, "web", "change that adapter"),
-    ],
+    ("check", "fact", "value", "seen", "next_step"), PROBLEMS, ids=[row[0] for row in PROBLEMS]
 )
 def test_each_problem_is_found_with_its_next_step(
     tmp_path: Path, check: str, fact: str, value: object, seen: str, next_step: str
