@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -117,6 +117,14 @@ def _in_folder(path: Path, info: ValidationInfo) -> Path:
     return Path(info.context, expanded) if info.context else expanded
 
 
+def _windows_folder(text: str) -> str:
+    """With backslashes, and none at the end."""
+    path = PureWindowsPath(text)
+    if not re.fullmatch("[A-Za-z]:", path.drive) or not path.is_absolute() or set('"<>|?*') & set(text):
+        raise ValueError(r"write a folder on a drive of the host, as C:\ProgramData\vmproxy")
+    return str(path)
+
+
 def _node(text: str) -> str:
     for label in text.split("."):
         _label(label)
@@ -134,6 +142,7 @@ Version = Annotated[str, BeforeValidator(_version, json_schema_input_type=str)]
 Address = Annotated[IPv4Address, BeforeValidator(_address, json_schema_input_type=str)]
 Cidr = Annotated[IPv4Network, BeforeValidator(_network, json_schema_input_type=str)]
 Interface = Annotated[IPv4Interface, BeforeValidator(_interface, json_schema_input_type=str)]
+WindowsFolder = Annotated[str, AfterValidator(_windows_folder)]
 LocalPath = Annotated[Path, AfterValidator(_in_folder)]
 
 
@@ -275,7 +284,7 @@ class Hyperv(_Model):
     """The client certificate, PEM; for auth: certificate."""
     key: LocalPath | None = None
     """The client certificate's private key, PEM; for auth: certificate."""
-    directory: Text = r"C:\ProgramData\vmproxy"
+    directory: WindowsFolder = r"C:\ProgramData\vmproxy"
     """The folder on the host for images, disks and seeds."""
 
 

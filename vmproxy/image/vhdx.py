@@ -25,6 +25,12 @@ class Download:
     url: str
     sha256: str
 
+    @property
+    def shown(self) -> str:
+        """The URL without what may be a secret in it: a log-in, a signature."""
+        parts = urlsplit(self.url)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
 
 def download_of(wanted: site.Image) -> Download | None:
     """What a host can fetch itself of the site file's image; None: it has to be converted first."""
@@ -40,7 +46,7 @@ def packed(source: Download, *, report: Callable[[str], None]) -> Path:
     target = cache.folder() / f"{source.sha256}.fetched.vhdx.gz"
     with cache.workshop(source.sha256) as work:
         if not target.exists():
-            report(f"fetching {source.url}")
+            report(f"fetching {source.shown}")
             file = work / "fetched"
             download.fetch(source.url, file, sha256=source.sha256, report=report)
             with file.open("rb") as head:

@@ -60,7 +60,7 @@ class Bringer:
     def _fetched(self, image: str, source: Download) -> bool:
         """False, and said why, when the host can not fetch it."""
         self._tidy(image, source.sha256)
-        self.report(f"{self.host} fetches the image from {source.url}")
+        self.report(f"{self.host} fetches the image from {source.shown}")
         data = {"part": self.paths.part(source.sha256), "url": source.url, "sha256": source.sha256}
         try:
             self.shell.call("fetch.ps1", data, timeout=_FETCH_SECONDS, each=_Progress(self.report, "fetched"))

@@ -55,3 +55,8 @@ def test_for_a_host_that_can_not_fetch_it_is_fetched_here_and_packed_once(pack: 
         assert gzip.decompress(packed(source, report=quiet).read_bytes()) == VHDX
         packed(source, report=quiet)
     assert len(served.asked) == 1
+
+
+def test_what_may_be_a_secret_in_a_url_is_not_shown() -> None:
+    source = Download("https://anna:s3cret@images:8443/debian.vhdx?sig=s3cret#x", "a" * 64)
+    assert source.shown == "https://images:8443/debian.vhdx"
