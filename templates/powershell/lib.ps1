@@ -52,8 +52,11 @@ $Session.Lib = {
     function Remove-OurVM($Data) {
         if (Get-VMByName $Data.vm) {
             $Vm = Get-OurVM $Data
+            $Place = [string]$Vm.ConfigurationLocation
             if ([string]$Vm.State -ne 'Off') { Hyper-V\Stop-VM -VM $Vm -TurnOff -Force }
             Hyper-V\Remove-VM -VM $Vm -Force
+            # Elsewhere when it was made with another hyperv.directory.
+            if ([IO.Path]::GetFileName($Place) -eq $Data.vm) { Remove-Whole $Place }
         }
         Remove-Whole $Data.folder
     }

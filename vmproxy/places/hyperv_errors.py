@@ -12,12 +12,14 @@ _ROLE = (
     "is the Hyper-V role installed, with its PowerShell module? "
     "Install-WindowsFeature Hyper-V -IncludeManagementTools -Restart"
 )
+_MEMORY = "the host has too little memory: set vm.memory to less, or stop another VM"
 _HINTS = {
     DISK_FULL: "free space on that drive, or set hyperv.directory to a folder on another one",
     "80070020": "another program holds that file (a backup, a virus scanner): run it again when it is done",
     "c03a001a": "the folder is compressed or encrypted: compact /u, cipher /d, or another hyperv.directory",
-    "8007000e": "the host has too little memory: set vm.memory to less, or stop another VM",
+    "8007000e": _MEMORY,
 }
+_BY_ID = {"OutOfMemory": _MEMORY, "ObjectInUse": "another administrator or a backup works on it: try again"}
 _RIGHTS = "the account needs to be a local administrator of the host, and the folder open to SYSTEM"
 
 
@@ -45,6 +47,8 @@ def _is_denied(record: WindowsError) -> bool:
 def _hint(record: WindowsError) -> str | None:
     if record.id.split(",")[0] in _NO_HYPERV and "Hyper-V" in record.message:
         return _ROLE
+    if hint := _BY_ID.get(record.id.split(",")[0]):
+        return hint
     if record.code in _HINTS:
         return _HINTS[record.code]
     words = record.message.lower()

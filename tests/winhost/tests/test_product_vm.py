@@ -199,3 +199,19 @@ def test_the_marker_in_the_notes_is_json_that_another_tool_can_read(made: Window
     (notes,) = made.powershell("(Get-VM).Notes")
     block = str(notes).partition("[vmproxy]")[2].partition("[/vmproxy]")[0]
     assert json.loads(block)["routes"] == [["10.96.0.0/16", VIA]]
+
+
+def test_too_little_memory_is_told_in_windows_words_with_what_to_do(world: Windows) -> None:
+    world.state.memory = 1 << 30
+    with pytest.raises(VmproxyError, match="cannot start vm") as caught:
+        world.run(starts=True, memory=4 << 30)
+    assert "vm.memory" in str(caught.value.hint)
+
+
+def test_another_directory_means_a_new_vm_there_and_none_of_its_files_stay_behind(made: Windows) -> None:
+    old = made.state.local(rf"{DIRECTORY}\{NAME}")
+    assert old.exists()
+    made.directory = r"C:\Elsewhere"
+    assert made.run() == ["recreate"]
+    assert not old.exists()
+    assert made.state.local(rf"C:\Elsewhere\{NAME}\disk-{IMAGE}.vhdx").exists()
