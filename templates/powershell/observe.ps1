@@ -6,12 +6,8 @@ function Get-HostFacts {
     $System = CimCmdlets\Get-CimInstance -ClassName Win32_OperatingSystem
     $VMHost = Hyper-V\Get-VMHost
     [ordered]@{
-        name = $env:COMPUTERNAME
-        version = [string]$System.Version
         freeMemory = [long]$System.FreePhysicalMemory * 1KB
         freeDisk = [long](Get-FreeSpace $Data.directory)
-        processors = [int]$VMHost.LogicalProcessorCount
-        memory = [long]$VMHost.MemoryCapacity
         macMinimum = [string]$VMHost.MacAddressMinimum
         macMaximum = [string]$VMHost.MacAddressMaximum
     }
@@ -46,7 +42,6 @@ function Get-DriveFacts($Drives) {
 function Get-VMFacts($Vm) {
     $Automatic = $Vm.PSObject.Properties['AutomaticCheckpointsEnabled']
     [ordered]@{
-        id = [string]$Vm.Id
         state = [string]$Vm.State
         generation = [int]$Vm.Generation
         cpus = [long]$Vm.ProcessorCount
@@ -72,9 +67,7 @@ function Get-VMFacts($Vm) {
 
 function Get-FolderFacts([string] $Path) {
     if (-not (Test-Path -LiteralPath $Path)) { return $null }
-    $Files = @(Get-ChildItem -LiteralPath $Path -Recurse -Force -File | ForEach-Object {
-        [ordered]@{ path = $_.FullName; size = [long]$_.Length }
-    })
+    $Files = @(Get-ChildItem -LiteralPath $Path -Recurse -Force -File | ForEach-Object { $_.FullName })
     [ordered]@{ sddl = [string](Get-Acl -LiteralPath $Path).Sddl; files = $Files }
 }
 
@@ -85,7 +78,6 @@ function Get-RouteFacts {
                 store = $Store
                 prefix = [string]$_.DestinationPrefix
                 via = [string]$_.NextHop
-                interface = [int]$_.InterfaceIndex
             }
         }
     }

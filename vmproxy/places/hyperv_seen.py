@@ -161,16 +161,16 @@ def _access(folder: Facts | None) -> str:
 def _images(folder: Facts | None, paths: Paths) -> frozenset[str]:
     inside = paths.images.lower() + "\\"
     names = [
-        str(item["path"])[len(inside) :]
-        for item in items((folder or {}).get("files"))
-        if str(item["path"]).lower().startswith(inside)
+        str(path)[len(inside) :]
+        for path in items((folder or {}).get("files"))
+        if str(path).lower().startswith(inside)
     ]
     return frozenset(name.removesuffix(".vhdx") for name in names if name.endswith(".vhdx"))
 
 
 def _leftovers(folder: Facts | None, paths: Paths) -> tuple[str, ...]:
     """Without our VM: what is in its folder, and base images and parts that no other VM was copied from."""
-    files = [str(item["path"]) for item in items((folder or {}).get("files"))]
+    files = [str(path) for path in items((folder or {}).get("files"))]
     copied = {PureWindowsPath(path).name.removeprefix("disk-") for path in files if not _inside(path, paths)}
     return tuple(
         path

@@ -283,7 +283,7 @@ def test_routes_of_the_hosts_own_addresses_are_no_routes_to_us(world: World) -> 
 
 
 def test_an_address_of_the_host_inside_the_service_range_is_a_conflict(world: World) -> None:
-    world.windows.addresses.append({"address": "10.96.3.1", "length": 24, "interface": 9})
+    world.windows.addresses.append({"address": "10.96.3.1", "length": 24})
     with world.place() as place, pytest.raises(Conflict) as caught:
         route.plan(ROUTES, place.observe(), host="win-01")
     assert "own address 10.96.3.1/24" in caught.value.details[0]

@@ -36,7 +36,6 @@ def new_vm(name: str, **changes: Any) -> dict[str, Any]:
     """As New-VM leaves it."""
     vm = {
         "name": name,
-        "id": "0e8f2a3c-2b57-4b2e-9f0d-d6a6b6a4e001",
         "state": "Off",
         "generation": 2,
         "cpus": 1,
@@ -81,7 +80,7 @@ class FakeWindows:
     )
     routes: list[dict[str, Any]] = field(default_factory=list)
     addresses: list[dict[str, Any]] = field(
-        default_factory=lambda: [{"address": "192.168.10.2", "length": 24, "interface": 7}]
+        default_factory=lambda: [{"address": "192.168.10.2", "length": 24}]
     )
     files: dict[str, int] = field(default_factory=dict)
     sddl: str = INHERITED
@@ -155,15 +154,11 @@ class FakeWindows:
         self.held = False
 
     def _observe(self, data: Call) -> Any:
-        inside = [{"path": path, "size": size} for path, size in self.files.items()]
+        inside = list(self.files)
         return {
             "host": {
-                "name": "WIN-01",
-                "version": "10.0.20348",
                 "freeMemory": 8 * GIB,
                 "freeDisk": self.free,
-                "processors": 8,
-                "memory": 16 * GIB,
                 "macMinimum": "00155D0AC800",
                 "macMaximum": "00155D0AC8FF",
             },
@@ -259,7 +254,7 @@ class FakeWindows:
     def add_route(
         self, prefix: str, via: str, *, stores: tuple[str, ...] = ("ActiveStore", "PersistentStore")
     ) -> None:
-        self.routes += [{"store": store, "prefix": prefix, "via": via, "interface": 7} for store in stores]
+        self.routes += [{"store": store, "prefix": prefix, "via": via} for store in stores]
 
     def _set_marker(self, name: str, block: str) -> None:
         for vm in self.vms:
