@@ -161,16 +161,6 @@ def test_a_vm_that_was_renamed_is_said(windows: HypervWorld) -> None:
         assert vm.state == "Running"
 
 
-def test_another_tool_s_route_is_refused_named_and_left_alone(windows: HypervWorld) -> None:
-    windows.in_namespace("host", "ip", "route", "add", "10.96.128.0/17", "via", "192.168.100.20")
-    try:
-        says(windows.vmproxy("apply"), 1, "10.96.128.0/17", "192.168.100.20")
-        assert "10.96.128.0/17" in windows.in_namespace("host", "ip", "route")
-    finally:
-        windows.in_namespace("host", "ip", "route", "del", "10.96.128.0/17")
-    assert windows.drift() == []
-
-
 def test_a_native_kube_proxy_is_found_by_doctor(windows: HypervWorld) -> None:
     system = windows.windows.state.part(System)
     process = system.start("kube-proxy.exe", "kube-proxy.exe --proxy-mode=kernelspace")
@@ -184,24 +174,10 @@ def test_a_native_kube_proxy_is_found_by_doctor(windows: HypervWorld) -> None:
         system.processes.remove(process)
 
 
-def test_two_at_once_do_not_meet(windows: HypervWorld) -> None:
-    """The second waits for the first and says so; both end well."""
-    windows.guest("systemctl stop vmproxy-kube-proxy.service")
-    running = [windows.start("apply") for _ in range(2)]
-    ended = [process.communicate(timeout=300) for process in running]
-    assert [process.returncode for process in running] == [0, 0], ended
-    assert sum("another vmproxy works on win-01" in err for _, err in ended) == 1
-    assert windows.drift() == []
-
-
 def test_a_controller_that_is_killed_leaves_no_lock(windows: HypervWorld) -> None:
     """Its PowerShell, which holds the lock, ends soon after it."""
     windows.guest("rm /usr/local/lib/vmproxy/kube-proxy")
-    process = windows.start("apply")
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "pushing" in line:
-            break
+    process = windows.start_until("pushing", "apply")
     process.kill()
     process.communicate()
     windows.apply()
@@ -227,11 +203,7 @@ def test_after_a_restart_of_the_host_all_is_there_again(windows: HypervWorld) ->
 
 def test_a_host_that_restarts_in_the_middle_of_an_apply(windows: HypervWorld) -> None:
     windows.guest("rm /usr/local/lib/vmproxy/kube-proxy")
-    process = windows.start("apply")
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "pushing" in line:
-            break
+    process = windows.start_until("pushing", "apply")
     windows.windows.reboot()
     _, err = process.communicate(timeout=300)
     assert process.returncode == 1

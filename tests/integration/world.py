@@ -79,6 +79,15 @@ class World:
             self.command(*words), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
 
+    def start_until(self, said: str, *words: str) -> subprocess.Popen[str]:
+        """A command that goes on; returns when it has said that on stderr."""
+        process = self.start(*words)
+        assert process.stderr is not None
+        for line in process.stderr:
+            if said in line:
+                return process
+        raise AssertionError(f"{words} ended with {process.wait()} without saying {said!r}")
+
     def command(self, *words: str) -> list[str]:
         verb, *rest = words
         return [sys.executable, "-m", "vmproxy", verb, "-f", str(self.site_file), *rest]
