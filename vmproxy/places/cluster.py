@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from vmproxy import site as sites
+from vmproxy import wait
 from vmproxy.errors import VmproxyError
 from vmproxy.places import cluster_discovery as discovery
 from vmproxy.places import cluster_login as login
@@ -19,6 +20,7 @@ from vmproxy.site import Host, Site
 Report = Callable[[str], None]
 
 NAMESPACE = "vmproxy"
+_GOING_SECONDS = 120.0
 _RBAC = "/apis/rbac.authorization.k8s.io/v1"
 _PLURALS = {
     "Namespace": "/api/v1/namespaces",
@@ -78,7 +80,7 @@ class Cluster:
             canary = pool.submit(self._canary)
             accounts = pool.submit(self._accounts)
             live = list(pool.map(self._client.find, names.values()))
-        identity = {name: item for name, item in zip(names, live, strict=True) if item is not None}
+        identity = {name: item for name, item in zip(names, live, strict=True) if item and not _goes(item)}
         account = identity.get(f"serviceaccount/{site.account(host)}")
         return ClusterSeen(
             version=_version(version.result()["gitVersion"]),
@@ -152,6 +154,7 @@ class Cluster:
         path = f"{collection}/{item['metadata']['name']}"
         live: Any = action.params.get("live")
         if action.verb == "create":
+            self._wait_until_gone(action.target, path)
             self._client.create(collection, item)
         elif action.verb == "delete":
             self._client.delete(path, uid=live["metadata"]["uid"])
@@ -160,6 +163,15 @@ class Cluster:
             self._client.create(collection, item)
         else:
             self._client.merge(path, {name: value for name, value in item.items() if name != "kind"})
+
+    def _wait_until_gone(self, name: str, path: str) -> None:
+        """What was deleted a moment ago, a namespace above all, is there until all in it is gone."""
+
+        def probe() -> bool | str:
+            live = self._client.find(path)
+            return not (live and _goes(live)) or "it is being deleted"
+
+        wait.until(f"the deleted {name} to go", probe, timeout=_GOING_SECONDS, every=0.5)
 
     def _canary(self) -> tuple[str, int]:
         spec = self._client.get("/api/v1/namespaces/default/services/kubernetes")["spec"]
@@ -170,6 +182,11 @@ class Cluster:
             _PLURALS["ServiceAccount"], labelSelector="app.kubernetes.io/managed-by=vmproxy"
         )
         return [item["metadata"]["name"] for item in items]
+
+
+def _goes(live: Object) -> bool:
+    """It was deleted and only waits for its end."""
+    return bool(live["metadata"].get("deletionTimestamp"))
 
 
 def _identity(site: Site, host: Host) -> dict[str, str]:
