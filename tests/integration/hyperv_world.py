@@ -23,12 +23,13 @@ SITE = "it"
 
 @dataclass
 class HypervWorld(World):
-    """Commands run in the lab's client, where WinRM of `windows` listens on loopback."""
+    """Commands run in the lab's client, where WinRM of `windows` listens on loopback, with their own keys."""
 
     windows: WinHost
 
     def command(self, *words: str) -> list[str]:
-        return netns.run_in(self.status.namespaces["client"], super().command(*words))
+        state = f"XDG_STATE_HOME={self.folder / 'state'}"
+        return netns.run_in(self.status.namespaces["client"], ["env", state, *super().command(*words)])
 
     def original(self) -> dict[str, Any]:
         assert self.status.site is not None
