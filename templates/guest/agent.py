@@ -335,7 +335,10 @@ def rule(request):
 
 
 def reach(request):
-    """For each endpoint why it does not answer from here, or nothing; all at the same time."""
+    """For each endpoint why it can not be reached from here, or nothing; all at the same time.
+
+    A UDP endpoint that is silent proves nothing, as in verify: only an ICMP error does.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(32) as pool:
@@ -352,7 +355,7 @@ def reach_one(endpoint):
                 channel.send(b"vmproxy\n")
                 channel.recv(65536)
         except socket.timeout:
-            return "no answer within 3 s"
+            return "no answer within 3 s" if kind == socket.SOCK_STREAM else None
         except OSError as error:
             return os.strerror(error.errno) if error.errno else str(error)
     return None
