@@ -169,7 +169,7 @@ class Machine:
         what = f"SSH of VM {self.site.vm_name(self.host)} at {self.address.ip}"
         self._report(f"waiting for {what}")
         try:
-            wait.until(what, self.banner, timeout=self.site.vm_size(self.host).boot_timeout, every=1.0)
+            wait.until(what, self.banner, timeout=self.site.vm_size(self.host).boot_timeout, every=0.25)
             self.guest()
         except VmproxyError as exc:
             raise self._boot_failed(exc) from exc

@@ -6,8 +6,8 @@ what runs in the guest, and only when kube-proxy has converged the routes on the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -148,6 +148,18 @@ def _unseen(guest: GuestSeen | Unobservable) -> tuple[str, ...]:
     return ()
 
 
+def _side_by_side(waits: Sequence[Callable[[], None]]) -> None:
+    """The first that fails ends it: the other may wait for what will never be."""
+    if not waits:
+        return
+    pool = ThreadPoolExecutor(len(waits))
+    try:
+        for done in as_completed([pool.submit(work) for work in waits]):
+            done.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
 class _Apply:
     """One run of apply on one host: the layers, one after the other."""
 
@@ -171,22 +183,21 @@ class _Apply:
             todo = steps(self._machine, seen)
         if self._do(todo.machine, self._machine.apply_host):
             self._machine.forget_guest()
-        if isinstance(seen.guest, Unobservable) or self._done(todo.machine):
+        booted = isinstance(seen.guest, Unobservable) or self._done(todo.machine)
+        if booted:
             self._machine.wait_for_boot()
             seen = observe(self._machine)
             todo = steps(self._machine, seen)
-            self._do(todo.guest, self._machine.apply_guest)
-            self._machine.wait_for_cloud_init()
-        else:
-            self._do(todo.guest, self._machine.apply_guest)
-        self._converge_and_route(seen, todo)
+        self._do(todo.guest, self._machine.apply_guest)
+        self._converge_and_route(seen, todo, booted=booted)
         self._look_again()
 
-    def _converge_and_route(self, seen: Seen, todo: Steps) -> None:
+    def _converge_and_route(self, seen: Seen, todo: Steps, *, booted: bool) -> None:
         routes = self._allowed(todo.routes)
-        if not routes and not self.outcomes:
-            return
-        self._machine.wait_converged(seen.cluster)
+        waits: list[Callable[[], None]] = [self._machine.wait_for_cloud_init] if booted else []
+        if routes or self.outcomes:
+            waits.append(lambda: self._machine.wait_converged(seen.cluster))
+        _side_by_side(waits)
         if routes:
             self._machine.try_route(seen.cluster)
             self._do(todo.routes, self._machine.apply_host)

@@ -18,6 +18,7 @@ import zlib
 
 CACHE = "/var/lib/vmproxy/hashes.json"
 SETUP = "/usr/local/lib/vmproxy/setup.py"
+SETUP_UNIT = "vmproxy-setup.service"
 METRICS = 10249
 HEALTH = 10256
 BIG = 1 << 20
@@ -65,9 +66,21 @@ def write(path, content, mode=0o644):
 # What is seen.
 
 
+def identity(found):
+    return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def hashes():
+    try:
+        with open(CACHE) as file:
+            return json.load(file)
+    except (OSError, ValueError):
+        return {}
+
+
 def digest(path, found, cache):
     """A big file is hashed again only when its inode, size or times have changed."""
-    key = [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+    key = identity(found)
     known = cache.get(path)
     if known and known[0] == key:
         return known[1]
@@ -81,11 +94,7 @@ def digest(path, found, cache):
 
 
 def files(paths):
-    try:
-        with open(CACHE) as file:
-            cache = json.load(file)
-    except (OSError, ValueError):
-        cache = {}
+    cache = hashes()
     before, seen = json.dumps(cache), {}
     for path in paths:
         try:
@@ -270,7 +279,8 @@ def push(request):
         os.unlink(part)
         raise
     os.replace(part, path)
-    files([path])
+    known = {path: [identity(os.stat(path)), request["sha256"]]}
+    write(CACHE, json.dumps({**hashes(), **known}).encode(), 0o600)
     return {}
 
 
@@ -306,14 +316,15 @@ def apply(request):
     for name, value in request["sysctls"].items():
         with open(sysctl_path(name), "w") as file:
             file.write(value)
-    for what in request["setup"]:
-        must("python3", "-I", SETUP, what)
+    if SETUP_UNIT not in request["restart"]:  # it does all of them
+        for what in request["setup"]:
+            must("python3", "-I", SETUP, what)
+    if request["enable"]:
+        must("systemctl", "enable", "--quiet", "--no-reload", *request["enable"])
     if request["reload"]:
         must("systemctl", "daemon-reload")
-    if request["enable"]:
-        must("systemctl", "enable", "--quiet", *request["enable"])
     if request["restart"]:
-        must("systemctl", "restart", *request["restart"])
+        must("systemctl", "restart", *sorted(request["restart"], key=lambda unit: unit != SETUP_UNIT))
     return {}
 
 
@@ -362,11 +373,36 @@ def reach_one(endpoint):
 
 
 def converged(request):
+    """Why kube-proxy can not be trusted with traffic yet, looked at until it can or the seconds are over.
+
+    `failures`: how often it had failed to write its rules when the wait began.
+    """
+    deadline = time.monotonic() + request["seconds"]
+    failures = request["failures"]
+    while True:
+        seen = proxy()
+        failures = seen["failures"] if failures is None else failures
+        why = not_converged(seen, failures, request)
+        if not why or time.monotonic() > deadline:
+            return {"why": why, "failures": failures}
+        time.sleep(0.2)
+
+
+def not_converged(seen, failures, request):
+    """What is missing, in the order in which it comes true; empty when nothing is."""
+    if not seen["live"]:
+        return "it is not live"
+    if not seen["last_synced"]:
+        return "it has not written its rules yet"
+    if seen["last_synced"] < seen["last_queued"]:
+        return "changes are queued that are not written yet"
+    if seen["failures"] > failures:
+        return "it fails to write its rules"
     address, port = request["canary"]
-    seen = proxy()
-    seen["rule"] = rule({"address": address, "port": port, "protocol": "tcp"})["there"]
-    seen["answer"] = api_answers(address, port, request["ca"]) if seen["rule"] else "not asked yet"
-    return seen
+    if not rule({"address": address, "port": port, "protocol": "tcp"})["there"]:
+        return "it has no rule for default/kubernetes"
+    answer = api_answers(address, port, request["ca"])
+    return "the API server does not answer at its ClusterIP: " + answer if answer else ""
 
 
 def api_answers(address, port, ca):

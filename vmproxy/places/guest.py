@@ -25,6 +25,8 @@ _BOOTSTRAP = (
 )
 _PROXY_UNIT = "vmproxy-kube-proxy.service"
 _CA = "/etc/vmproxy/ca.crt"
+_GUEST_WAITS = 10.0
+"""Seconds that one request watches in the guest: each one started costs a Python there."""
 _LOGS = {
     "proxy": f"journalctl -u {_PROXY_UNIT} --no-pager -o short-iso -n",
     "cloud-init": "cat /var/log/cloud-init-output.log | tail -n",
@@ -73,15 +75,16 @@ class Guest:
     def wait_converged(self, canary: tuple[str, int], seconds: float, report: Report) -> None:
         """Until kube-proxy has synced what it had queued, its rule for the canary is there, and the API
         server answers at the canary's ClusterIP. Raises NotReady with the end of kube-proxy's log."""
-        first: dict[str, Any] = {}
+        failures: int | None = None
 
         def probe() -> bool | str:
-            seen = self._ask("converged", canary=canary, ca=_CA)
-            first.setdefault("failures", seen["failures"])
-            return _not_converged(seen, failures=first["failures"]) or True
+            nonlocal failures
+            seen = self._ask("converged", canary=canary, ca=_CA, failures=failures, seconds=_GUEST_WAITS)
+            failures = seen["failures"]
+            return seen["why"] or True
 
         try:
-            wait.until("kube-proxy converged", probe, timeout=seconds, every=0.5)
+            wait.until("kube-proxy converged", probe, timeout=seconds, every=0)
         except NotReady as exc:
             raise NotReady(
                 f"cannot route through VM {self._name}: {exc.message}",
@@ -200,21 +203,6 @@ def _source(action: Action) -> Any:
 
 def _base64(content: bytes) -> str:
     return base64.b64encode(content).decode()
-
-
-def _not_converged(seen: Mapping[str, Any], *, failures: int) -> str | None:
-    """What is missing, in the order in which it comes true."""
-    if not seen["live"]:
-        return "it is not live"
-    if not seen["last_synced"]:
-        return "it has not written its rules yet"
-    if seen["last_synced"] < seen["last_queued"]:
-        return "changes are queued that are not written yet"
-    if seen["failures"] > failures:
-        return "it fails to write its rules"
-    if not seen["rule"]:
-        return "it has no rule for default/kubernetes"
-    return f"the API server does not answer at its ClusterIP: {seen['answer']}" if seen["answer"] else None
 
 
 def _seen(data: Mapping[str, Any]) -> GuestSeen:
