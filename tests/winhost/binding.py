@@ -31,7 +31,28 @@ COMPILED = {
     "DISM": "Microsoft.Dism.Commands.{verb}{noun}Command",
 }
 """Modules of compiled cmdlets, and their classes: these end their error ids."""
+_VHD_CLASS = "Microsoft.Vhd.PowerShell.Cmdlets.{verb}{noun}"
+"""Of the cmdlets for a disk's file; seen in their error ids, with GetVHD as the one in capitals."""
+_BY_VALUE = {"ValueFromPipeline": True}
+_BY_NAME = {"ValueFromPipelineByPropertyName": True}
 _NEVER_PIPED = {"ParentOf", "ChildOf"}
+_OTHERWISE: Mapping[tuple[str, str], Mapping[str, bool]] = {
+    ("New-VM", "Name"): {**_BY_VALUE, **_BY_NAME},
+    ("New-VHD", "Path"): {**_BY_VALUE, **_BY_NAME},
+    ("New-VHD", "SourceDisk"): _BY_NAME,
+    ("Mount-VHD", "SnapshotId"): _BY_NAME,
+    ("Dismount-VHD", "SnapshotId"): _BY_NAME,
+    ("Set-VMHardDiskDrive", "CimSession"): _BY_NAME,
+    ("Set-VMNetworkAdapter", "VMName"): _BY_VALUE,
+    ("Rename-VMNetworkAdapter", "VMName"): {},
+    ("Connect-VMNetworkAdapter", "VMName"): {},
+    ("Disconnect-VMNetworkAdapter", "VMName"): {},
+    ("Find-NetRoute", "InterfaceIndex"): {},
+    ("Get-NetNeighbor", "IPAddress"): {},
+    ("Get-NetIPConfiguration", "CimSession"): _BY_NAME,
+    ("Get-NetIPConfiguration", "CompartmentId"): _BY_NAME,
+}
+"""What the documents say against the rule of `_pipeline`."""
 _BY_PROPERTY = {"InterfaceAlias", "InterfaceIndex", "IPAddress", "InterfaceDescription"}
 
 
@@ -53,7 +74,7 @@ def described(cmdlet: Cmdlet, space: Namespace) -> dict[str, Any]:
     """A compiled cmdlet, for bridge/emit.psm1."""
     verb, _, noun = cmdlet.name.partition("-")
     return {
-        "class": COMPILED[cmdlet.module].format(verb=verb, noun=noun),
+        "class": _class(cmdlet.module, verb, noun),
         "verb": verb,
         "noun": noun,
         "default": cmdlet.sets[0] if cmdlet.sets else "",
@@ -61,6 +82,12 @@ def described(cmdlet: Cmdlet, space: Namespace) -> dict[str, Any]:
         "impact": impact(cmdlet),
         "parameters": [_described(cmdlet, one, space) for one in parameters(cmdlet)],
     }
+
+
+def _class(module: str, verb: str, noun: str) -> str:
+    if noun == "VHD":
+        return _VHD_CLASS.format(verb=verb, noun=noun if verb == "Get" else "Vhd")
+    return COMPILED[module].format(verb=verb, noun=noun)
 
 
 def _described(cmdlet: Cmdlet, parameter: Parameter, space: Namespace) -> dict[str, Any]:
@@ -95,21 +122,35 @@ def _attribute(cmdlet: Cmdlet, parameter: Parameter, name: str, mandatory: bool)
 def _pipeline(cmdlet: Cmdlet, parameter: Parameter, mandatory: bool) -> Mapping[str, bool]:
     """Whether it is taken from the pipeline, which the tables do not say: seen in the documents.
 
-    What a cmdlet works on is taken by value, as object or, in Hyper-V, by name in the first position.
-    The network cmdlets take the interface and the address from properties.
+    What a cmdlet works on is taken by value, as object or, in Hyper-V, by names in the first position: a
+    cmdlet that takes one name only does not take it from the pipeline. Files of disks and ids are taken
+    from properties too. The network cmdlets take the interface and the address from properties.
     """
+    if (cmdlet.name, parameter.name) in _OTHERWISE:
+        return _OTHERWISE[cmdlet.name, parameter.name]
     base = parameter.type.removesuffix("[]")
+    if cmdlet.module == "Hyper-V":
+        return _hyperv_pipeline(cmdlet, parameter, base, mandatory)
     if base.startswith("CimInstance"):
-        return {"ValueFromPipeline": True}
-    if cmdlet.module == "Hyper-V" and base in _objects():
-        return {"ValueFromPipeline": True} if mandatory and parameter.name not in _NEVER_PIPED else {}
-    if cmdlet.module == "Hyper-V" and parameter.position == 0:
-        if parameter.name in ("Name", "VMName", "Path") and not cmdlet.name.startswith("New-"):
-            return {"ValueFromPipeline": True}
-        if parameter.name == "Id":
-            return {"ValueFromPipeline": True, "ValueFromPipelineByPropertyName": True}
+        return _BY_VALUE
     if cmdlet.module.startswith("Net") and parameter.name in _BY_PROPERTY:
-        return {"ValueFromPipelineByPropertyName": True}
+        return _BY_NAME
+    return {}
+
+
+def _hyperv_pipeline(cmdlet: Cmdlet, parameter: Parameter, base: str, mandatory: bool) -> Mapping[str, bool]:
+    if base in _objects():
+        return _BY_VALUE if mandatory and parameter.name not in _NEVER_PIPED else {}
+    if parameter.name == "DiskNumber":
+        return _BY_NAME
+    if parameter.position != 0:
+        return {}
+    if parameter.name == "Id":
+        return {**_BY_VALUE, **_BY_NAME}
+    if cmdlet.name.endswith("-VHD") and parameter.name in ("Path", "VMId"):
+        return {**_BY_VALUE, **_BY_NAME}
+    if parameter.name in ("Name", "VMName", "Path") and parameter.type == "String[]":
+        return {} if cmdlet.name.startswith("New-") else _BY_VALUE
     return {}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from tests.winhost import wildcards
 from tests.winhost.engine import Call, CmdletError, Item, emulates, not_emulated
 from tests.winhost.hyperv import find, ports
 from tests.winhost.hyperv.failures import cannot_modify, failed, invalid, running_device, wrong_state
@@ -62,7 +63,7 @@ def get_adapter(host: Host, call: Call) -> Iterator[object]:
 
 def _named(host: Host, call: Call) -> Iterator[Adapter | CmdletError]:
     pattern = str(call.get("Name", "*"))
-    yield from (one for one in adapters(host) if find.matches(pattern, one.name))
+    yield from (one for one in adapters(host) if wildcards.matches(pattern, one.name))
 
 
 def _wanted(host: Host, call: Call, adapter: Adapter) -> bool:
@@ -71,7 +72,7 @@ def _wanted(host: Host, call: Call, adapter: Adapter) -> bool:
     if not call.has("SwitchName"):
         return True
     switch = hyperv(host).switches.get(adapter.switch or "")
-    return switch is not None and find.matches(str(call.get("SwitchName")), switch.name)
+    return switch is not None and wildcards.matches(str(call.get("SwitchName")), switch.name)
 
 
 @emulates("Add-VMNetworkAdapter")

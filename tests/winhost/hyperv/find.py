@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
@@ -10,25 +9,9 @@ from tests.winhost.engine import Call, CmdletError, Ref
 from tests.winhost.hyperv.failures import gone, invalid, no_switch, no_vm, no_vm_id
 from tests.winhost.hyperv.model import VM, Adapter, Switch, adapters, hyperv
 from tests.winhost.state import Host
+from tests.winhost.wildcards import matches, wild
 
 Thing = TypeVar("Thing")
-_ESCAPED = re.compile(r"`(.)|(\*)|(\?)|(\[[^\]]+\])|(.)", re.DOTALL)
-
-
-def matches(pattern: str, name: str) -> bool:
-    """PowerShell's wildcards: *, ?, [a-z] and the backtick that takes their meaning away."""
-
-    def translated(found: re.Match[str]) -> str:
-        escaped, star, mark, group, other = found.groups()
-        if star or mark:
-            return ".*" if star else "."
-        return str(group) if group else re.escape(escaped or other)
-
-    return re.fullmatch(_ESCAPED.sub(translated, pattern), name, re.IGNORECASE | re.DOTALL) is not None
-
-
-def wild(pattern: str) -> bool:
-    return re.search(r"(?<!`)[*?\[]", pattern) is not None
 
 
 def vms(host: Host, call: Call) -> Iterator[VM | CmdletError]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tests.winhost import wildcards
 from tests.winhost.engine import Call, CmdletError, Item, Ref, emulates, not_emulated
 from tests.winhost.hyperv import find, services
 from tests.winhost.hyperv.failures import failed, gone, invalid
@@ -52,9 +53,11 @@ def _of(host: Host, call: Call, vm: VM) -> Iterator[Service | CmdletError]:
         yield from ((vm, one) for one in services.SERVICES)
         return
     for pattern in call.list("Name"):
-        named = [one for one in services.SERVICES if find.matches(pattern, services.name(one, host.language))]
+        named = [
+            one for one in services.SERVICES if wildcards.matches(pattern, services.name(one, host.language))
+        ]
         yield from ((vm, one) for one in named)
-        if not named and not find.wild(pattern):
+        if not named and not wildcards.wild(pattern):
             yield invalid(
                 f'Hyper-V was unable to find an integration service with name "{pattern}".', pattern
             )

@@ -6,12 +6,12 @@ that found nothing, several filters show the query; a value with wildcards finds
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from tests.winhost.engine import Call, CimEnum, CmdletError, Item, Ref, TimeSpan
+from tests.winhost.wildcards import matches, wild
 
 NAMESPACE = "ROOT/StandardCimv2"
 _CATEGORIES = {5: "PermissionDenied", 87: "InvalidArgument", 1168: "ObjectNotFound"}
@@ -48,7 +48,7 @@ class Filter:
     def matches(self, value: Any, instance: Instance) -> bool:
         seen = instance.raw[self.property]
         if self.globs:
-            return wildcard(str(value)).fullmatch(str(seen)) is not None
+            return matches(str(value), str(seen))
         if isinstance(value, str):
             return str(seen).lower() == value.lower()
         return bool(seen == value)
@@ -169,22 +169,8 @@ def enum(numbers: Mapping[str, int], text: str) -> Any:
     return CimEnum(numbers[text], text)
 
 
-def wildcard(pattern: str) -> re.Pattern[str]:
-    """PowerShell's wildcards: * ? [a-c] and a backtick before one that is meant as it is."""
-    parts = []
-    for match in re.finditer(r"`(.)|(\*)|(\?)|\[([^\]]+)\]|(.)", pattern, re.DOTALL):
-        escaped, star, question, letters, plain = match.groups()
-        if star or question:
-            parts.append(".*" if star else ".")
-        elif letters:
-            parts.append(f"[{letters}]")
-        else:
-            parts.append(re.escape(escaped or plain))
-    return re.compile("".join(parts), re.IGNORECASE | re.DOTALL)
-
-
 def _silent(one: Filter, value: Any) -> bool:
-    return one.globs and re.search(r"(?<!`)[*?\[]", str(value)) is not None
+    return one.globs and wild(str(value))
 
 
 def _like(value: str) -> str:

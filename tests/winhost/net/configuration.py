@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from tests.winhost.engine import Call, CmdletError, Item, UInt32, emulates
 from tests.winhost.net import adapter, address, interface, route, settings
-from tests.winhost.net.cim import Instance, refuse, wildcard
+from tests.winhost.net.cim import Instance, refuse
 from tests.winhost.net.naming import Place, places
 from tests.winhost.state import Host
+from tests.winhost.wildcards import matches
 
 TYPE = "NetIPConfiguration"
 
@@ -20,8 +21,8 @@ def get_net_ip_configuration(host: Host, call: Call) -> Iterator[Item | CmdletEr
     if call.has("InterfaceIndex"):
         found = [one for one in everywhere if one.index == call.get("InterfaceIndex")]
     elif call.has("InterfaceAlias"):
-        pattern = wildcard(str(call.get("InterfaceAlias")))
-        found = [one for one in everywhere if pattern.fullmatch(one.alias)]
+        alias = str(call.get("InterfaceAlias"))
+        found = [one for one in everywhere if matches(alias, one.alias)]
     else:
         found = [one for one in everywhere if one.link != "lo" or call.switch("All")]
     if not found:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tests.winhost.engine import Call, CimEnum, CmdletError, Item, UInt32, emulates
-from tests.winhost.net.cim import refuse, wildcard
+from tests.winhost.net.cim import refuse
 from tests.winhost.state import Host
+from tests.winhost.wildcards import matches
 
 _FEATURES = {
     "AD-Domain-Services": ("Active Directory Domain Services", "Role"),
@@ -53,9 +54,9 @@ _OPTIONAL = {
 def get_windows_feature(host: Host, call: Call) -> Iterator[Item]:
     """Names that it does not know give nothing."""
     refuse(call, "ComputerName", "Credential", "LogPath", "Vhd")
-    patterns = [wildcard(str(one)) for one in call.list("Name")] or [wildcard("*")]
+    patterns = [str(one) for one in call.list("Name")] or ["*"]
     for name in _FEATURES:
-        if any(pattern.fullmatch(name) for pattern in patterns):
+        if any(matches(pattern, name) for pattern in patterns):
             yield _feature(host, name)
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import uuid
 from collections.abc import Iterator
 
 import pytest
 
-from tests.winhost.hyperv import find, items, switches
+from tests.winhost import wildcards
+from tests.winhost.engine import CmdletError
+from tests.winhost.hyperv import items, switches
 from tests.winhost.hyperv.model import UPLINK, hyperv
 from tests.winhost.presence import require
 from tests.winhost.tests.scripted import Pretence, Session, new_host, session
@@ -270,10 +273,19 @@ def test_settings_without_an_effect_are_kept(windows: Session) -> None:
         ("a`*", "ab", False),
         ("a.c", "abc", False),
         ("abc", "abcd", False),
+        ("[^a]", "^", True),
+        ("[^a]", "b", False),
+        ("[a-]", "-", True),
     ],
 )
 def test_wildcards(pattern: str, name: str, fits: bool) -> None:
-    assert find.matches(pattern, name) is fits
+    assert wildcards.matches(pattern, name) is fits
+
+
+@pytest.mark.parametrize("pattern", ["[", "[]", "[c-6]"])
+def test_what_is_no_wildcard_pattern(pattern: str) -> None:
+    with pytest.raises(CmdletError, match=f"pattern is not valid: {re.escape(pattern)}"):
+        wildcards.matches(pattern, "c")
 
 
 def test_ranges_of_numbers() -> None:

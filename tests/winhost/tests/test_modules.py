@@ -141,6 +141,48 @@ def test_what_windows_binding_refuses_is_refused(
     assert not windows.host.calls or windows.host.calls[-1].cmdlet == "Get-VMHost"
 
 
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("Get-VMHardDiskDrive one | Get-VHD | % Path", [r"C:\d\one.vhdx"]),
+        ("Get-ChildItem C:\\d\\*.vhdx | Get-VHD | % Path", [r"C:\d\one.vhdx"]),
+        ("Get-VM one | Select-Object VMId | Get-VHD | % Path", [r"C:\d\one.vhdx"]),
+        ("'C:\\d\\one.vhdx' | Test-VHD", [True]),
+        ("'C:\\d\\a.vhdx', 'C:\\d\\b.vhdx' | New-VHD -SizeBytes 64MB | % Size", [64 << 20, 64 << 20]),
+        ("'two' | New-VM | % Name", ["two"]),
+        (
+            "'one' | Set-VMNetworkAdapter -StaticMacAddress 00155D000001 -Passthru | % MacAddress",
+            ["00155D000001"],
+        ),
+        (
+            "Get-VMNetworkAdapter * | Set-VMNetworkAdapterVlan -Access -VlanId 5 -Passthru | % AccessVlanId",
+            [5],
+        ),
+        (
+            "Get-VMSwitch | Connect-VMNetworkAdapter -VMName one -Passthru | % SwitchName",
+            ["External"],
+        ),
+        ("(Get-VM one).Id | Get-VM | % Name", ["one"]),
+    ],
+)
+def test_what_windows_takes_from_the_pipeline(windows: Session, script: str, expected: list[Any]) -> None:
+    windows("New-VM one -NewVHDPath C:\\d\\one.vhdx -NewVHDSizeBytes 64MB -Generation 2 | Out-Null")
+
+    assert windows(script) == expected
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "'External' | Get-VMSwitch",
+        "'one' | Set-VMDvdDrive -Path $null",
+        "'one' | Connect-VMNetworkAdapter -SwitchName External",
+    ],
+)
+def test_what_windows_does_not_take_from_the_pipeline(windows: Session, script: str) -> None:
+    assert windows.say(script).error["id"].startswith("InputObjectNotBound,")
+
+
 def test_a_mandatory_parameter_cannot_be_asked_for(windows: Session) -> None:
     error = windows.say("Remove-VM -Force").error
 
