@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from vmproxy.errors import VmproxyError
 from vmproxy.machine import Machine
@@ -15,23 +15,25 @@ from vmproxy.site import Host, Site
 Report = Callable[[str], None]
 
 
-def destroy_host(site: Site, host: Host, report: Report, *, yes: bool) -> HostResult:
+def destroy_host(site: Site, host: Host, report: Report, *, yes: bool, going: Sequence[Host]) -> HostResult:
     """Without `yes` nothing is done and the result's `left` tells what would be.
 
+    `going`: all hosts that this run removes; the last of them takes what they share.
     A cluster that does not answer does not keep the host's part from going; what stays in the
     cluster then is named by the error that is raised in the end.
     """
     with Machine(site, host, report) as machine:
         if not yes:
             cluster, _ = _look_at_cluster(machine)
-            return HostResult(host.name, left=Plan(_steps(machine, machine.place.observe(), cluster)))
+            todo = _steps(machine, machine.place.observe(), cluster, going)
+            return HostResult(host.name, left=Plan(todo))
         with machine.place.lock(report):
-            return _destroy(machine)
+            return _destroy(machine, going)
 
 
-def _destroy(machine: Machine) -> HostResult:
+def _destroy(machine: Machine, going: Sequence[Host]) -> HostResult:
     cluster, unreachable = _look_at_cluster(machine)
-    todo = _steps(machine, machine.place.observe(), cluster)
+    todo = _steps(machine, machine.place.observe(), cluster, going)
     outcomes = list(machine.apply_host(tuple(action for action in todo if action.place == "host")))
     if unreachable is not None:
         raise VmproxyError(
@@ -49,13 +51,17 @@ def _look_at_cluster(machine: Machine) -> tuple[ClusterSeen | Unobservable, Vmpr
         return Unobservable(exc.message), exc
 
 
-def _steps(machine: Machine, seen: HostSeen, cluster: ClusterSeen | Unobservable) -> tuple[Action, ...]:
+def _steps(
+    machine: Machine, seen: HostSeen, cluster: ClusterSeen | Unobservable, going: Sequence[Host]
+) -> tuple[Action, ...]:
     site, host = machine.site, machine.host
     machine.note_host(seen)
-    ranges = cluster.service_cidrs if isinstance(cluster, ClusterSeen) else ()
+    known = tuple(str(cidr) for cidr in site.cluster.service_cidrs)
+    ranges = cluster.service_cidrs if isinstance(cluster, ClusterSeen) else known
+    accounts = frozenset(site.account(one) for one in going)
     routes = route.wanted(ranges, str(host.network.address.ip))
     return (
         *route.remove_plan(routes, seen, why="before the VM behind it goes", cold=True),
         *vm.destroy_plan(site.vm_name(host), site=site.name, host=host.name, seen=seen),
-        *credential.destroy_plan(site, host, cluster),
+        *credential.destroy_plan(site, host, cluster, going=accounts),
     )

@@ -41,10 +41,16 @@ def fetch(
     if seen != sha256:
         part.unlink()
         raise BadArtifact(
-            f"cannot use {url}: its SHA-256 is {seen}, expected {sha256}",
+            f"cannot use {shown(url)}: its SHA-256 is {seen}, expected {sha256}",
             hint="check the checksum with who publishes the file; it may have been replaced",
         )
     part.replace(target)
+
+
+def shown(url: str) -> str:
+    """The URL without what may be a secret in it: a log-in, a signature."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def read_text(url: str, *, connect_timeout: float = 10.0) -> str:
@@ -55,7 +61,7 @@ def read_text(url: str, *, connect_timeout: float = 10.0) -> str:
         answer = httpx.get(url, timeout=connect_timeout, follow_redirects=True)
         answer.raise_for_status()
     except httpx.HTTPError as exc:
-        raise Unreachable(f"cannot fetch {url}: {exc}") from exc
+        raise Unreachable(f"cannot fetch {shown(url)}: {exc}") from exc
     return answer.text
 
 
@@ -79,11 +85,11 @@ def _download(url: str, part: Path, *, connect_timeout: float, report: Callable[
         try:
             _continue(url, part, connect_timeout=connect_timeout, report=report)
         except httpx.HTTPStatusError as exc:
-            raise Unreachable(f"cannot fetch {url}: HTTP {exc.response.status_code}") from exc
+            raise Unreachable(f"cannot fetch {shown(url)}: HTTP {exc.response.status_code}") from exc
         except httpx.HTTPError as exc:
             if attempt == _ATTEMPTS or not part.exists():
                 raise Unreachable(
-                    f"cannot fetch {url}: {exc}", hint="run again: it goes on where it stopped"
+                    f"cannot fetch {shown(url)}: {exc}", hint="run again: it goes on where it stopped"
                 ) from exc
             report(f"cut off after {part.stat().st_size >> 20} MiB, going on from there")
         else:

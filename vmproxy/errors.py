@@ -74,3 +74,8 @@ class BadArtifact(VmproxyError):
 
 class Busy(VmproxyError):
     """Another vmproxy works on the same host."""
+
+
+def unexpected(exc: OSError) -> VmproxyError:
+    """What the system says, where nothing more is known of it: a full disk, a right on a file."""
+    return VmproxyError(f"cannot go on: {exc.strerror or exc}: {exc.filename or ''}".rstrip(": "))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from itertools import count
 
 _OUI = "00155d"  # Hyper-V's own
+_LOCAL = "02155d"
+_TRIES = 64
 
 
 def static_mac(vm_name: str, *, pool: tuple[str, str] | None = None) -> str:
     """The same address for the same name, as 00:15:5d:01:02:03.
 
-    `pool` is the host's range for dynamic addresses, first and last: the address lies outside it.
+    `pool` is the host's range for dynamic addresses, first and last: the address lies outside it; where
+    it takes all of Hyper-V's own, the address is a locally administered one.
     """
-    numbers = (_number(_OUI + _digest(f"{vm_name}/{salt}")[:6]) for salt in count())
+    ours = [_OUI + _digest(f"{vm_name}/{salt}")[:6] for salt in range(_TRIES)]
+    numbers = map(_number, [*ours, _LOCAL + _digest(vm_name)[:6]])
     low, high = map(_number, pool or ("0", "0"))
     return next(number for number in numbers if not low <= number <= high).to_bytes(6).hex(":")
 

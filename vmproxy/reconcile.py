@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from vmproxy import endpoints
-from vmproxy.errors import Forbidden, NotReady, Unreachable, VmproxyError
+from vmproxy.errors import Forbidden, NotReady, Unreachable, VmproxyError, unexpected
 from vmproxy.machine import Machine
 from vmproxy.plan import Action, Outcome, Plan
 from vmproxy.resources import credential, proxy, route, switch, vm
@@ -116,6 +116,8 @@ def for_each(hosts: Iterable[Host], work: Callable[[Host], T]) -> list[T | Vmpro
             return work(host)
         except VmproxyError as exc:
             return exc
+        except OSError as exc:
+            return unexpected(exc)
 
     some = list(hosts)
     if len(some) == 1:

@@ -33,7 +33,7 @@ def _label(text: str) -> str:
 
 def _memory(value: object) -> int:
     """Text as 512MiB or 1GiB, to bytes."""
-    match = re.fullmatch(r"(\d+)\s*(MiB|GiB)", value) if isinstance(value, str) else None
+    match = re.fullmatch(r"(\d{1,9})\s*(MiB|GiB)", value) if isinstance(value, str) else None
     if not match:
         raise ValueError("write a size with its unit, as 512MiB or 2GiB")
     size = int(match[1]) << {"MiB": 20, "GiB": 30}[match[2]]
@@ -42,9 +42,12 @@ def _memory(value: object) -> int:
     return size
 
 
+_DURATION = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?")
+
+
 def _duration(value: object) -> int:
     """Text as 24h, 90m or 1h30m, to seconds."""
-    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", value) if isinstance(value, str) else None
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if not match or not value:
         raise ValueError("write a duration as 24h, 90m or 1h30m")
     hours, minutes, seconds = (int(part or 0) for part in match.groups())
@@ -60,8 +63,10 @@ def _boot_timeout(value: object) -> int:
 
 def _lifetime(value: object) -> int:
     lifetime = _duration(value)
-    if not 600 <= lifetime < 1 << 32:
+    if lifetime < 600:
         raise ValueError("should be at least 10m, which is the shortest that Kubernetes gives")
+    if lifetime >= 1 << 32:
+        raise ValueError("should be at most 1193046h, which is the longest that Kubernetes gives")
     return lifetime
 
 
@@ -120,7 +125,9 @@ def _in_folder(path: Path, info: ValidationInfo) -> Path:
 def _windows_folder(text: str) -> str:
     """With backslashes, and none at the end."""
     path = PureWindowsPath(text)
-    if not re.fullmatch("[A-Za-z]:", path.drive) or not path.is_absolute() or set('"<>|?*') & set(text):
+    parts = path.parts[1:]
+    whole = re.fullmatch("[A-Za-z]:", path.drive) and path.is_absolute() and parts and ".." not in parts
+    if not whole or set('"<>|?*:') & set("".join(parts)):
         raise ValueError(r"write a folder on a drive of the host, as C:\ProgramData\vmproxy")
     return str(path)
 
@@ -144,6 +151,18 @@ Cidr = Annotated[IPv4Network, BeforeValidator(_network, json_schema_input_type=s
 Interface = Annotated[IPv4Interface, BeforeValidator(_interface, json_schema_input_type=str)]
 WindowsFolder = Annotated[str, AfterValidator(_windows_folder)]
 LocalPath = Annotated[Path, AfterValidator(_in_folder)]
+
+
+def _api_server(url: AnyHttpUrl) -> AnyHttpUrl:
+    """The VM's token goes there, and what stands in it is told to whoever looks."""
+    if url.scheme != "https" or url.username or url.password or url.query or url.fragment:
+        raise ValueError("write it as https://host:6443, with nothing secret in it")
+    if url.host in {"localhost", "127.0.0.1", "[::1]"}:
+        raise ValueError("is this machine: write the API server as the VM reaches it")
+    return url
+
+
+ApiServer = Annotated[AnyHttpUrl, AfterValidator(_api_server)]
 
 
 class _Model(BaseModel):
@@ -181,7 +200,7 @@ class Cluster(_Model):
     """The kubeconfig of the one who runs vmproxy; omitted: $KUBECONFIG, then ~/.kube/config."""
     context: Text | None = None
     """The kubeconfig's context; omitted: its current one."""
-    server: AnyHttpUrl | None = None
+    server: ApiServer | None = None
     """The API server as the VM reaches it; omitted: as the kubeconfig has it, unless that is loopback."""
     service_cidrs: Annotated[tuple[Cidr, ...], Field(alias="serviceCIDRs")] = ()
     """The Service ranges; omitted: asked of the cluster."""

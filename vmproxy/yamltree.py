@@ -15,6 +15,7 @@ Path = tuple[str | int, ...]
 
 _TAG = "tag:yaml.org,2002:"
 _TRUE = "true"
+_MOST_NODES = 100_000
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Tree:
     data: Any = None
     lines: dict[Path, int] = field(default_factory=dict)
     complaints: list[Complaint] = field(default_factory=list)
+    nodes: int = 0
 
     def line(self, path: Path) -> int:
         """The line of `path`, or of the nearest that is there around it."""
@@ -46,6 +48,14 @@ def parse(text: str) -> Tree:
     tree = Tree()
     try:
         node = YAML().compose(text)
+        if node is not None:
+            tree.data = _value(node, (), tree, frozenset())
+    except RecursionError:
+        tree.complaints.append(Complaint(1, (), "nested too deep"))
+        return tree
+    except _TooMuch as exc:
+        tree.complaints.append(Complaint(exc.line, (), "aliases that unfold to too much"))
+        return tree
     except MarkedYAMLError as exc:
         tree.complaints.append(_syntax(exc, text))
         return tree
@@ -53,9 +63,15 @@ def parse(text: str) -> Tree:
         line = text.count("\n", 0, exc.position) + 1
         tree.complaints.append(Complaint(line, (), f"not YAML: a control character, {chr(exc.character)!r}"))
         return tree
-    if node is not None:
-        tree.data = _value(node, (), tree, frozenset())
     return tree
+
+
+class _TooMuch(Exception):
+    """A few lines of aliases can name more nodes than there is memory for."""
+
+    def __init__(self, line: int) -> None:
+        super().__init__(line)
+        self.line = line
 
 
 def _syntax(exc: MarkedYAMLError, text: str) -> Complaint:
@@ -72,6 +88,9 @@ def _syntax(exc: MarkedYAMLError, text: str) -> Complaint:
 
 
 def _value(node: Node, path: Path, tree: Tree, above: frozenset[int]) -> Any:
+    tree.nodes += 1
+    if tree.nodes > _MOST_NODES:
+        raise _TooMuch(_line(node))
     if id(node) in above:
         tree.complaints.append(Complaint(_line(node), path, "an alias that contains itself"))
         return None
@@ -115,7 +134,7 @@ def _scalar(node: Node) -> Any:
             return None
         case "bool":
             return text.lower() == _TRUE
-        case "int" if re.fullmatch(r"[-+]?\d+", text):
+        case "int" if re.fullmatch(r"[-+]?\d{1,18}", text):
             return int(text)
         case "float" if re.fullmatch(r"[-+]?\d*\.\d+", text):
             return float(text)

@@ -24,12 +24,15 @@ $Actions = @{
     AutomaticStopAction = $Wanted.stop
     CheckpointType = $Wanted.checkpoints
 }
-Hyper-V\Set-VM -VM $Vm @Actions
 if ((Get-Command Hyper-V\Set-VM).Parameters.ContainsKey('AutomaticCheckpointsEnabled')) {
     # Server 2016 does not have it.
-    $Automatic = @{ AutomaticCheckpointsEnabled = [bool]$Wanted.automaticCheckpoints }
-    Hyper-V\Set-VM -VM $Vm @Automatic
+    $Actions.AutomaticCheckpointsEnabled = [bool]$Wanted.automaticCheckpoints
 }
+# Only what differs: a build that takes one of them only while the VM is off does not fail for another's sake.
+foreach ($Name in @($Actions.Keys)) {
+    if ("$($Vm.$Name)" -eq "$($Actions[$Name])") { $Actions.Remove($Name) }
+}
+if ($Actions.Count) { Hyper-V\Set-VM -VM $Vm @Actions }
 Set-Service '2497F4DE-E9FA-4204-80E4-4B75C46419C0' $Wanted.timeSync
 Set-Service '9F8233AC-BE49-4C79-8EE3-E7E1985B2077' $Wanted.guestShutdown
 

@@ -9,7 +9,7 @@ function Get-Size {
 function Start-Curl($Curl) {
     $Start = New-Object Diagnostics.ProcessStartInfo $Curl.Source
     $Start.Arguments = '--fail --location --silent --show-error --retry 3 --continue-at - ' +
-        "--output `"$($Data.part)`" --url `"$($Data.url)`""
+        "--output `"$($Data.part)`" --config `"$Options`""
     $Start.UseShellExecute = $false
     $Start.RedirectStandardInput = $true
     $Start.RedirectStandardError = $true
@@ -48,9 +48,13 @@ function Read-WebClient {
 }
 
 if ((Get-Size) -and (Get-FileHash -LiteralPath $Data.part -Algorithm SHA256).Hash -eq $Data.sha256) { return }
+# In a file, not on its command line: a URL may hold a signature.
+$Options = [IO.Path]::ChangeExtension($Data.part, 'curl')
 $Curl = Get-Command curl.exe -CommandType Application -ErrorAction SilentlyContinue | Select-Object -First 1
 try {
     if ($Curl) {
+        $Url = $Data.url.Replace('\', '\\').Replace('"', '\"')
+        [IO.File]::WriteAllText($Options, "url = `"$Url`"`n")
         $Curling = Start-Curl $Curl
         try { Wait-Curl $Curling } finally { if (-not $Curling.HasExited) { $Curling.Kill() } }
     } else {
@@ -58,4 +62,6 @@ try {
     }
 } catch {
     Exit-FullDisk $Data.part $_
+} finally {
+    Remove-Whole $Options
 }

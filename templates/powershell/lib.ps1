@@ -18,7 +18,7 @@ $Session.Lib = {
 
     function Set-Marker($Vm, [string] $Block) {
         # Other text in the Notes stays.
-        $Other = [regex]::Replace("$($Vm.Notes)", '(?s)\s*\[vmproxy\].*?\[/vmproxy\]\s*', '').TrimEnd()
+        $Other = [regex]::Replace("$($Vm.Notes)", '(?s)\s*\[vmproxy\].*?\[/vmproxy\]\s*', "`r`n").Trim()
         $Notes = if ($Other) { "$Other`r`n$Block" } else { $Block }
         Hyper-V\Set-VM -VM $Vm -Notes $Notes
     }
@@ -53,12 +53,25 @@ $Session.Lib = {
         if (Get-VMByName $Data.vm) {
             $Vm = Get-OurVM $Data
             $Place = [string]$Vm.ConfigurationLocation
-            if ([string]$Vm.State -ne 'Off') { Hyper-V\Stop-VM -VM $Vm -TurnOff -Force }
+            if ([string]$Vm.State -notin 'Off', 'Saved') { Hyper-V\Stop-VM -VM $Vm -TurnOff -Force }
             Hyper-V\Remove-VM -VM $Vm -Force
             # Elsewhere when it was made with another hyperv.directory.
-            if ([IO.Path]::GetFileName($Place) -eq $Data.vm) { Remove-Whole $Place }
+            if ([IO.Path]::GetFileName($Place) -eq $Data.vm) { Remove-Unused $Place }
         }
-        Remove-Whole $Data.folder
+        Remove-Unused $Data.folder
+    }
+
+    function Remove-Unused([string] $Folder) {
+        # A VM that was renamed and lost its marker is not known as ours any more, but lives there.
+        foreach ($Vm in Hyper-V\Get-VM) {
+            $Files = @($Vm.ConfigurationLocation) + @($Vm.HardDrives.Path) + @($Vm.DVDDrives.Path)
+            foreach ($File in $Files | Where-Object { $_ }) {
+                if ("$File\".StartsWith("$Folder\", 'OrdinalIgnoreCase')) {
+                    throw "the folder $Folder is not removed: VM $($Vm.Name) uses $File"
+                }
+            }
+        }
+        Remove-Whole $Folder
     }
 
     function Get-FreeSpace([string] $Path) {

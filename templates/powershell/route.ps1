@@ -10,6 +10,7 @@ foreach ($Gone in @($Data.remove)) {
             if ($Route.DestinationPrefix -eq $Gone.prefix -and $Next -eq $Gone.via) {
                 $Old = @{
                     DestinationPrefix = $Route.DestinationPrefix
+                    InterfaceIndex = $Route.InterfaceIndex
                     NextHop = $Route.NextHop
                     PolicyStore = $Store
                 }

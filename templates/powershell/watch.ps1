@@ -11,8 +11,10 @@ function Open-Console {
 }
 
 function Read-Console([int] $Wait) {
+    # Until it is quiet for a moment; a console that never is, is left after two seconds.
     $Console = $Session.Console
-    while ($Console.Reading -and $Console.Reading.Wait($Wait)) {
+    $Clock = [Diagnostics.Stopwatch]::StartNew()
+    while ($Clock.ElapsedMilliseconds -lt 2000 -and $Console.Reading -and $Console.Reading.Wait($Wait)) {
         $Count = $Console.Reading.Result
         $Text = $Session.ConsoleText + [Text.Encoding]::ASCII.GetString($Console.Buffer, 0, $Count)
         $Session.ConsoleText = $Text.Substring([Math]::Max(0, $Text.Length - 65536))

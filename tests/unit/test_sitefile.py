@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 from ipaddress import IPv4Network
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -241,3 +242,34 @@ def test_a_file_that_is_there_is_kept_unless_asked(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot write"):
         sitetemplate.write(tmp_path / "none" / "x.yaml", "new", replace=False)
+
+
+def unfolding(deep: int) -> str:
+    """A short file: each list is nine times the one before."""
+    names = "abcdefghijklmnop"[:deep]
+    rest = (f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n" for old, new in pairwise(names))
+    return "a: &a [x]\n" + "".join(rest)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("[" * 3000, "nested too deep"),
+        ("name: " + "{a: " * 3000, "nested too deep"),
+        (unfolding(9), "aliases that unfold to too much"),
+        ("name: plant-a\nhosts: [{name: a, network: {vlan: " + "9" * 5000 + "}}]\n", "vlan"),
+    ],
+)
+def test_a_file_made_to_break_the_reader_is_a_mistake_like_others(
+    tmp_path: Path, text: str, what: str
+) -> None:
+    assert any(what in mistake for mistake in mistakes(written(tmp_path, text)))
+
+
+def test_a_token_s_life_is_too_short_or_too_long(tmp_path: Path) -> None:
+    for life, what in (
+        ("9m", "at least 10m"),
+        ("99999999h", "at most 1193046h"),
+        ("9" * 5000 + "h", "write"),
+    ):
+        assert any(what in one for one in mistakes(written(tmp_path, f"proxy: {{tokenTTL: {life}}}\n")))

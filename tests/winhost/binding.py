@@ -43,6 +43,21 @@ _OTHERWISE: Mapping[tuple[str, str], Mapping[str, bool]] = {
     ("Mount-VHD", "SnapshotId"): _BY_NAME,
     ("Dismount-VHD", "SnapshotId"): _BY_NAME,
     ("Set-VMHardDiskDrive", "CimSession"): _BY_NAME,
+    ("Get-VMHost", "CimSession"): _BY_NAME,
+    ("Get-VMHost", "ComputerName"): _BY_VALUE,
+    ("Get-VMHost", "Credential"): _BY_VALUE,
+    ("Enable-VMIntegrationService", "Name"): {},
+    ("Enable-VMIntegrationService", "VMName"): _BY_VALUE,
+    ("Disable-VMIntegrationService", "Name"): {},
+    ("Disable-VMIntegrationService", "VMName"): _BY_VALUE,
+    ("New-VMSwitch", "CimSession"): _BY_NAME,
+    ("New-VMSwitch", "ComputerName"): _BY_NAME,
+    ("New-VMSwitch", "Credential"): _BY_NAME,
+    ("New-VMSwitch", "NetAdapterInterfaceDescription"): _BY_NAME,
+    ("New-VMSwitch", "NetAdapterName"): _BY_NAME,
+    ("Set-VMSwitch", "CimSession"): _BY_NAME,
+    ("Set-VMSwitch", "Name"): {},
+    ("Set-VMSwitch", "NetAdapterName"): _BY_NAME,
     ("Set-VMNetworkAdapter", "VMName"): _BY_VALUE,
     ("Rename-VMNetworkAdapter", "VMName"): {},
     ("Connect-VMNetworkAdapter", "VMName"): {},
@@ -53,6 +68,11 @@ _OTHERWISE: Mapping[tuple[str, str], Mapping[str, bool]] = {
     ("Get-NetIPConfiguration", "CompartmentId"): _BY_NAME,
 }
 """What the documents say against the rule of `_pipeline`."""
+_POSITIONS = {
+    ("New-VHD", "SizeBytes", "Differencing"): 2,
+    ("Connect-VMNetworkAdapter", "SwitchName", "Name_SwitchName"): 2,
+}
+"""Of a parameter in one set, where it is not that in the others: the tables have one for all."""
 _BY_PROPERTY = {"InterfaceAlias", "InterfaceIndex", "IPAddress", "InterfaceDescription"}
 
 
@@ -107,14 +127,20 @@ def attributes(cmdlet: Cmdlet, parameter: Parameter) -> list[dict[str, Any]]:
     return [_attribute(cmdlet, parameter, name, mandatory) for name, mandatory in parameter.sets.items()]
 
 
+def position_in(cmdlet: Cmdlet, parameter: Parameter, name: str) -> int | None:
+    """Its position in the set of that name; None: it has to be named."""
+    return _POSITIONS.get((cmdlet.name, parameter.name, name), parameter.position)
+
+
 def _attribute(cmdlet: Cmdlet, parameter: Parameter, name: str, mandatory: bool) -> dict[str, Any]:
     said: dict[str, Any] = {}
     if name:
         said["ParameterSetName"] = name
     if mandatory:
         said["Mandatory"] = True
-    if parameter.position is not None:
-        said["Position"] = parameter.position
+    position = position_in(cmdlet, parameter, name)
+    if position is not None:
+        said["Position"] = position
     said.update(_pipeline(cmdlet, parameter, mandatory))
     return said
 

@@ -51,6 +51,7 @@ __all__ = [
     "Version",
     "Warn",
     "emulates",
+    "rereads",
     "serving",
 ]
 
@@ -143,6 +144,21 @@ def emulates(*names: str, alone: bool = True) -> Callable[[Behaviour], Behaviour
     return register
 
 
+Reading = Callable[["Host", str], Item | None]
+LIVE: dict[str, Reading] = {}
+"""Classes whose objects show what is now: how one is read again, by its id. None: it is gone."""
+
+
+def rereads(kind: str) -> Callable[[Reading], Reading]:
+    """Register how objects of a class are read again."""
+
+    def register(function: Reading) -> Reading:
+        LIVE[kind] = function
+        return function
+
+    return register
+
+
 @dataclass
 class CmdletFault:
     """The `nth` call of a cmdlet, and `times` from there on, is slow or fails; it fails without `seconds`.
@@ -195,7 +211,14 @@ def not_emulated(what: str) -> CmdletError:
 
 
 def answer(host: Host, request: Mapping[str, Any]) -> dict[str, Any]:
-    """One request's answer, ready for JSON: `outputs`, and `error` where it ended early."""
+    """One request's answer, ready for JSON: `outputs`, and `error` where it ended early.
+
+    For an object that is read again, `item`.
+    """
+    if "refresh" in request:
+        ref = _decoded(request["refresh"])
+        with host.lock:
+            return {"item": encoded(LIVE[ref.type](host, ref.id))}
     call = Call(request["cmdlet"], _decoded(request["parameters"]), request["set"], host.version)
     sent: list[Any] = []
     try:

@@ -35,9 +35,10 @@ def kube_proxy(wanted: Proxy, version: str, *, report: Report) -> BinaryFile:
     if wanted.binary is None:
         return obtain("kube-proxy", version, report=report)
     target = paths.cache_dir("binaries", "custom") / wanted.binary.sha256
-    if not target.exists():
-        fetch(str(wanted.binary.url), target, sha256=wanted.binary.sha256, report=report)
-        target.chmod(0o755)
+    with filelock.FileLock(target.with_name(f"{target.name}.lock")):
+        if not target.exists():
+            fetch(str(wanted.binary.url), target, sha256=wanted.binary.sha256, report=report)
+            target.chmod(0o755)
     return BinaryFile(target, wanted.binary.sha256, version)
 
 

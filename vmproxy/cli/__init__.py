@@ -13,7 +13,7 @@ import click
 
 import vmproxy
 from vmproxy import console
-from vmproxy.errors import UsageError, VmproxyError
+from vmproxy.errors import UsageError, VmproxyError, unexpected
 
 _COMMANDS = {
     "init": "site",
@@ -78,7 +78,7 @@ def main() -> NoReturn:
         sys.stderr.flush()
         os._exit(1)  # other hosts' threads are not waited for: each change they make is whole
     except OSError as exc:
-        console.error(VmproxyError(f"cannot go on: {exc.strerror or exc}: {exc.filename or ''}".rstrip(": ")))
+        console.error(unexpected(exc))
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import click
+from pydantic import AnyUrl, TypeAdapter, ValidationError
 
 from vmproxy import console
 from vmproxy import image as images
@@ -34,6 +37,12 @@ def fetch(url: str, sha256: str, name: str | None, output: str) -> int:
     """Fetch an image (qcow2, raw, VHD, VHDX; gzip or xz too), check it, and convert it."""
     if len(sha256) != 64 or set(sha256.lower()) - set("0123456789abcdef"):
         raise UsageError(f"{sha256} is not a SHA-256 checksum", hint="it has 64 hexadecimal digits")
+    if name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", name):
+        raise UsageError(f"{name} is no name for an image", hint="use letters, digits and . _ + -")
+    try:
+        url = str(TypeAdapter(AnyUrl).validate_python(url))
+    except ValidationError as exc:
+        raise UsageError(f"{url} is not a URL", hint="write it as https://host/path/image.qcow2") from exc
     _show([images.fetch(url, sha256=sha256.lower(), name=name, report=console.progress)], output)
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -36,7 +37,7 @@ def status(path: Path, names: tuple[str, ...], output: str) -> int:
     for _, result in named:
         if isinstance(result, VmproxyError):
             console.error(result)
-    return 1 if any(isinstance(result, VmproxyError) for result in results) else 0
+    return _failed(results)
 
 
 @click.command()
@@ -69,10 +70,16 @@ def verify(path: Path, names: tuple[str, ...], output: str, services: tuple[str,
     return _code(results)
 
 
-def _code(results: list[tuple[checks.Check, ...] | VmproxyError]) -> int:
+def _failed(results: Sequence[object]) -> int:
     errors = [result for result in results if isinstance(result, VmproxyError)]
-    if errors:
-        return 2 if all(isinstance(error, UsageError) for error in errors) else 1
+    if not errors:
+        return 0
+    return 2 if all(isinstance(error, UsageError) for error in errors) else 1
+
+
+def _code(results: list[tuple[checks.Check, ...] | VmproxyError]) -> int:
+    if failed := _failed(results):
+        return failed
     broken = any(check.ok is False for result in results if isinstance(result, tuple) for check in result)
     return PROBLEM if broken else 0
 

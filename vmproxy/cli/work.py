@@ -79,7 +79,9 @@ def destroy(path: Path, names: tuple[str, ...], output: str, *, yes: bool) -> in
     chosen = choose(path, names)
     results = reconcile.for_each(
         chosen.hosts,
-        lambda host: destruction.destroy_host(chosen.site, host, chosen.reporter(host), yes=yes),
+        lambda host: destruction.destroy_host(
+            chosen.site, host, chosen.reporter(host), yes=yes, going=chosen.hosts
+        ),
     )
     if output == "json":
         console.result_json({"hosts": [_result_json(*pair) for pair in _named(chosen, results)]})

@@ -20,7 +20,7 @@ def fetch(url: str, *, sha256: str, report: Report, name: str | None = None) -> 
 
     The checksum is of the file as it is published. Raises Unreachable, BadArtifact.
     """
-    name = name or Path(unquote(urlsplit(url).path)).name.partition(".")[0]
+    name = name or Path(unquote(urlsplit(url).path)).name.partition(".")[0] or "image"
     key = f"{name}-{sha256[:12]}"
     found = cache.find(key)
     if found is not None:
@@ -31,11 +31,11 @@ def fetch(url: str, *, sha256: str, report: Report, name: str | None = None) -> 
         if found is not None:
             return found
         if not part.exists():
-            report(f"fetching {url}")
+            report(f"fetching {download.shown(url)}")
             download.fetch(url, part, sha256=sha256, report=report)
         report("converting it to a raw disk")
         disk = convert.to_raw(convert.unpacked(part, work), work)
-        image = cache.keep(key, disk, name=name, origin=url)
+        image = cache.keep(key, disk, name=name, origin=download.shown(url))
     part.unlink()
     return image
 

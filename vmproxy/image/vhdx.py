@@ -27,9 +27,7 @@ class Download:
 
     @property
     def shown(self) -> str:
-        """The URL without what may be a secret in it: a log-in, a signature."""
-        parts = urlsplit(self.url)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+        return download.shown(self.url)
 
 
 def download_of(wanted: site.Image) -> Download | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from vmproxy import site as sites
 from vmproxy import wait
-from vmproxy.errors import VmproxyError
+from vmproxy.errors import Conflict, VmproxyError
 from vmproxy.places import cluster_discovery as discovery
 from vmproxy.places import cluster_login as login
 from vmproxy.places.cluster_client import Client, Object
@@ -99,8 +99,8 @@ class Cluster:
         """Create, update and delete objects; an error names the missing right."""
         for action in actions:
             report(f"{action.verb} {action.target}")
-            self._carry_out(action)
-            yield Outcome(action, "done")
+            if self._carry_out(action):
+                yield Outcome(action, "done")
 
     def mint(self, site: Site, host: Host) -> str:
         """A token for the host's VM, of the site file's life, or as long as the server allows."""
@@ -124,8 +124,8 @@ class Cluster:
         for item in self._client.items("/api/v1/services"):
             spec = item["spec"]
             name = f"{item['metadata']['namespace']}/{item['metadata']['name']}"
-            if spec.get("type") != "ExternalName" and spec.get("clusterIP") not in {None, "", "None"}:
-                found.append(_service(name, spec, slices.get(name, [])))
+            if spec.get("type") != "ExternalName" and (address := _ipv4(spec)):
+                found.append(_service(name, address, spec, slices.get(name, [])))
         return found
 
     def missing_rights(self, _site: Site, _host: Host) -> tuple[str, ...]:
@@ -148,21 +148,34 @@ class Cluster:
         with ThreadPoolExecutor(8) as pool:
             return tuple(text for text in pool.map(missing, _RIGHTS) if text)
 
-    def _carry_out(self, action: Action) -> None:
+    def _carry_out(self, action: Action) -> bool:
+        """False: there is nothing to do any more, or not yet, as other hosts' runs share the namespace."""
         item: Object = action.params["object"]
         collection = _PLURALS[item["kind"]]
         path = f"{collection}/{item['metadata']['name']}"
         live: Any = action.params.get("live")
         if action.verb == "create":
             self._wait_until_gone(action.target, path)
-            self._client.create(collection, item)
-        elif action.verb == "delete":
+            return self._create(collection, item, path)
+        if action.verb == "delete":
+            if item["kind"] == "Namespace" and self._accounts():
+                return False
             self._client.delete(path, uid=live["metadata"]["uid"])
         elif item.get("roleRef", live.get("roleRef")) != live.get("roleRef"):
             self._client.delete(path, uid=live["metadata"]["uid"])  # the API lets nobody change a roleRef
             self._client.create(collection, item)
         else:
             self._client.merge(path, {name: value for name, value in item.items() if name != "kind"})
+        return True
+
+    def _create(self, collection: str, item: Object, path: str) -> bool:
+        try:
+            self._client.create(collection, item)
+        except Conflict:
+            if item["kind"] == "Namespace" and self._client.find(path):
+                return False
+            raise
+        return True
 
     def _wait_until_gone(self, name: str, path: str) -> None:
         """What was deleted a moment ago, a namespace above all, is there until all in it is gone."""
@@ -175,7 +188,7 @@ class Cluster:
 
     def _canary(self) -> tuple[str, int]:
         spec = self._client.get("/api/v1/namespaces/default/services/kubernetes")["spec"]
-        return spec["clusterIP"], int(spec["ports"][0]["port"])
+        return _ipv4(spec) or spec["clusterIP"], int(spec["ports"][0]["port"])
 
     def _accounts(self) -> list[str]:
         items = self._client.items(
@@ -221,7 +234,13 @@ def _node(item: Object) -> NodeSeen:
     return NodeSeen(item["metadata"]["name"], internal, tuple(pods))
 
 
-def _service(name: str, spec: Object, slices: list[Object]) -> ServiceSeen:
+def _ipv4(spec: Object) -> str | None:
+    """The Service's IPv4 address: in a cluster of both families it may be the second."""
+    addresses = spec.get("clusterIPs") or [spec.get("clusterIP") or ""]
+    return next((address for address in addresses if "." in address), None)
+
+
+def _service(name: str, address: str, spec: Object, slices: list[Object]) -> ServiceSeen:
     ports = {port.get("name", ""): (int(port["port"]), port["protocol"].lower()) for port in spec["ports"]}
     endpoints = [
         EndpointSeen(
@@ -235,7 +254,7 @@ def _service(name: str, spec: Object, slices: list[Object]) -> ServiceSeen:
         for endpoint in item.get("endpoints") or []
         for address in endpoint["addresses"]
     ]
-    return ServiceSeen(name, spec["clusterIP"], tuple(ports.values()), tuple(endpoints))
+    return ServiceSeen(name, address, tuple(ports.values()), tuple(endpoints))
 
 
 def _listening(ports: dict[str, tuple[int, str]], slice_ports: list[Object]) -> dict[tuple[int, str], int]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from ipaddress import ip_network
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from vmproxy import site
 from vmproxy.errors import Forbidden, VmproxyError
@@ -69,8 +70,12 @@ def _from_kubeadm(client: Client) -> list[str]:
     except Forbidden:
         return []
     text = ((config or {}).get("data") or {}).get("ClusterConfiguration", "")
-    parsed = YAML(typ="safe").load(io.StringIO(text)) or {}
-    subnet = (parsed.get("networking") or {}).get("serviceSubnet") or ""
+    try:
+        subnet = YAML(typ="safe").load(io.StringIO(text))["networking"]["serviceSubnet"]
+    except (YAMLError, TypeError, KeyError):  # not what kubeadm writes: there are other ways
+        return []
+    if not isinstance(subnet, str):
+        return []
     return [cidr for cidr in subnet.split(",") if cidr]
 
 

@@ -33,8 +33,9 @@ _log = logging.getLogger(__name__)
 
 UEFI_CA = "272e7447-90a4-4563-a4b9-8e4ab00526ce"
 """The Secure Boot template with Microsoft's CA for other systems' boot loaders; by id, as names fail."""
-_LOCK_SECONDS = 90.0
-"""Longer than the process of a controller that died lives on."""
+_LOCK_SECONDS = 330.0
+"""Longer than the process of a controller that died lives on: a minute when it waits for work, as long as
+its shell may be idle when it is in the middle of some."""
 _STOP_SECONDS = 420.0
 _COPY_SECONDS = 1800.0
 _RUNS = {"Running", "Starting"}

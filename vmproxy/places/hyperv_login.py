@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from vmproxy.errors import UsageError
 from vmproxy.site import Host, Hyperv, SecretFromEnv, SecretRef
@@ -26,7 +27,9 @@ def connect(host: Host) -> Iterator[PowerShell]:
 
 
 def login(about: Hyperv, host: str) -> Login:
-    """Raises UsageError for a secret that is not there; its value is never told."""
+    """Raises UsageError for a file or a secret that is not there; its value is never told."""
+    for key in ("ca", "certificate", "key"):
+        _readable(getattr(about, key), key, host)
     return Login(
         auth=about.auth,
         username=about.username,
@@ -34,6 +37,16 @@ def login(about: Hyperv, host: str) -> Login:
         certificate=str(about.certificate) if about.certificate else None,
         key=str(about.key) if about.key else None,
     )
+
+
+def _readable(file: Path | None, key: str, host: str) -> None:
+    try:
+        if file:
+            file.read_bytes()
+    except OSError as exc:
+        raise UsageError(
+            f"cannot log in to {host}: cannot read {file}: {exc.strerror}", hint=f"see hyperv.{key}"
+        ) from exc
 
 
 def _secret(reference: SecretRef, host: str) -> str:

@@ -16,6 +16,7 @@ from vmproxy.site import Host, Site
 
 NAMESPACE = "vmproxy"
 OURS = ("app.kubernetes.io/managed-by", "vmproxy")
+_OWNER = ("vmproxy.io/site", "vmproxy.io/host")
 _COMPARED = ("rules", "roleRef", "subjects", "automountServiceAccountToken")
 
 Object = dict[str, Any]
@@ -47,7 +48,7 @@ def key(item: Object) -> str:
 
 
 def plan(site: Site, host: Host, seen: ClusterSeen | Unobservable) -> tuple[Action, ...]:
-    """Raises Conflict when an object of that name was not made by vmproxy."""
+    """Raises Conflict when an object of that name was not made by vmproxy, or is another site's."""
     if isinstance(seen, Unobservable):
         return ()
     actions = []
@@ -60,7 +61,9 @@ def plan(site: Site, host: Host, seen: ClusterSeen | Unobservable) -> tuple[Acti
         if not is_ours(live):
             if item["kind"] == "Namespace":  # a namespace of that name that somebody else made will do
                 continue
-            raise _foreign(name)
+            raise _foreign(name, "it exists and was not made by vmproxy")
+        if owner := _other_owner(item, live):
+            raise _foreign(name, f"it is that of {owner}")
         drift = _differences(name, item, live)
         if drift:
             params = {"object": item, "live": live}
@@ -68,15 +71,20 @@ def plan(site: Site, host: Host, seen: ClusterSeen | Unobservable) -> tuple[Acti
     return tuple(actions)
 
 
-def destroy_plan(site: Site, host: Host, seen: ClusterSeen | Unobservable) -> tuple[Action, ...]:
-    """In reverse; the namespace goes only when it is ours and no other account of ours is left in it."""
+def destroy_plan(
+    site: Site, host: Host, seen: ClusterSeen | Unobservable, *, going: frozenset[str] = frozenset()
+) -> tuple[Action, ...]:
+    """In reverse; the namespace goes only when it is ours and no other account of ours is left in it.
+
+    `going`: accounts that the same run removes, too.
+    """
     if isinstance(seen, Unobservable):
         return ()
     actions = []
     for name, item in reversed(wanted(site, host).items()):
         live = seen.identity.get(name)
-        keep = item["kind"] == "Namespace" and seen.other_accounts
-        if live is not None and is_ours(live) and not keep:
+        keep = item["kind"] == "Namespace" and set(seen.other_accounts) - going
+        if live is not None and is_ours(live) and not _other_owner(item, live) and not keep:
             drift = (Drift(name, ABSENT, "present"),)
             actions.append(
                 Action(
@@ -89,6 +97,17 @@ def destroy_plan(site: Site, host: Host, seen: ClusterSeen | Unobservable) -> tu
 def is_ours(live: Mapping[str, Any]) -> bool:
     label, value = OURS
     return bool((live["metadata"].get("labels") or {}).get(label) == value)
+
+
+def _other_owner(item: Object, live: Mapping[str, Any]) -> str | None:
+    """The site and host that its labels name, when these are not ours: names can be put together to the
+    same account. Labels that are missing name nobody."""
+    labels = live["metadata"].get("labels") or {}
+    for label in _OWNER:
+        mine = item["metadata"]["labels"].get(label)
+        if mine and labels.get(label, mine) != mine:
+            return " of ".join(f"{name} {labels.get(f'vmproxy.io/{name}', '?')}" for name in ("host", "site"))
+    return None
 
 
 _WHY = "kube-proxy reads the cluster as this account"
@@ -122,9 +141,9 @@ def _compare(path: str, want: Any, got: Any) -> list[Drift]:
     return [Drift(path, ABSENT if want is None else want, ABSENT if got is None else got)]
 
 
-def _foreign(name: str) -> Conflict:
+def _foreign(name: str, why: str) -> Conflict:
     return Conflict(
-        f"cannot use {name} in the cluster: it exists and was not made by vmproxy",
+        f"cannot use {name} in the cluster: {why}",
         hint="remove it, or change the site's or the host's name",
     )
 

@@ -106,7 +106,7 @@ def _log_in(transport: paramiko.Transport, host_key: str, identity: Path, what: 
         seen = transport.get_remote_server_key()
         if seen.asbytes() != wanted.asbytes():
             raise _other_key(what)
-        transport.auth_publickey(USER, paramiko.Ed25519Key.from_private_key_file(str(identity)))
+        transport.auth_publickey(USER, paramiko.PKey.from_path(identity))
     except paramiko.AuthenticationException as exc:
         raise Forbidden(
             f"cannot log in to {what}: it refuses the key {identity}",

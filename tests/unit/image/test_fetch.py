@@ -11,6 +11,7 @@ import pytest
 
 from tests.unit.served import serving
 from vmproxy import image, site
+from vmproxy.cli.image import fetch
 from vmproxy.errors import BadArtifact, Unreachable, UsageError
 
 DISK = (b"\0" * 510 + b"\x55\xaa").ljust(1 << 20, b"\0")
@@ -111,3 +112,19 @@ def test_a_vhdx_has_one_megabyte_blocks_and_is_made_once(tmp_path: Path) -> None
     packed = image.vhdx(found, compressed=True, report=quiet)
     assert first.stat().st_mtime_ns == stamp
     assert gzip.decompress(packed.read_bytes()) == first.read_bytes()
+
+
+def test_a_url_is_shown_and_kept_without_its_secrets(tmp_path: Path) -> None:
+    said: list[str] = []
+    with pytest.raises(Unreachable) as caught:
+        image.fetch("http://me:word@127.0.0.1:9/x.img?sig=secret", sha256="0" * 64, report=said.append)
+    told = " ".join([*said, caught.value.message])
+    assert "http://127.0.0.1:9/x.img" in told
+    assert "word" not in told
+    assert "secret" not in told
+
+
+@pytest.mark.parametrize("words", [["http://[::1/x"], ["x"], ["http://h/x", "--name", "../x"]])
+def test_what_is_no_url_or_no_name_is_said(words: list[str]) -> None:
+    with pytest.raises(UsageError, match=r"is not a URL|is no name"):
+        fetch.main([*words, "--sha256", "0" * 64], standalone_mode=False)

@@ -40,5 +40,14 @@ def test_a_password_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_a_certificate_needs_no_password(tmp_path: Path) -> None:
     files = {"certificate": str(tmp_path / "c.pem"), "key": str(tmp_path / "k.pem")}
+    for file in files.values():
+        Path(file).touch()
     found = login(about(auth="certificate", username=None, password=None, **files), "win-01")
     assert (found.certificate, found.key, found.password) == (*files.values(), None)
+
+
+@pytest.mark.parametrize("key", ["ca", "certificate", "key"])
+def test_a_file_that_is_not_there_is_named(tmp_path: Path, key: str) -> None:
+    with pytest.raises(UsageError, match=r"cannot read .*nowhere: No such file") as caught:
+        login(about(**{key: str(tmp_path / "nowhere")}), "win-01")
+    assert caught.value.hint == f"see hyperv.{key}"

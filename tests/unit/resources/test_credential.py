@@ -67,6 +67,17 @@ def test_an_object_of_that_name_that_is_not_ours_is_refused() -> None:
         credential.plan(SITE, HOST, seen(objects))
 
 
+def test_the_account_of_another_site_is_neither_taken_nor_removed() -> None:
+    objects = live()
+    for name in objects:
+        if name != "namespace/vmproxy":
+            objects[name]["metadata"]["labels"] |= {"vmproxy.io/site": "a-win", "vmproxy.io/host": "01"}
+    with pytest.raises(Conflict, match="host 01 of site a-win"):
+        credential.plan(SITE, HOST, seen(objects))
+    other = replace(seen(objects), other_accounts=("x",))
+    assert credential.destroy_plan(SITE, HOST, other) == ()
+
+
 def test_a_namespace_of_somebody_else_will_do_and_is_not_deleted() -> None:
     objects = live()
     objects["namespace/vmproxy"]["metadata"]["labels"] = {}
@@ -78,6 +89,8 @@ def test_the_namespace_goes_with_the_last_account() -> None:
     assert fields(credential.destroy_plan(SITE, HOST, seen(live())))[-1] == "namespace/vmproxy"
     other = replace(seen(live()), other_accounts=("a-win-02",))
     assert "namespace/vmproxy" not in fields(credential.destroy_plan(SITE, HOST, other))
+    together = credential.destroy_plan(SITE, HOST, other, going=frozenset({"a-win-01", "a-win-02"}))
+    assert fields(together)[-1] == "namespace/vmproxy"
 
 
 def test_the_rules_give_no_more_than_kube_proxy_reads() -> None:

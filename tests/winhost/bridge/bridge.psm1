@@ -11,6 +11,8 @@ $script:Internal = [Reflection.BindingFlags] 'Instance,NonPublic'
 $script:Enums = @{}
 $script:Exceptions = @{}
 $script:Reader = $null
+$script:Changes = 0
+$script:Mark = '$read'
 $script:Paths = 'Path', 'VHDPath', 'DestinationPath', 'ParentPath'
 
 function Connect-Engine {
@@ -161,6 +163,7 @@ function New-Emulated([JsonElement] $Element) {
 function Get-Default([type] $Type) {
     if ($Type.IsValueType -and -not [Nullable]::GetUnderlyingType($Type)) { return [Activator]::CreateInstance($Type) }
     if ($Type.IsArray) { return , [array]::CreateInstance($Type.GetElementType(), 0) }
+    $null  # nothing at all would be an object of PowerShell's
 }
 
 function New-HyperVObject([type] $Type, [JsonElement] $Element) {
@@ -179,11 +182,35 @@ function New-HyperVObject([type] $Type, [JsonElement] $Element) {
     foreach ($one in $sent.EnumerateObject()) {
         if (-not $values.ContainsKey($one.Name)) { throw [MissingMemberException]::new($Type.FullName, $one.Name) }
     }
+    $values[$script:Mark] = New-Mark
     $id = $Element.GetProperty('id').GetString()
     $text = $Type.FullName
     if ($values.ContainsKey('Name')) { $text = "$($Type.Name) (Name = '$($values['Name'])') [Id = '$id']" }
     [Activator]::CreateInstance($Type, @($id, $text, $values))
 }
+
+# Hyper-V's objects show what is now. Each notes when it was read: after how many changes made here, and when.
+function New-Mark { , [long[]] @($script:Changes, [Diagnostics.Stopwatch]::GetTimestamp()) }
+
+function Update-HyperVObject($Object) {
+    $values = $script:Root.GetField('values', $script:Internal).GetValue($Object)
+    $mark = $values[$script:Mark]
+    $age = [Diagnostics.Stopwatch]::GetTimestamp() - $mark[1]
+    $young = $age -lt [Diagnostics.Stopwatch]::Frequency / 4
+    if ($mark[0] -eq $script:Changes -and $young) { return }
+    $values[$script:Mark] = New-Mark
+    $ref = ConvertTo-Request $Object
+    $answer = Send-Request ([JsonSerializer]::Serialize(@{ refresh = $ref }, [hashtable]))
+    $item = $answer.GetProperty('item')
+    if ($item.ValueKind -eq 'Null') { $values['IsDeleted'] = $true; return }
+    $new = $script:Root.GetField('values', $script:Internal).GetValue((ConvertFrom-Answer $item))
+    foreach ($name in @($new.Keys)) { $values[$name] = $new[$name] }
+}
+
+$script:Types.GetType('Windows.Bridge').GetField('Fresh').SetValue($null, [Action[object]] {
+    param($Object)
+    Update-HyperVObject $Object
+})
 
 function New-CimObject([string] $Name, [JsonElement] $Element) {
     $id = $Element.GetProperty('id').GetString()
@@ -237,6 +264,7 @@ function New-Record([JsonElement] $Error_) {
 
 # Sends a call and hands out what comes back; gives the record of the error that ends it, if one does.
 function Invoke-Engine([PSCmdlet] $Cmdlet, $Bound) {
+    if ($Cmdlet.MyInvocation.MyCommand.Name -notlike 'Get-*') { $script:Changes++ }
     $answer = Send-Request (Format-Request $Cmdlet $Bound)
     foreach ($output in $answer.GetProperty('outputs').EnumerateArray()) {
         $one = [JsonElement]::new()

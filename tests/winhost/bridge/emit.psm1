@@ -7,6 +7,7 @@ using namespace System.Reflection
 using namespace System.Reflection.Emit
 
 $script:Made = @{}
+$script:Live = 'Microsoft.HyperV.PowerShell.VirtualMachine', 'Microsoft.HyperV.PowerShell.VMNetworkAdapter'
 
 function Find-EmittedType([string] $Name) {
     if ($Name.EndsWith('[]')) { return (Find-EmittedType $Name.Substring(0, $Name.Length - 2)).MakeArrayType() }
@@ -69,6 +70,11 @@ function Add-Properties($Class) {
         $type = $script:Made[$Class.name]
         $getter = $type.DefineMethod("get_$($property.Name)", 'Public,HideBySig,SpecialName', $of, @())
         $il = $getter.GetILGenerator()
+        if ($Class.name -in $script:Live) {
+            $il.Emit([OpCodes]::Ldsfld, $script:Fresh)
+            $il.Emit([OpCodes]::Ldarg_0)
+            $il.Emit([OpCodes]::Callvirt, [Action[object]].GetMethod('Invoke'))
+        }
         $il.Emit([OpCodes]::Ldarg_0)
         $il.Emit([OpCodes]::Ldfld, $script:Values[$Class.name])
         $il.Emit([OpCodes]::Ldstr, $property.Name)
@@ -94,10 +100,11 @@ function Add-Exception($Module, $Exception) {
     $script:Constructors[$Exception.name] = $new
 }
 
-# What a compiled cmdlet calls: a field that bridge.psm1 sets.
+# What a compiled cmdlet and a live object call: fields that bridge.psm1 sets.
 function Add-Bridge($Module) {
     $type = $Module.DefineType('Windows.Bridge', 'Public,Class,Abstract,Sealed')
     $null = $type.DefineField('Run', [Func[PSCmdlet, ErrorRecord]], 'Public,Static')
+    $script:Fresh = $type.DefineField('Fresh', [Action[object]], 'Public,Static')
     $script:Made['Windows.Bridge'] = $type
 }
 
@@ -108,9 +115,9 @@ function New-WindowsAssembly([string] $From, [string] $To) {
     $module = $builder.DefineDynamicModule('Windows.Modules')
     foreach ($enum in $wanted.enums.PSObject.Properties) { Add-Enum $module $enum.Name $enum.Value }
     foreach ($class in $wanted.classes) { Add-Class $module $class }
+    Add-Bridge $module
     foreach ($class in $wanted.classes) { Add-Properties $class }
     foreach ($exception in $wanted.exceptions) { Add-Exception $module $exception }
-    Add-Bridge $module
     foreach ($made in @($script:Made.Values)) { if ($made -is [TypeBuilder]) { $null = $made.CreateType() } }
     $builder.Save($To)
 }

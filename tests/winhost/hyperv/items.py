@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from tests.winhost.engine import DateTime, Enum, Item, TimeSpan
+from tests.winhost.engine import DateTime, Enum, Item, TimeSpan, rereads
 from tests.winhost.hyperv import model, ports, services, storage
 from tests.winhost.hyperv.model import VM, Adapter, Firmware, Switch, hyperv, power
 from tests.winhost.state import Host
@@ -59,6 +59,18 @@ def vm_item(host: Host, vm: VM) -> Item:
     if host.version == "2016":
         del properties["AutomaticCheckpointsEnabled"]
     return Item(f"{SPACE}.VirtualMachine", vm.id, properties)
+
+
+@rereads(f"{SPACE}.VirtualMachine")
+def _vm_again(host: Host, identity: str) -> Item | None:
+    vm = hyperv(host).vms.get(identity)
+    return vm_item(host, vm) if vm else None
+
+
+@rereads(f"{SPACE}.VMNetworkAdapter")
+def _adapter_again(host: Host, identity: str) -> Item | None:
+    found = (one for one in model.adapters(host) if one.id == identity)
+    return next((adapter_item(host, one) for one in found), None)
 
 
 def drives(host: Host, vm: VM) -> list[Item]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ class Option:
 OPTIONS = (
     Option("anyauth"),
     Option("cacert", value=True, path=True, since=(7, 60, 0)),
+    Option("config", "K", value=True),
     Option("connect-timeout", value=True),
     Option("continue-at", "C", value=True),
     Option("create-dirs"),
@@ -68,6 +70,7 @@ OPTIONS = (
     Option("verbose", "v"),
     Option("write-out", "w", value=True),
 )
+_CONFIGURED = re.compile(r'\s*-{0,2}([\w.-]+)(?:\s*[=:\s]\s*(?:"((?:\\.|[^"\\])*)"|([^\s"]+)))?\s*')
 _SCHANNEL = {"ssl-no-revoke"}
 """Of Windows' TLS alone: the machine's curl does not know it."""
 
@@ -88,7 +91,7 @@ def translated(arguments: Sequence[str], have: tuple[int, int, int]) -> Iterator
         word = waiting.pop(0)
         if word.startswith("--"):
             option = _long(word, have)
-            yield from _given(option, word, _next(waiting, word) if option.value else None)
+            yield from _given(option, word, _next(waiting, word) if option.value else None, have)
         elif word.startswith("-") and len(word) > 1:
             yield from _shorts(word[1:], waiting, have)
         else:
@@ -101,17 +104,37 @@ def _shorts(letters: str, waiting: list[str], have: tuple[int, int, int]) -> Ite
         option = _short(letters[0], have)
         letters = letters[1:]
         if option.value:
-            yield from _given(option, f"--{option.name}", letters or _next(waiting, f"-{option.short}"))
+            yield from _given(option, f"--{option.name}", letters or _next(waiting, f"-{option.short}"), have)
             return
-        yield from _given(option, f"--{option.name}", None)
+        yield from _given(option, f"--{option.name}", None, have)
 
 
-def _given(option: Option, word: str, value: str | None) -> list[str]:
+def _given(option: Option, word: str, value: str | None, have: tuple[int, int, int]) -> list[str]:
     if option.name in _SCHANNEL:
         return []
+    if option.name == "config":
+        return list(translated(_configured(value or ""), have))
     if value is None:
         return [word]
     return [word, _url(value) if option.name == "url" else _path(value) if option.path else value]
+
+
+def _configured(source: str) -> Iterator[str]:
+    """The options that a file or stdin holds, one a line, as arguments."""
+    for line in (sys.stdin.read() if source == "-" else local(source).read_text()).splitlines():
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        found = _CONFIGURED.fullmatch(line)
+        if found is None:
+            raise Refused(f"not emulated: curl --config with the line {line}", 2)
+        name, quoted, plain = found.groups()
+        yield f"--{name}"
+        if quoted is not None:
+            yield re.sub(
+                r"\\(.)", lambda part: {"n": "\n", "r": "\r", "t": "\t"}.get(part[1], part[1]), quoted
+            )
+        elif plain is not None:
+            yield plain
 
 
 def _long(word: str, have: tuple[int, int, int]) -> Option:

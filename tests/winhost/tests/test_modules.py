@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from tests.winhost import engine, tables
+from tests.winhost.binding import attributes, position_in
 from tests.winhost.clrtypes import Namespace, parameter_type
 from tests.winhost.engine import Call, CmdletError, CmdletFault, Item, emulates
+from tests.winhost.hyperv.model import hyperv
 from tests.winhost.presence import require
 from tests.winhost.state import VERSIONS, Host
 from tests.winhost.tables import Cmdlet
@@ -51,8 +53,11 @@ def windows(running: Session) -> Session:
 
 def _sets(cmdlet: Cmdlet, name: str) -> dict[str, list[Any]]:
     parameter = cmdlet.parameters[name]
-    position = -2147483648 if parameter.position is None else parameter.position
-    return {key or "__AllParameterSets": [value, position] for key, value in parameter.sets.items()}
+    own = {key: position_in(cmdlet, parameter, key) for key in parameter.sets}
+    return {
+        key or "__AllParameterSets": [value, -2147483648 if own[key] is None else own[key]]
+        for key, value in parameter.sets.items()
+    }
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -139,6 +144,90 @@ def test_what_windows_binding_refuses_is_refused(
 
     assert (error["id"], error["category"]) == (error_id, category)
     assert not windows.host.calls or windows.host.calls[-1].cmdlet == "Get-VMHost"
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("$vm = Get-VM one; Start-VM $vm; [string]$vm.State", ["Running"]),
+        ("$vm = Get-VM one; Set-VM $vm -Notes q; $vm.Notes", ["q"]),
+        ("$vm = Get-VM one; Add-VMNetworkAdapter $vm; $vm.NetworkAdapters.Count", [2]),
+        ("$vm = Get-VM one; Rename-VM one -NewName two; $vm.Name", ["two"]),
+        ("$vm = Get-VM one; Remove-VM one -Force; $vm.IsDeleted; $vm.Name", [True, "one"]),
+        (
+            "$a = Get-VMNetworkAdapter one; Connect-VMNetworkAdapter $a -SwitchName External; $a.SwitchName",
+            ["External"],
+        ),
+    ],
+)
+def test_an_object_shows_what_is_now(windows: Session, script: str, expected: list[Any]) -> None:
+    windows("New-VM one -Generation 2 | Out-Null")
+
+    assert windows(script) == expected
+
+
+def test_what_changes_by_itself_is_seen_a_moment_later(windows: Session) -> None:
+    windows("New-VM one -Generation 2 | Out-Null; $global:Vm = Get-VM one")
+    (vm,) = hyperv(windows.host).vms.values()
+    vm.notes = "changed"
+
+    assert windows("Start-Sleep -Milliseconds 300; $global:Vm.Notes") == ["changed"]
+
+
+def test_every_property_can_be_read(windows: Session) -> None:
+    """By reflection: PowerShell shows $null for one that throws."""
+    windows("New-VM one -Generation 2 -NewVHDPath C:\\d\\one.vhdx -NewVHDSizeBytes 64MB | Out-Null")
+    read = """
+        foreach ($one in (Get-VM one), (Get-VMSwitch), (Get-VMHost), (Get-VHD C:\\d\\one.vhdx),
+            (Get-VMHardDiskDrive one), (Get-VMNetworkAdapter one), (Get-VMFirmware one)) {
+            foreach ($property in $one.GetType().GetProperties()) { $null = $property.GetValue($one) }
+        }"""
+    assert windows(read) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("(New-VHD C:\\d\\a.vhdx 128MB).Size", [128 << 20]),
+        (
+            "New-VHD C:\\d\\a.vhdx 64MB | % Path; (New-VHD C:\\d\\b.vhdx C:\\d\\a.vhdx).ParentPath",
+            [r"C:\d\a.vhdx"] * 2,
+        ),
+        (
+            "Connect-VMNetworkAdapter one 'Network Adapter' External; (Get-VMNetworkAdapter one).SwitchName",
+            ["External"],
+        ),
+        (
+            "Connect-VMNetworkAdapter (Get-VMNetworkAdapter one) External -Passthru | % SwitchName",
+            ["External"],
+        ),
+        (
+            "Get-VMHardDiskDrive one | Set-VMHardDiskDrive -ToControllerLocation 3 -Passthru | % VMName",
+            ["one"],
+        ),
+    ],
+)
+def test_positions_and_drives(windows: Session, script: str, expected: list[Any]) -> None:
+    windows("New-VM one -NewVHDPath C:\\d\\one.vhdx -NewVHDSizeBytes 64MB -Generation 2 | Out-Null")
+
+    assert windows(script) == expected
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_no_set_of_an_emulated_cmdlet_has_a_position_twice(version: str) -> None:
+    twice = []
+    for cmdlet in tables.cmdlets(version).values():
+        if cmdlet.name.lower() not in engine.BEHAVIOURS:
+            continue
+        for name in cmdlet.sets or [""]:
+            taken = [
+                one["Position"]
+                for parameter in cmdlet.parameters.values()
+                for one in attributes(cmdlet, parameter)
+                if one.get("ParameterSetName", name) == name and "Position" in one
+            ]
+            twice += [(cmdlet.name, name)] if len(taken) != len(set(taken)) else []
+    assert twice == []
 
 
 @pytest.mark.parametrize(

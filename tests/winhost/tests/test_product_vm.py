@@ -187,12 +187,61 @@ def test_a_cmdlet_that_fails_is_told_in_windows_words(world: Windows) -> None:
 
 
 def test_a_leftover_folder_and_image_go_at_the_next_create(world: Windows) -> None:
-    old = world.state.local(DIRECTORY)
-    for name in ("images/old.vhdx", "images/old.part", f"{NAME}/disk-old.vhdx", "vmproxy-gone-x/seed-y.iso"):
-        (old / name).parent.mkdir(parents=True, exist_ok=True)
-        (old / name).write_bytes(b"x")
+    image = "c" * 64
+    _write(
+        world,
+        *("vmproxy.lock", f"images/{image}.vhdx", f"images/{image}.part", f"images/{image}.draft"),
+        *(f"{NAME}/disk-{image}.vhdx", "vmproxy-gone-x/seed-0.iso", "vmproxy-gone-x/Virtual Machines/1.vmcx"),
+    )
     world.run()
-    assert not [path for path in world.files() if "old" in path or "gone" in path]
+    assert not [path for path in world.files() if image in path or "gone" in path]
+
+
+def test_what_others_left_in_the_folder_stays(world: Windows) -> None:
+    theirs = ("images/windows.iso", "images/golden.vhdx", "vmproxy-notes/readme.txt", "other/disk-0.vhdx")
+    _write(world, "vmproxy.lock", *theirs)
+    world.run()
+    world.destroy()
+    assert [name for name in theirs if not (world.state.local(DIRECTORY) / name).exists()] == []
+
+
+def test_a_folder_with_other_things_in_it_is_refused_before_its_rights_are_changed(world: Windows) -> None:
+    world.directory = r"C:\Data"
+    _write(world, "letter.txt")
+    (rights,) = world.powershell("(Get-Acl C:\\Data).Sddl")
+    with pytest.raises(RemoteFailed, match="has things in it that are not vmproxy's"):
+        world.run()
+    assert world.powershell("(Get-Acl C:\\Data).Sddl") == [rights]
+    assert world.powershell("(Get-ChildItem C:\\Data).Name") == ["letter.txt"]
+
+
+def test_a_folder_that_was_there_before_is_still_there_afterwards(world: Windows) -> None:
+    world.state.local(DIRECTORY).mkdir(parents=True)
+    world.run()
+    world.destroy()
+    assert list(world.state.local(DIRECTORY).iterdir()) == []
+
+
+def test_the_folder_of_a_vm_that_lost_its_name_and_marker_is_not_removed(made: Windows) -> None:
+    made.powershell("Get-VM | Set-VM -Notes '' -Passthru | Rename-VM -NewName proxy")
+    made.powershell("Remove-NetRoute -DestinationPrefix 10.96.0.0/16 -Confirm:$false")
+    with pytest.raises(RemoteFailed, match="is not removed: VM proxy uses"):
+        made.run()
+    assert made.state.local(rf"{DIRECTORY}\{NAME}\disk-{IMAGE}.vhdx").exists()
+
+
+def test_a_saved_vm_is_removed(made: Windows) -> None:
+    (vm,) = hyperv(made.state).vms.values()
+    vm.state = "Saved"
+    made.destroy()
+    assert not hyperv(made.state).vms
+
+
+def _write(world: Windows, *names: str) -> None:
+    for name in names:
+        path = world.state.local(world.directory) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
 
 
 def test_the_marker_in_the_notes_is_json_that_another_tool_can_read(made: Windows) -> None:

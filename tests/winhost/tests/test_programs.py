@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -106,6 +107,16 @@ def test_curl_refuses_what_that_version_lacks(version: str, arguments: list[str]
     with pytest.raises(Refused) as caught:
         list(curl.translated(arguments, curl.VERSIONS[version]))
     assert caught.value.code == 2
+
+
+def test_curl_takes_options_from_its_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "sys.stdin", io.StringIO('# all of it\nurl = "http://h/a\\"b\\\\c"\n\n--retry 3\nfail\n')
+    )
+
+    given = list(curl.translated(["--config", "-", "-s"], curl.VERSIONS["2022"]))
+
+    assert given == ["--url", 'http://h/a"b\\c', "--retry", "3", "--fail", "--silent"]
 
 
 def test_curl_takes_letters_together_and_gives_windows_own_options_to_nobody() -> None:
