@@ -39,6 +39,5 @@ bench:
 
 clean:
 	venv=$$(scripts/prepare run)
-	$(as_root) "$$venv/bin/vmproxy" lab down
-	$(as_root) "$$venv/bin/vmproxy" lab down --name demo
+	for lab in lab demo it wh bench benchwin; do $(as_root) "$$venv/bin/vmproxy" lab down --name $$lab; done
 	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/vmproxy"

@@ -84,7 +84,14 @@ _OWNED = {
     "VMSnapshotName": "String",
 }
 _MORE: dict[str, dict[str, str]] = {
-    "VMIdeController": {},
+    "VMIdeController": {
+        **_OWNED,
+        "ControllerNumber": "Int32",
+        "Drives": "Drive[]",
+        "Id": "String",
+        "IsTemplate": "Boolean",
+        "Name": "String",
+    },
     "SecureBootTemplate": {"Id": "Guid", "Name": "String", "Description": "String"},
     "VMBootSource": {
         "BootType": "BootSourceType",

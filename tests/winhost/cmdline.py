@@ -85,13 +85,20 @@ def arguments(text: str) -> list[str]:
     words: list[str] = []
     word, quoted, begun = "", False, False
     for found in re.finditer(
-        r'(?P<slashes>\\+)(?=")|(?P<quote>")|(?P<blank>[ \t]+)|(?P<other>.)', text, re.DOTALL
+        r'(?P<slashes>\\+)(?=")|(?P<double>"")|(?P<quote>")|(?P<blank>[ \t]+)|(?P<other>.)', text, re.DOTALL
     ):
         if found["slashes"]:
             word += "\\" * (len(found[0]) // 2)
             literal = len(found[0]) % 2 == 1
             word, begun = (word + '"', True) if literal else (word, True)
             skip = literal
+        elif found["double"]:
+            # Two in a quoted part are one; elsewhere they are an empty part.
+            if _is_escaped(text, found.start()):
+                quoted = not quoted
+            elif quoted:
+                word += '"'
+            begun = True
         elif found["quote"]:
             skip = _is_escaped(text, found.start())
             quoted = quoted if skip else not quoted

@@ -143,7 +143,12 @@ def _emit(command: str) -> None:
             *(str(powershell.program()), "-NoProfile", "-NonInteractive", "-Command"),
             f"$ErrorActionPreference = 'Stop'; Import-Module '{BRIDGE / 'emit.psm1'}'; {command}",
         ],
-        env={"HOME": tempfile.gettempdir(), "PATH": "", "PSModulePath": ""},
+        env={
+            "HOME": tempfile.gettempdir(),
+            "DOTNET_EnableDiagnostics": "0",
+            "PATH": "",
+            "PSModulePath": "",
+        },
         capture_output=True,
         timeout=240,
         check=False,

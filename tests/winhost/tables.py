@@ -27,7 +27,7 @@ MODULES = (
 )
 """Those whose cmdlets the emulator makes; the language's own come with the stand-in."""
 _LATER = {("2016", "Set-VM", "AutomaticCheckpointsEnabled")}
-"""In the documents of a version that does not have them: facts/hyperv-peers.md, part C."""
+"""In the documents of a version that does not have them: the first module with it came after Server 2016."""
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,13 @@ def rename_switch(host: Host, call: Call) -> Iterator[object]:
 def remove_switch(host: Host, call: Call) -> Iterator[object]:
     def remove(one: Switch) -> None:
         part = hyperv(host)
+        if any(port.switch == one.id and port.vm and part.vms[port.vm].running for port in adapters(host)):
+            raise failed(
+                f"The virtual switch '{one.name}' cannot be deleted because it is being used by running "
+                "virtual machines or assigned to child pools.",
+                error_id="ObjectInUse",
+                category="ResourceBusy",
+            )
         if one.kind == "External":
             ports.release_card(host, one)
         for port in adapters(host):

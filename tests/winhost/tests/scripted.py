@@ -148,6 +148,8 @@ def session(version: str = "2022", **facts: Any) -> Iterator[Session]:
         with engine.serving(host, folder / "engine") as socket:
             environment = {
                 "HOME": name,
+                "TMPDIR": name,
+                "DOTNET_EnableDiagnostics": "0",
                 "PATH": "",
                 "PSModulePath": modules.installed(host),
                 "WINHOST_ENGINE": str(socket),

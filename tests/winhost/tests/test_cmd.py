@@ -120,6 +120,9 @@ def test_a_variable_set_in_the_line_is_there_for_its_programs(environment: dict[
         (r'"C:\x\\" y', ["C:\\x\\", "y"]),
         (r"\"quoted\"", ['"quoted"']),
         ('""', [""]),
+        ('"a""b" c', ['a"b', "c"]),
+        ('-Command "echo ""hi there"""', ["-Command", 'echo "hi there"']),
+        ('a "" b', ["a", "", "b"]),
         ("", []),
     ],
 )

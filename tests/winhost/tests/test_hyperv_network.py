@@ -178,6 +178,13 @@ def test_a_switch_that_goes_leaves_its_ports_unconnected(windows: Session) -> No
     assert windows("(Get-VMNetworkAdapter a).Connected; (Get-VMSwitch).Name") == [False, "External"]
 
 
+def test_the_switch_of_a_running_machine_stays(windows: Session) -> None:
+    windows("Connect-VMNetworkAdapter a -SwitchName External; Start-VM a")
+
+    assert "running virtual machines" in windows.say("Remove-VMSwitch External -Force").error["error"]
+    assert windows("(Get-VMNetworkAdapter a).SwitchName") == ["External"]
+
+
 def test_the_card_of_an_external_switch_is_free_for_another(windows: Session) -> None:
     windows("Connect-VMNetworkAdapter a -SwitchName External")
     error = windows.say("New-VMSwitch Second -NetAdapterName Ethernet").error

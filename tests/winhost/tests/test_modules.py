@@ -189,6 +189,7 @@ def test_every_property_can_be_read(windows: Session) -> None:
     ("script", "expected"),
     [
         ("(New-VHD C:\\d\\a.vhdx 128MB).Size", [128 << 20]),
+        ("$null = New-VM old; (Get-VMIdeController old).ControllerNumber", [0, 1]),
         (
             "New-VHD C:\\d\\a.vhdx 64MB | % Path; (New-VHD C:\\d\\b.vhdx C:\\d\\a.vhdx).ParentPath",
             [r"C:\d\a.vhdx"] * 2,

@@ -223,6 +223,7 @@ def test_a_folder_that_was_there_before_is_still_there_afterwards(world: Windows
 
 
 def test_the_folder_of_a_vm_that_lost_its_name_and_marker_is_not_removed(made: Windows) -> None:
+    made.powershell("Get-VMNetworkAdapter * | Set-VMNetworkAdapter -DynamicMacAddress")
     made.powershell("Get-VM | Set-VM -Notes '' -Passthru | Rename-VM -NewName proxy")
     made.powershell("Remove-NetRoute -DestinationPrefix 10.96.0.0/16 -Confirm:$false")
     with pytest.raises(RemoteFailed, match="is not removed: VM proxy uses"):
