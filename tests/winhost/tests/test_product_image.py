@@ -73,6 +73,7 @@ def test_what_was_sent_before_the_connection_was_lost_is_not_sent_again(world: W
 def test_a_part_that_was_damaged_is_thrown_away_and_said(world: Windows) -> None:
     images = world.state.local(rf"{DIRECTORY}\images")
     images.mkdir(parents=True)
+    (images.parent / "vmproxy.lock").touch()
     digest = hashlib.sha256(world.file.read_bytes()).hexdigest()
     (images / f"{digest}.part").write_bytes(b"not that" * 1000)
     with pytest.raises(RemoteFailed, match=f"expected {digest}"):
