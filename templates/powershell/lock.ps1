@@ -7,7 +7,8 @@ $Made = New-Folder $Data.directory
 if ($Made) {
     Protect-Folder $Data.directory
 } elseif (-not (Test-Path -LiteralPath $Data.lock) -and (Get-ChildItem -LiteralPath $Data.directory -Force)) {
-    throw "the folder $($Data.directory) has things in it that are not vmproxy's: name one of its own"
+    throw "the folder $($Data.directory) has things in it that are not vmproxy's: name one of its own" +
+        ' (if it is vmproxy''s: put an empty file vmproxy.lock into it)'
 }
 try {
     $Session.Lock = New-Object IO.FileStream $Data.lock, 'OpenOrCreate', 'ReadWrite', 'None'

@@ -135,9 +135,11 @@ def test_a_host_that_restarts_in_the_middle_is_an_error_and_the_next_apply_conve
         if line.startswith("making the VM's disk"):
             world.winhost.reboot()
 
-    with world.place() as place:
-        actions = world.plan(place, place.observe(), starts=False)
-        with pytest.raises(VmproxyError):
-            list(place.apply(actions, restarts))
+    def interrupted() -> None:
+        with world.place() as place, place.lock(world.said.append):
+            list(place.apply(world.plan(place, place.observe(), starts=False), restarts))
+
+    with pytest.raises(VmproxyError):
+        interrupted()
     world.run()
     assert len(hyperv(world.state).vms) == 1
