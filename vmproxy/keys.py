@@ -8,7 +8,9 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -39,6 +41,10 @@ class Identity:
 
     private: Path
     public: str
+
+    def openssh(self) -> str:
+        """The private key in OpenSSH's form, whatever form its file has. Raises UsageError."""
+        return _load(self.private).private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
 
 
 def new_key_pair() -> KeyPair:
@@ -79,18 +85,24 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _read(path: Path) -> Identity:
+    line = _load(path).public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    return Identity(private=path, public=line.decode())
+
+
+def _load(path: Path) -> Ed25519PrivateKey | EllipticCurvePrivateKey | RSAPrivateKey:
     try:
         content = path.read_bytes()
         load = load_ssh_private_key if content.startswith(_OPENSSH) else load_pem_private_key
-        public = load(content, password=None).public_key()
-        line = public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+        key = load(content, password=None)
     except OSError as exc:
         raise UsageError(f"cannot read SSH key {path}: {exc.strerror}", hint=_HINT) from exc
     except TypeError as exc:
         raise UsageError(f"cannot use SSH key {path}: it has a passphrase", hint=_HINT) from exc
     except (ValueError, UnsupportedAlgorithm) as exc:
         raise UsageError(f"cannot use SSH key {path}: not a private key that is known", hint=_HINT) from exc
-    return Identity(private=path, public=line.decode())
+    if not isinstance(key, Ed25519PrivateKey | EllipticCurvePrivateKey | RSAPrivateKey):
+        raise UsageError(f"cannot use SSH key {path}: it is not Ed25519, ECDSA or RSA", hint=_HINT)
+    return key
 
 
 _HINT = "give a private key without a passphrase as ssh.identity.file, or omit it: vmproxy makes one"

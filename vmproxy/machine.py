@@ -252,10 +252,12 @@ class Machine:
         return image.vhdx(self.image, compressed=True, report=self._report)
 
     def _connect(self) -> ssh.Ssh:
+        identity = keys.identity(self.site)
         return ssh.connect(
             self._open_ssh,
             host_key=self._made_by_us().host_key,
-            identity=keys.identity(self.site).private,
+            identity=identity.private,
+            key=identity.openssh(),
             what=f"VM {self.site.vm_name(self.host)}",
         )
 

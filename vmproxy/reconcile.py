@@ -94,10 +94,12 @@ def steps(machine: Machine, seen: Seen) -> Steps:
     switch.check(host, seen.host)
     routes = machine.wanted_routes(seen.cluster)
     wanted_guest = machine.wanted_guest(seen.cluster, seen.guest)
-    on_machine = vm.plan(machine.wanted_vm(), seen.host)
-    if any(action.cold for action in on_machine):
-        why = "the VM behind it is about to stop; set again afterwards"
-        on_machine = (*route.remove_plan(routes, seen.host, why=why, cold=True), *on_machine)
+    wanted = machine.wanted_vm()
+    on_machine = vm.plan(wanted, seen.host)
+    cold = any(action.cold for action in on_machine)
+    if cold or (on_machine and vm.moves(wanted, seen.host)):
+        why = "the VM behind it is about to stop or move; set again afterwards"
+        on_machine = (*route.remove_plan(routes, seen.host, why=why, cold=cold), *on_machine)
     return Steps(
         credential.plan(site, host, seen.cluster),
         on_machine,

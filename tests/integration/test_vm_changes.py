@@ -41,3 +41,14 @@ def test_another_address_makes_the_vm_anew_and_moves_the_route(world: World) -> 
     assert "10.96.0.0/16 via 192.168.100.6" in world.in_namespace("host", "ip", "route")
     assert world.drift() == []
     assert answered(world)
+
+
+def test_another_address_while_the_vm_is_off_moves_the_route_too(world: World) -> None:
+    world.kill_vm()
+    world.change_network(address="192.168.100.6/24")
+    world.apply()
+    routes = world.in_namespace("host", "ip", "route")
+    assert "10.96.0.0/16 via 192.168.100.6" in routes
+    assert "192.168.100.5" not in routes
+    assert world.drift() == []
+    assert answered(world)

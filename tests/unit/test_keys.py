@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import paramiko
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 from vmproxy import keys
 from vmproxy.errors import UsageError
 from vmproxy.site import Site
+from vmproxy.transport import ssh
 
 
 def site(identity: Path | None = None) -> Site:
@@ -67,6 +69,33 @@ def test_the_key_of_the_site_file_is_used(tmp_path: Path, form: PrivateFormat) -
     identity = keys.identity(site(path), folder=tmp_path / "unused")
     assert identity.private == path
     assert identity.public.startswith("ecdsa-sha2-nistp256 AAAA")
+
+
+@pytest.mark.parametrize("form", [PrivateFormat.OpenSSH, PrivateFormat.PKCS8])
+@pytest.mark.parametrize(
+    "key",
+    [
+        ed25519.Ed25519PrivateKey.generate(),
+        ec.generate_private_key(ec.SECP384R1()),
+        rsa.generate_private_key(65537, 2048),
+    ],
+    ids=["ed25519", "ecdsa", "rsa"],
+)
+def test_what_is_taken_as_a_key_can_log_in(tmp_path: Path, key: Any, form: PrivateFormat) -> None:
+    path = tmp_path / "mine"
+    path.write_bytes(key.private_bytes(Encoding.PEM, form, NoEncryption()))
+    identity = keys.identity(site(path))
+    loaded = ssh.private_key(identity.openssh())
+    assert f"{loaded.get_name()} {loaded.get_base64()}" == identity.public
+    assert loaded.can_sign()
+
+
+def test_a_key_of_another_kind_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine"
+    key = x25519.X25519PrivateKey.generate()
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    with pytest.raises(UsageError, match="not Ed25519, ECDSA or RSA"):
+        keys.identity(site(path))
 
 
 @pytest.mark.parametrize("form", [PrivateFormat.OpenSSH, PrivateFormat.PKCS8])

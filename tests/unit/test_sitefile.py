@@ -273,3 +273,19 @@ def test_a_token_s_life_is_too_short_or_too_long(tmp_path: Path) -> None:
         ("9" * 5000 + "h", "write"),
     ):
         assert any(what in one for one in mistakes(written(tmp_path, f"proxy: {{tokenTTL: {life}}}\n")))
+
+
+@pytest.mark.parametrize(
+    ("server", "what"),
+    [
+        ("http://api:6443", "https://"),
+        ("https://user:word@api:6443", "nothing secret"),
+        ("https://api:6443/?token=word", "nothing secret"),
+        ("https://127.0.0.1:6443", "as the VM reaches it"),
+        ("https://localhost:6443", "as the VM reaches it"),
+    ],
+)
+def test_an_api_server_that_is_of_no_use_or_unsafe_is_refused(tmp_path: Path, server: str, what: str) -> None:
+    found = mistakes(written(tmp_path, f"cluster: {{server: '{server}'}}\n"))
+    assert any("cluster.server" in one and what in one for one in found)
+    assert not any("word" in one for one in found)

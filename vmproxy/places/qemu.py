@@ -174,12 +174,10 @@ class QemuHost:
         return netns.open_socket(self._namespace, connection.protocol)
 
     def _create(self, params: Mapping[str, Any]) -> None:
-        before = self._vm.definition()
         self._vm.delete()
         delivery = self._deliver()
         known = {name: params[name] for name in ("site", "host", "address", "seed", "image")}
-        routes = before.marker.routes if before else ()  # they are still on the host
-        marker = Marker(**known, host_key=delivery.host_key, routes=routes)
+        marker = Marker(**known, host_key=delivery.host_key)
         definition = Definition(params["settings"], marker)
         self._vm.create(definition, image=delivery.image(), seed=delivery.seed)
 

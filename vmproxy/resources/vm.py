@@ -67,6 +67,12 @@ def plan(wanted: VmWanted, seen: HostSeen) -> tuple[Action, ...]:
     return _settings(wanted, vm) + (() if vm.running else (_start(wanted),))
 
 
+def moves(wanted: VmWanted, seen: HostSeen) -> bool:
+    """Whether the VM has another address now than the wanted one."""
+    marker = seen.vm.marker if seen.vm else None
+    return marker is not None and marker.address != wanted.address
+
+
 def destroy_plan(wanted_name: str, *, site: str, host: str, seen: HostSeen) -> tuple[Action, ...]:
     _refuse_renamed(wanted_name, host, seen)
     params = {"vm": wanted_name}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import socket
 from base64 import b64decode
 from collections.abc import Callable, Iterable
@@ -77,8 +78,11 @@ class Ssh:
                 raise
 
 
-def connect(open_socket: Callable[[], socket.socket], *, host_key: str, identity: Path, what: str) -> Ssh:
-    """Log in as root with the key file `identity`, where the host shows the OpenSSH public key `host_key`.
+def connect(
+    open_socket: Callable[[], socket.socket], *, host_key: str, identity: Path, key: str, what: str
+) -> Ssh:
+    """Log in as root with the private key `key`, in OpenSSH's form, where the host shows the OpenSSH public
+    key `host_key`. `identity` is the key's file, for messages.
 
     Raises Unreachable when nothing answers, Conflict for another host key, Forbidden when the key is
     refused.
@@ -90,14 +94,14 @@ def connect(open_socket: Callable[[], socket.socket], *, host_key: str, identity
     channel.settimeout(_SECONDS)
     transport = paramiko.Transport(channel)
     try:
-        _log_in(transport, host_key, identity, what)
+        _log_in(transport, host_key, identity, key, what)
     except BaseException:
         transport.close()
         raise
     return Ssh(transport, what)
 
 
-def _log_in(transport: paramiko.Transport, host_key: str, identity: Path, what: str) -> None:
+def _log_in(transport: paramiko.Transport, host_key: str, identity: Path, key: str, what: str) -> None:
     transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = _SECONDS
     wanted = _public_key(host_key)
     transport.get_security_options().key_types = (wanted.get_name(),)
@@ -106,7 +110,7 @@ def _log_in(transport: paramiko.Transport, host_key: str, identity: Path, what: 
         seen = transport.get_remote_server_key()
         if seen.asbytes() != wanted.asbytes():
             raise _other_key(what)
-        transport.auth_publickey(USER, paramiko.PKey.from_path(identity))
+        transport.auth_publickey(USER, private_key(key))
     except paramiko.AuthenticationException as exc:
         raise Forbidden(
             f"cannot log in to {what}: it refuses the key {identity}",
@@ -118,6 +122,16 @@ def _log_in(transport: paramiko.Transport, host_key: str, identity: Path, what: 
         raise Unreachable(f"cannot reach {what} by SSH: {exc}") from exc
     except (OSError, EOFError) as exc:
         raise Unreachable(f"cannot reach {what} by SSH: {exc or 'the connection ended'}") from exc
+
+
+def private_key(openssh: str) -> paramiko.PKey:
+    """Raises ValueError for a text that holds no Ed25519, ECDSA or RSA key."""
+    for kind in (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey):
+        try:
+            return kind.from_private_key(io.StringIO(openssh))
+        except paramiko.SSHException:
+            continue
+    raise ValueError("no private key in OpenSSH's form")
 
 
 def _other_key(what: str) -> Conflict:

@@ -85,6 +85,12 @@ def test_older_clusters_tell_it_in_other_ways(answers: dict[str, Any]) -> None:
     assert found(answers) == ("10.96.0.0/12",)
 
 
+@pytest.mark.parametrize("written", ["hello", "networking: 3", "networking: {serviceSubnet: 3}", "a: [", ""])
+def test_what_kubeadm_did_not_write_is_passed_over(written: str) -> None:
+    others = {DRY_RUN: "The range of valid IPs is 10.96.0.0/12"}
+    assert found({KUBEADM: {"data": {"ClusterConfiguration": written}}, **others}) == ("10.96.0.0/12",)
+
+
 def test_a_cluster_that_tells_nothing_is_an_error_with_a_way_out() -> None:
     with pytest.raises(VmproxyError, match="Service ranges") as caught:
         found({})
