@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.interrupted import clear_up
 from tests.winhost.presence import closing_line
 
 WINHOST = Path(__file__).parent / "winhost"
+STARTED = time.time()
+_INTERRUPTED = pytest.StashKey[bool]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,3 +30,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterat
     line = closing_line(terminalreporter.getreports("skipped"))
     if line is not None:
         terminalreporter.write_line(line, red=True, bold=True)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[_INTERRUPTED] = exitstatus == pytest.ExitCode.INTERRUPTED
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """In the run itself, when its workers are gone."""
+    if config.stash.get(_INTERRUPTED, False) and not hasattr(config, "workerinput"):
+        clear_up(STARTED)
