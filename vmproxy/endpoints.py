@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Literal
 
-from vmproxy.places.guest import Endpoint, Guest
+from vmproxy.places.guest import Endpoint, Guest, Reach
 from vmproxy.seen import ClusterSeen, ServiceSeen
 
 _MOST_NETWORKS = 20
@@ -49,14 +49,13 @@ def unreachable(guest: Guest, services: Iterable[ServiceSeen], cluster: ClusterS
 
 
 def broken(guest: Guest, targets: Sequence[Target], cluster: ClusterSeen) -> list[str | None]:
-    """For each target why the VM does not reach one of its ready endpoints; None when it reaches all."""
+    """For each target why the VM does not reach one of its ready endpoints; None when it reaches all,
+    or when UDP is only silent and no route to it is missing."""
     of_target = [_endpoints(target) for target in targets]
     every = list(dict.fromkeys(endpoint for endpoints in of_target for endpoint in endpoints))
-    why = dict(zip(every, guest.unreachable(every), strict=True)) if every else {}
-    return [
-        next((_text(item, reason, cluster) for item in endpoints if (reason := why[item])), None)
-        for endpoints in of_target
-    ]
+    reached = guest.reach(every) if every else []
+    why = {item: _why(item, reach, cluster) for item, reach in zip(every, reached, strict=True)}
+    return [next((text for item in endpoints if (text := why[item])), None) for endpoints in of_target]
 
 
 def _endpoints(target: Target) -> list[Endpoint]:
@@ -68,16 +67,22 @@ def _endpoints(target: Target) -> list[Endpoint]:
     ]
 
 
-def _text(endpoint: Endpoint, why: str, cluster: ClusterSeen) -> str:
-    missing = _missing_route(endpoint.address, cluster)
-    return f"the VM does not reach {endpoint.address}:{endpoint.port}: {why}{missing}"
+def _why(endpoint: Endpoint, reach: Reach, cluster: ClusterSeen) -> str | None:
+    if reach.why is None:
+        return None
+    missing = _missing_route(endpoint.address, reach.via, cluster)
+    if reach.silent and endpoint.protocol == "udp" and not missing:
+        return None
+    return f"the VM does not reach {endpoint.address}:{endpoint.port}: {reach.why}{missing}"
 
 
-def _missing_route(address: str, cluster: ClusterSeen) -> str:
-    """The route that the VM may lack: the pod's Node is the way to it."""
+def _missing_route(address: str, via: str | None, cluster: ClusterSeen) -> str:
+    """The route that the VM lacks: the pod's Node is the way to it, and packets go another way."""
     for node in cluster.nodes:
         for cidr in node.pod_cidrs:
-            if ":" not in cidr and IPv4Address(address) in IPv4Network(cidr) and node.internal_ips:
+            if ":" in cidr or IPv4Address(address) not in IPv4Network(cidr) or not node.internal_ips:
+                continue
+            if via not in node.internal_ips:
                 return (
                     f"; missing route: {cidr} via {node.internal_ips[0]} (Node {node.name}): "
                     "set network.podRoutes: nodes, or network.routes"

@@ -6,6 +6,7 @@ Started by a line that reads this text first; then stdin holds the request, one 
 """
 
 import base64
+import errno
 import hashlib
 import json
 import os
@@ -22,6 +23,8 @@ SETUP_UNIT = "vmproxy-setup.service"
 METRICS = 10249
 HEALTH = 10256
 BIG = 1 << 20
+SILENT = "no answer within 3 s"
+REFUSED = os.strerror(errno.ECONNREFUSED)
 
 
 def start(*command):
@@ -346,18 +349,26 @@ def rule(request):
 
 
 def reach(request):
-    """For each endpoint why it can not be reached from here, or nothing; all at the same time.
-
-    A UDP endpoint that is silent proves nothing, as in verify: only an ICMP error does.
-    """
+    """For each endpoint why it can not be reached from here (None: it can), and the next hop to it;
+    all at the same time."""
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(32) as pool:
-        return {"why": list(pool.map(reach_one, request["endpoints"]))}
+        return {"endpoints": list(pool.map(reach_one, request["endpoints"]))}
 
 
 def reach_one(endpoint):
+    """`silent`: nothing came back, which proves little for UDP, as in verify."""
     kind = socket.SOCK_STREAM if endpoint["protocol"] == "tcp" else socket.SOCK_DGRAM
+    why = lost(endpoint, kind)
+    if why == SILENT and kind == socket.SOCK_DGRAM and lost(endpoint, socket.SOCK_STREAM) in (None, REFUSED):
+        why = None
+    via = next_hop(endpoint["address"]) if why else None
+    return {"why": why, "silent": why == SILENT, "via": via}
+
+
+def lost(endpoint, kind):
+    """Why nothing there answers, or None. A refused connection is an answer of the machine."""
     with socket.socket(socket.AF_INET, kind) as channel:
         channel.settimeout(3.0)
         try:
@@ -366,10 +377,16 @@ def reach_one(endpoint):
                 channel.send(b"vmproxy\n")
                 channel.recv(65536)
         except socket.timeout:
-            return "no answer within 3 s" if kind == socket.SOCK_STREAM else None
+            return SILENT
         except OSError as error:
             return os.strerror(error.errno) if error.errno else str(error)
     return None
+
+
+def next_hop(address):
+    """The router that packets for it are sent to; None on the own link, or with no way at all."""
+    found = tool("ip", "-j", "-4", "route", "get", address)
+    return json.loads(found)[0].get("gateway") if found else None
 
 
 def converged(request):

@@ -42,6 +42,16 @@ class Endpoint:
     protocol: Literal["tcp", "udp"]
 
 
+@dataclass(frozen=True)
+class Reach:
+    """How the VM reaches an endpoint. `why` None: it does. `silent`: nothing came back. `via`: the next
+    hop there; None on the own link, with no way at all, or when it is reached."""
+
+    why: str | None
+    silent: bool
+    via: str | None
+
+
 class Guest:
     """`mint` makes a new token for this VM in the cluster."""
 
@@ -108,10 +118,10 @@ class Guest:
             ) from exc
         return status
 
-    def unreachable(self, endpoints: Sequence[Endpoint]) -> list[str | None]:
-        """For each endpoint why it does not answer from the VM, or None; tried side by side."""
-        why: list[str | None] = self._ask("reach", endpoints=[asdict(item) for item in endpoints])["why"]
-        return why
+    def reach(self, endpoints: Sequence[Endpoint]) -> list[Reach]:
+        """Real connections from the VM, side by side."""
+        answer = self._ask("reach", endpoints=[asdict(item) for item in endpoints])
+        return [Reach(**item) for item in answer["endpoints"]]
 
     def rule_present(self, address: str, port: int, protocol: Literal["tcp", "udp"]) -> bool:
         """Whether kube-proxy has a rule for that port of a ClusterIP."""
