@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from vmproxy.errors import VmproxyError
 from vmproxy.machine import Machine
-from vmproxy.plan import Action, Plan
+from vmproxy.plan import Action, Outcome, Plan
 from vmproxy.reconcile import HostResult
 from vmproxy.resources import credential, route, vm
 from vmproxy.seen import ClusterSeen, HostSeen, Unobservable
@@ -20,28 +20,33 @@ def destroy_host(site: Site, host: Host, report: Report, *, yes: bool, going: Se
 
     `going`: all hosts that this run removes; the last of them takes what they share.
     A cluster that does not answer does not keep the host's part from going; what stays in the
-    cluster then is named by the error that is raised in the end.
+    cluster then is named by the error in the result.
     """
-    with Machine(site, host, report) as machine:
-        if not yes:
-            cluster, _ = _look_at_cluster(machine)
-            todo = _steps(machine, machine.place.observe(), cluster, going)
-            return HostResult(host.name, left=Plan(todo))
-        with machine.place.lock(report):
-            return _destroy(machine, going)
+    done: list[Outcome] = []
+    try:
+        with Machine(site, host, report) as machine:
+            if not yes:
+                cluster, _ = _look_at_cluster(machine)
+                todo = _steps(machine, machine.place.observe(), cluster, going)
+                return HostResult(host.name, left=Plan(todo))
+            with machine.place.lock(report):
+                for outcome in _destroy(machine, going):
+                    done.append(outcome)
+    except VmproxyError as exc:
+        return HostResult(host.name, tuple(done), error=exc)
+    return HostResult(host.name, tuple(done))
 
 
-def _destroy(machine: Machine, going: Sequence[Host]) -> HostResult:
+def _destroy(machine: Machine, going: Sequence[Host]) -> Iterator[Outcome]:
     cluster, unreachable = _look_at_cluster(machine)
     todo = _steps(machine, machine.place.observe(), cluster, going)
-    outcomes = list(machine.apply_host(tuple(action for action in todo if action.place == "host")))
+    yield from machine.apply_host(tuple(action for action in todo if action.place == "host"))
     if unreachable is not None:
         raise VmproxyError(
             f"removed all of {machine.host.name} but its identity in the cluster: {unreachable.message}",
             hint="run destroy again when the cluster answers",
         ) from unreachable
-    outcomes += machine.apply_cluster(tuple(action for action in todo if action.place == "cluster"))
-    return HostResult(machine.host.name, tuple(outcomes))
+    yield from machine.apply_cluster(tuple(action for action in todo if action.place == "cluster"))
 
 
 def _look_at_cluster(machine: Machine) -> tuple[ClusterSeen | Unobservable, VmproxyError | None]:

@@ -51,7 +51,10 @@ class Steps:
 
 @dataclass(frozen=True)
 class HostResult:
-    """What came of one host. `left` is what a last look found still to do: cold actions only."""
+    """What came of one host. `left` is what a last look found still to do: cold actions only.
+
+    `error` is why it stopped after `outcomes`; None: it came to its end.
+    """
 
     host: str
     outcomes: tuple[Outcome, ...] = ()
@@ -71,11 +74,15 @@ def plan_host(site: Site, host: Host, report: Report) -> Plan:
 
 
 def apply_host(site: Site, host: Host, report: Report, *, yes: bool) -> HostResult:
-    """Make it so. Cold actions are done only with `yes`. Raises VmproxyError when a step fails."""
-    with Machine(site, host, report) as machine, machine.place.lock(report):
-        run = _Apply(machine, report, yes=yes)
-        run.all_layers()
-        return HostResult(host.name, tuple(run.outcomes), run.left)
+    """Make it so. Cold actions are done only with `yes`."""
+    done: list[Outcome] = []
+    try:
+        with Machine(site, host, report) as machine, machine.place.lock(report):
+            run = _Apply(machine, report, done, yes=yes)
+            run.all_layers()
+            return HostResult(host.name, tuple(done), run.left)
+    except VmproxyError as exc:
+        return HostResult(host.name, tuple(done), error=exc)
 
 
 def observe(machine: Machine) -> Seen:
@@ -165,13 +172,13 @@ def _side_by_side(waits: Sequence[Callable[[], None]]) -> None:
 
 
 class _Apply:
-    """One run of apply on one host: the layers, one after the other."""
+    """One run of apply on one host: the layers, one after the other. `outcomes` grows as it goes."""
 
-    def __init__(self, machine: Machine, report: Report, *, yes: bool) -> None:
+    def __init__(self, machine: Machine, report: Report, outcomes: list[Outcome], *, yes: bool) -> None:
         self._machine = machine
         self._report = report
         self._yes = yes
-        self.outcomes: list[Outcome] = []
+        self.outcomes = outcomes
         self.left = Plan()
 
     def all_layers(self) -> None:
@@ -231,7 +238,8 @@ class _Apply:
         before = len(self.outcomes)
         allowed = self._allowed(actions)
         if allowed:
-            self.outcomes.extend(carry_out(allowed))
+            for outcome in carry_out(allowed):
+                self.outcomes.append(outcome)
         return len(self.outcomes) > before
 
     def _allowed(self, actions: tuple[Action, ...]) -> tuple[Action, ...]:

@@ -175,9 +175,13 @@ def test_a_broken_kube_proxy_is_never_given_the_range(world: World) -> None:
     world.guest("rm -f /etc/vmproxy/token")
     site = world.site()
     world.change(cluster={**site["cluster"], "server": "https://192.168.100.99:6443"})
-    ran = world.vmproxy("apply")
+    ran = world.vmproxy("apply", "-o", "json")
     assert ran.code == 1
     assert "10.96.0.0/16" not in world.in_namespace("host", "ip", "route")
+    (host,) = ran.json["hosts"]
+    assert "kube-proxy" in host["error"]["message"]
+    done = {outcome["target"] for outcome in host["outcomes"]}
+    assert {"/etc/vmproxy/kubeconfig", "/etc/vmproxy/token"} <= done, "what was done before it failed"
     world.reset()
     world.apply()
     assert world.drift() == []

@@ -43,7 +43,7 @@ CHECKS = (
 )
 SHOWN = {
     "plan": _plan_json("win-01", Plan((ACTION,))),
-    "apply": _result_json("win-01", HostResult("win-01", (Outcome(ACTION, "done"),))),
+    "apply": _result_json(HostResult("win-01", (Outcome(ACTION, "done"),))),
     "status": STATUS.as_json(),
     "verify": _checks_json("win-01", CHECKS),
     "doctor": doctor_json(

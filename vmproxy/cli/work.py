@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,7 +19,7 @@ from vmproxy.cli.options import (
     verbose_option,
 )
 from vmproxy.errors import UsageError, VmproxyError
-from vmproxy.plan import Plan
+from vmproxy.plan import Outcome, Plan
 from vmproxy.reconcile import HostResult
 
 PENDING = 3
@@ -57,15 +58,7 @@ def apply(path: Path, names: tuple[str, ...], output: str, *, yes: bool) -> int:
     results = reconcile.for_each(
         chosen.hosts, lambda host: reconcile.apply_host(chosen.site, host, chosen.reporter(host), yes=yes)
     )
-    if output == "json":
-        console.result_json({"hosts": [_result_json(*pair) for pair in _named(chosen, results)]})
-    for name, outcome in _named(chosen, results):
-        if isinstance(outcome, VmproxyError):
-            _tell(name, outcome, many=len(results) > 1)
-        elif output == "text":
-            console.outcomes(name, outcome.outcomes, outcome.left)
-    pending = any(isinstance(item, HostResult) and item.left.actions for item in results)
-    return _code(results, pending=pending)
+    return _results(chosen, results, output, console.outcomes)
 
 
 @click.command()
@@ -83,15 +76,7 @@ def destroy(path: Path, names: tuple[str, ...], output: str, *, yes: bool) -> in
             chosen.site, host, chosen.reporter(host), yes=yes, going=chosen.hosts
         ),
     )
-    if output == "json":
-        console.result_json({"hosts": [_result_json(*pair) for pair in _named(chosen, results)]})
-    for name, outcome in _named(chosen, results):
-        if isinstance(outcome, VmproxyError):
-            _tell(name, outcome, many=len(results) > 1)
-        elif output == "text":
-            console.removal(name, outcome.outcomes, outcome.left)
-    pending = any(isinstance(item, HostResult) and item.left.actions for item in results)
-    return _code(results, pending=pending)
+    return _results(chosen, results, output, console.removal)
 
 
 @click.command()
@@ -108,6 +93,28 @@ def render(path: Path, names: tuple[str, ...], directory: Path) -> int:
         for name in rendering.render_host(chosen.site, host, directory / host.name, chosen.reporter(host)):
             console.result(str(name))
     return 0
+
+
+def _results(
+    chosen: Chosen,
+    items: list[HostResult | VmproxyError],
+    output: str,
+    show: Callable[[str, Sequence[Outcome], Plan], None],
+) -> int:
+    """Tell them; a host that failed has its work so far shown too. The exit code."""
+    results = [
+        HostResult(name, error=item) if isinstance(item, VmproxyError) else item
+        for name, item in _named(chosen, items)
+    ]
+    if output == "json":
+        console.result_json({"hosts": [_result_json(result) for result in results]})
+    for result in results:
+        if output == "text" and (result.error is None or result.outcomes):
+            show(result.host, result.outcomes, result.left)
+        if result.error is not None:
+            _tell(result.host, result.error, many=len(results) > 1)
+    errors = [result.error for result in results]
+    return _code(errors, pending=any(result.left.actions for result in results))
 
 
 def _named(chosen: Chosen, items: list[T]) -> list[tuple[str, T]]:
@@ -127,7 +134,7 @@ def _tell(name: str, problem: VmproxyError, *, many: bool) -> None:
     console.error(problem)
 
 
-def _code(items: list[T | VmproxyError], *, pending: bool) -> int:
+def _code(items: Sequence[object], *, pending: bool) -> int:
     errors = [item for item in items if isinstance(item, VmproxyError)]
     if errors:
         return 2 if all(isinstance(error, UsageError) for error in errors) else 1
@@ -147,12 +154,11 @@ def _plan_json(name: str, planned: Plan | VmproxyError) -> dict[str, object]:
     }
 
 
-def _result_json(name: str, result: HostResult | VmproxyError) -> dict[str, object]:
-    if isinstance(result, VmproxyError):
-        return {"name": name, "outcomes": [], "left": [], "error": json_error(result)}
+def _result_json(result: HostResult) -> dict[str, object]:
     done = [
         {**outcome.action.as_json(), "result": outcome.result, "detail": outcome.detail}
         for outcome in result.outcomes
     ]
     left = [action.as_json() for action in result.left.actions]
-    return {"name": name, "outcomes": done, "left": left, "error": None}
+    error = json_error(result.error) if result.error else None
+    return {"name": result.host, "outcomes": done, "left": left, "error": error}
