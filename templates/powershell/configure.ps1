@@ -21,13 +21,13 @@ Protect-Folder $Data.directory
 $Actions = @{
     AutomaticStartAction = $Wanted.start
     AutomaticStartDelay = $Wanted.startDelay
-    AutomaticStopAction = $Wanted.stop
     CheckpointType = $Wanted.checkpoints
 }
 if ((Get-Command Hyper-V\Set-VM).Parameters.ContainsKey('AutomaticCheckpointsEnabled')) {
     # Server 2016 does not have it.
     $Actions.AutomaticCheckpointsEnabled = [bool]$Wanted.automaticCheckpoints
 }
+if ($Data.cold) { $Actions.AutomaticStopAction = $Wanted.stop }
 # Only what differs: a build that takes one of them only while the VM is off does not fail for another's sake.
 foreach ($Name in @($Actions.Keys)) {
     if ("$($Vm.$Name)" -eq "$($Actions[$Name])") { $Actions.Remove($Name) }

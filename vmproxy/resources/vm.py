@@ -1,9 +1,10 @@
 """The VM: its disk, seed, size and place on the switch, and whether it runs.
 
 What a change costs (Hyper-V's rules, kept on QEMU too): the switch and VLAN change while the VM
-runs; CPUs, memory and firmware need it off; another image or seed needs a new VM, since cloud-init
-works once for each instance and the VM holds nothing that is worth keeping. What a place does not
-report and nobody wants is not compared: each kind of host adds its own settings.
+runs; CPUs, memory, firmware and the automatic stop action need it off (the last by dsccommunity's
+HyperVDsc, issue 216); another image or seed needs a new VM, since cloud-init works once for each
+instance and the VM holds nothing that is worth keeping. What a place does not report and nobody wants
+is not compared: each kind of host adds its own settings.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ HOT = frozenset(
         "macSpoofing",
         "start",
         "startDelay",
-        "stop",
         "checkpoints",
         "automaticCheckpoints",
         "timeSync",

@@ -206,7 +206,7 @@ class FakeWindows:
     def _configure(self, data: Call) -> None:
         vm, wanted = self.find(data["vm"]), data["settings"]
         self.sddl = OURS
-        vm |= {name: wanted[name] for name in ("start", "startDelay", "stop", "checkpoints")}
+        vm |= {name: wanted[name] for name in ("start", "startDelay", "checkpoints")}
         vm["automaticCheckpoints"] = wanted["automaticCheckpoints"]
         for service, name in zip(vm["services"], ("timeSync", "guestShutdown"), strict=True):
             service["enabled"] = wanted[name]
@@ -216,7 +216,7 @@ class FakeWindows:
         if data["cold"]:
             assert vm["state"] == "Off"
             vm |= {"cpus": wanted["cpus"], "memory": wanted["memory"], "dynamicMemory": False}
-            vm |= {"com1": wanted["com1"]}
+            vm |= {"com1": wanted["com1"], "stop": wanted["stop"]}
             vm["firmware"] = {"secureBoot": "On", "template": wanted["secureBoot"].upper()}
             adapter |= {"mac": wanted["mac"].replace(":", "").upper(), "dynamicMac": False}
 

@@ -107,7 +107,7 @@ _MORE = {
 }
 _MEMORY = {"DynamicMemory", "StaticMemory", "MemoryStartupBytes", "MemoryMinimumBytes", "MemoryMaximumBytes"}
 _COLD = {
-    *("SmartPagingFilePath", "GuestControlledCacheTypes"),
+    *("AutomaticStopAction", "SmartPagingFilePath", "GuestControlledCacheTypes"),
     *("LowMemoryMappedIoSpace", "HighMemoryMappedIoSpace"),
 }
 

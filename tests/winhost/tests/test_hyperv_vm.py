@@ -203,6 +203,7 @@ def test_nothing_is_changed_when_one_setting_is_refused(windows: Session) -> Non
 _COLD = {
     "Set-VM a -ProcessorCount 2": "Processor",
     "Set-VM a -DynamicMemory": "Memory",
+    "Set-VM a -AutomaticStopAction TurnOff": "modify settings",
     "Set-VMProcessor a -Count 2": "Processor",
     "Set-VMProcessor a -ExposeVirtualizationExtensions $true": "Processor",
     "Set-VMMemory a -DynamicMemoryEnabled $true": "Memory",
