@@ -25,8 +25,9 @@ $Session.Lib = {
 
     function Protect-Folder([string] $Path) {
         # Administrators and SYSTEM only: seeds hold private keys. Hyper-V adds the VM's right to its files.
+        # Theirs too: an owner can always change the rights.
         $Acl = Get-Acl -LiteralPath $Path
-        $Acl.SetSecurityDescriptorSddlForm('D:PAI(A;OICI;FA;;;BA)(A;OICI;FA;;;SY)', 'Access')
+        $Acl.SetSecurityDescriptorSddlForm('O:BAD:PAI(A;OICI;FA;;;BA)(A;OICI;FA;;;SY)', 'Owner, Access')
         Set-Acl -LiteralPath $Path -AclObject $Acl
     }
 

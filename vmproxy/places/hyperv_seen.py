@@ -25,6 +25,7 @@ _DEFAULT_SWITCH = "c08cb7b8-9b3c-408e-8e30-5e16a3aeb444"
 _RUNS = {"Running", "Starting"}
 _ACTIVE, _PERSISTENT = "ActiveStore", "PersistentStore"
 _TRUSTEE = re.compile(r"\(A;[^;]*;[^;]*;[^;]*;[^;]*;([^;)]+)")
+_OWNER = re.compile(r"^O:(S-[\d-]+|[A-Z]{2})")
 _ADMINISTRATORS = {
     "BA": "Administrators",
     "SY": "SYSTEM",
@@ -151,11 +152,12 @@ def _inside(path: str, paths: Paths) -> bool:
 
 
 def _access(folder: Facts | None) -> str:
-    """Who may use the folder, from its SDDL: a language that is not translated."""
+    """Who may use the folder, from its SDDL: a language that is not translated. An owner always may."""
     if folder is None:
         return ABSENT
     trustees = {_ADMINISTRATORS.get(one, one) for one in _TRUSTEE.findall(folder["sddl"])}
-    return ", ".join(sorted(trustees))
+    owners = {one for one in _OWNER.findall(folder["sddl"]) if one not in _ADMINISTRATORS}
+    return ", ".join([*sorted(trustees), *(f"owner {one}" for one in owners)])
 
 
 def _images(folder: Facts | None, paths: Paths) -> frozenset[str]:

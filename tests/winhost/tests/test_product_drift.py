@@ -66,6 +66,12 @@ def other(world: Windows) -> Iterator[PowerShell]:
             f"Set-Acl -LiteralPath '{DIRECTORY}' -AclObject $Acl",
             ["set"],
         ),
+        (
+            f"$Acl = Get-Acl -LiteralPath '{DIRECTORY}'; "
+            "$Acl.SetOwner([Security.Principal.WindowsIdentity]::GetCurrent().User); "
+            f"Set-Acl -LiteralPath '{DIRECTORY}' -AclObject $Acl",
+            ["set"],
+        ),
     ],
 )
 def test_each_drift_is_repaired_by_one_apply(

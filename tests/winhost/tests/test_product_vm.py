@@ -215,6 +215,36 @@ def test_a_folder_with_other_things_in_it_is_refused_before_its_rights_are_chang
     assert world.powershell("(Get-ChildItem C:\\Data).Name") == ["letter.txt"]
 
 
+def test_a_folder_of_an_ordinary_user_is_refused(world: Windows) -> None:
+    """Who owns a folder can open it again, whatever its rights say."""
+    user = "S-1-5-21-1004336348-1177238915-682003330-1007"
+    world.state.local(DIRECTORY).mkdir(parents=True)
+    assert _own(world, user) == [user]
+    with pytest.raises(RemoteFailed, match=f"belongs to {user}, who could always read"):
+        world.run()
+    assert world.powershell(f"(Get-Acl {DIRECTORY}).Owner") == [user]
+    _own(world, "S-1-5-18")
+    world.run()
+    assert world.powershell(f"(Get-Acl {DIRECTORY}).Owner") == [r"BUILTIN\Administrators"]
+
+
+def _own(world: Windows, user: str) -> list[object]:
+    return world.powershell(
+        f"$Acl = Get-Acl {DIRECTORY}; $User = New-Object Security.Principal.SecurityIdentifier {user};"
+        f"$Acl.SetOwner($User); Set-Acl {DIRECTORY} -AclObject $Acl; (Get-Acl {DIRECTORY}).Owner"
+    )
+
+
+def test_a_link_in_the_folders_place_is_refused(world: Windows, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    world.state.local(DIRECTORY).parent.mkdir(parents=True, exist_ok=True)
+    world.state.local(DIRECTORY).symlink_to(elsewhere)
+    with pytest.raises(RemoteFailed, match="is a link to another place"):
+        world.run()
+    assert list(elsewhere.iterdir()) == []
+
+
 def test_a_folder_that_was_there_before_is_still_there_afterwards(world: Windows) -> None:
     world.state.local(DIRECTORY).mkdir(parents=True)
     world.run()
