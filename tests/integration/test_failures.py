@@ -181,7 +181,7 @@ def test_a_broken_kube_proxy_is_never_given_the_range(world: World) -> None:
     (host,) = ran.json["hosts"]
     assert "kube-proxy" in host["error"]["message"]
     done = {outcome["target"] for outcome in host["outcomes"]}
-    assert {"/etc/vmproxy/kubeconfig", "/etc/vmproxy/token"} <= done, "what was done before it failed"
+    assert {"/etc/vmproxy/kubeconfig", "/etc/vmproxy/credential.json"} <= done
     world.reset()
     world.apply()
     assert world.drift() == []

@@ -74,10 +74,10 @@ class World:
         return Ran(done.returncode, done.stdout, done.stderr)
 
     def start(self, *words: str) -> subprocess.Popen[str]:
+        """It hears Ctrl-C as one started in a terminal does, also when these tests run in the background."""
         self.clean = False
-        return subprocess.Popen(
-            self.command(*words), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        command = ["env", "--default-signal=INT", *self.command(*words)]
+        return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def start_until(self, said: str, *words: str) -> subprocess.Popen[str]:
         """A command that goes on; returns when it has said that on stderr."""
