@@ -30,7 +30,7 @@ def destroy_host(site: Site, host: Host, report: Report, *, yes: bool, going: Se
                 todo = _steps(machine, machine.place.observe(), cluster, going)
                 return HostResult(host.name, left=Plan(todo))
             with machine.place.lock(report):
-                for outcome in _destroy(machine, going):
+                for outcome in _destroy(machine, going):  # one by one: they stay when a later one fails
                     done.append(outcome)
     except VmproxyError as exc:
         return HostResult(host.name, tuple(done), error=exc)

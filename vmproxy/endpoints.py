@@ -70,7 +70,7 @@ def _endpoints(target: Target) -> list[Endpoint]:
 def _why(endpoint: Endpoint, reach: Reach, cluster: ClusterSeen) -> str | None:
     if reach.why is None:
         return None
-    missing = _missing_route(endpoint.address, reach.via, cluster)
+    missing = "" if reach.refused else _missing_route(endpoint.address, reach.via, cluster)
     if reach.silent and endpoint.protocol == "udp" and not missing:
         return None
     return f"the VM does not reach {endpoint.address}:{endpoint.port}: {reach.why}{missing}"

@@ -238,7 +238,7 @@ class _Apply:
         before = len(self.outcomes)
         allowed = self._allowed(actions)
         if allowed:
-            for outcome in carry_out(allowed):
+            for outcome in carry_out(allowed):  # one by one: they stay when a later one fails
                 self.outcomes.append(outcome)
         return len(self.outcomes) > before
 

@@ -358,17 +358,18 @@ def reach(request):
 
 
 def reach_one(endpoint):
-    """`silent`: nothing came back, which proves little for UDP, as in verify."""
+    """`silent`: nothing came back, which proves little for UDP, as in verify. `refused`: the machine
+    itself is reached."""
     kind = socket.SOCK_STREAM if endpoint["protocol"] == "tcp" else socket.SOCK_DGRAM
     why = lost(endpoint, kind)
     if why == SILENT and kind == socket.SOCK_DGRAM and lost(endpoint, socket.SOCK_STREAM) in (None, REFUSED):
         why = None
     via = next_hop(endpoint["address"]) if why else None
-    return {"why": why, "silent": why == SILENT, "via": via}
+    return {"why": why, "silent": why == SILENT, "refused": why == REFUSED, "via": via}
 
 
 def lost(endpoint, kind):
-    """Why nothing there answers, or None. A refused connection is an answer of the machine."""
+    """Why nothing there answers, or None."""
     with socket.socket(socket.AF_INET, kind) as channel:
         channel.settimeout(3.0)
         try:

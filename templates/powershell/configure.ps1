@@ -27,7 +27,6 @@ if ((Get-Command Hyper-V\Set-VM).Parameters.ContainsKey('AutomaticCheckpointsEna
     # Server 2016 does not have it.
     $Actions.AutomaticCheckpointsEnabled = [bool]$Wanted.automaticCheckpoints
 }
-if ($Data.cold) { $Actions.AutomaticStopAction = $Wanted.stop }
 # Only what differs: a build that takes one of them only while the VM is off does not fail for another's sake.
 foreach ($Name in @($Actions.Keys)) {
     if ("$($Vm.$Name)" -eq "$($Actions[$Name])") { $Actions.Remove($Name) }
@@ -53,7 +52,8 @@ if ($Wanted.vlan) {
 }
 
 if ($Data.cold) {
-    Hyper-V\Set-VM -VM $Vm -StaticMemory -MemoryStartupBytes $Wanted.memory -ProcessorCount $Wanted.cpus
+    $Size = @{ MemoryStartupBytes = $Wanted.memory; ProcessorCount = $Wanted.cpus }
+    Hyper-V\Set-VM -VM $Vm -StaticMemory @Size -AutomaticStopAction $Wanted.stop
     Hyper-V\Set-VMNetworkAdapter -VMNetworkAdapter $Adapter -StaticMacAddress $Wanted.mac.Replace(':', '')
     $Disk = @(Hyper-V\Get-VMHardDiskDrive -VM $Vm)[0]
     $Firmware = @{ EnableSecureBoot = 'On'; SecureBootTemplateId = $Wanted.secureBoot }

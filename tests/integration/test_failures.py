@@ -274,6 +274,23 @@ def test_destroy_shows_first_then_leaves_nothing_and_apply_makes_it_again(world:
     assert world.drift() == []
 
 
+def test_destroy_without_the_api_server_removes_the_host_s_part_and_the_rest_later(world: World) -> None:
+    world.control().process("kube-apiserver").stop()
+    try:
+        ran = world.vmproxy("destroy", "--yes", "-o", "json")
+        says(ran, 1, "but its identity in the cluster", "run destroy again")
+        (host,) = ran.json["hosts"]
+        assert [outcome["verb"] for outcome in host["outcomes"]] == ["remove", "delete"]
+        assert "cannot reach the API server" in host["error"]["message"]
+        assert "10.96" not in world.in_namespace("host", "ip", "route")
+        assert not world.vm_folder.exists()
+    finally:
+        lab.up(name=world.name, report=print)
+    again = world.vmproxy("destroy", "--yes", "-o", "json")
+    assert again.code == 0, again.err
+    assert {outcome["place"] for outcome in again.json["hosts"][0]["outcomes"]} == {"cluster"}
+
+
 def _kubeconfig(world: World) -> dict[str, list[dict[str, dict[str, str]]]]:
     assert world.status.kubeconfig is not None
     loaded: dict[str, list[dict[str, dict[str, str]]]] = YAML(typ="safe").load(world.status.kubeconfig)

@@ -29,7 +29,7 @@ CLUSTER = ClusterSeen(
     account_uid=None,
     identity={},
 )
-REACHED = Reach(None, silent=False, via=None)
+REACHED = Reach(None, silent=False, refused=False, via=None)
 
 
 def target(protocol: Literal["tcp", "udp"], *addresses: str) -> Target:
@@ -40,13 +40,13 @@ def target(protocol: Literal["tcp", "udp"], *addresses: str) -> Target:
 class Answers:
     """A guest whose connections end as told."""
 
-    def __init__(self, **by_address: Reach) -> None:
-        self._by_address = by_address
+    def __init__(self, **by_protocol: Reach) -> None:
+        self._by_protocol = by_protocol
         self.asked: list[str] = []
 
     def reach(self, endpoints: Sequence[Endpoint]) -> list[Reach]:
         self.asked += [endpoint.address for endpoint in endpoints]
-        return [self._by_address.get(endpoint.protocol, REACHED) for endpoint in endpoints]
+        return [self._by_protocol.get(endpoint.protocol, REACHED) for endpoint in endpoints]
 
 
 def lost(target: Target, reach: Reach) -> str | None:
@@ -59,7 +59,7 @@ def test_silence_on_another_way_than_over_the_node_is_a_missing_route(
     protocol: Literal["tcp", "udp"],
 ) -> None:
     for via in (ELSEWHERE, None):
-        why = lost(target(protocol, POD), Reach("no answer within 3 s", silent=True, via=via))
+        why = lost(target(protocol, POD), Reach("no answer within 3 s", silent=True, refused=False, via=via))
         assert why == (
             "the VM does not reach 10.244.1.10:8080: no answer within 3 s; missing route: 10.244.1.0/24 via "
             "192.168.100.20 (Node node-01): set network.podRoutes: nodes, or network.routes"
@@ -67,17 +67,23 @@ def test_silence_on_another_way_than_over_the_node_is_a_missing_route(
 
 
 def test_with_the_route_there_a_silent_tcp_endpoint_is_lost_and_no_route_is_named() -> None:
-    why = lost(target("tcp", POD), Reach("no answer within 3 s", silent=True, via=NODE))
+    why = lost(target("tcp", POD), Reach("no answer within 3 s", silent=True, refused=False, via=NODE))
     assert why == "the VM does not reach 10.244.1.10:8080: no answer within 3 s"
 
 
 @pytest.mark.parametrize(("address", "via"), [(POD, NODE), ("192.168.100.30", None)])
 def test_silent_udp_proves_nothing_without_a_missing_route(address: str, via: str | None) -> None:
-    assert lost(target("udp", address), Reach("no answer within 3 s", silent=True, via=via)) is None
+    assert (
+        lost(target("udp", address), Reach("no answer within 3 s", silent=True, refused=False, via=via))
+        is None
+    )
 
 
-def test_an_error_is_proof_for_udp_too() -> None:
-    why = lost(target("udp", POD), Reach("Connection refused", silent=False, via=NODE))
+@pytest.mark.parametrize("via", [NODE, ELSEWHERE])
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_a_refusal_is_proof_but_of_no_missing_route(protocol: Literal["tcp", "udp"], via: str) -> None:
+    """Something else may know the way to the pods, as a router that speaks BGP with the Nodes."""
+    why = lost(target(protocol, POD), Reach("Connection refused", silent=False, refused=True, via=via))
     assert why == "the VM does not reach 10.244.1.10:8080: Connection refused"
 
 
@@ -90,7 +96,7 @@ def test_targets_that_share_an_endpoint_ask_for_it_once() -> None:
 
 
 def test_one_network_is_warned_of_once_and_named_by_its_service() -> None:
-    guest = Answers(tcp=Reach("No route to host", silent=False, via=ELSEWHERE))
+    guest = Answers(tcp=Reach("No route to host", silent=False, refused=False, via=ELSEWHERE))
     services = [target("tcp", POD, "10.244.1.11").service, target("udp", POD).service]
     (warning,) = unreachable(cast(Guest, guest), services, CLUSTER)
     assert warning.startswith(
@@ -130,8 +136,8 @@ def test_the_agent_tells_silence_from_refusal(silent_udp: int) -> None:
             unheard.bind(("127.0.0.1", 0))
             shut = unheard.getsockname()[1]
             found = ask_agent(("tcp", open_port), ("tcp", shut), ("udp", shut), ("udp", silent_udp))
-    reached = {"why": None, "silent": False, "via": None}
-    refused = {"why": "Connection refused", "silent": False, "via": None}
+    reached = {"why": None, "silent": False, "refused": False, "via": None}
+    refused = {"why": "Connection refused", "silent": False, "refused": True, "via": None}
     assert found == [reached, refused, refused, reached], (
         "TCP is refused there: the silent machine is reached"
     )

@@ -134,7 +134,7 @@ def _tell(name: str, problem: VmproxyError, *, many: bool) -> None:
     console.error(problem)
 
 
-def _code(items: Sequence[object], *, pending: bool) -> int:
+def _code(items: Sequence[T | VmproxyError], *, pending: bool) -> int:
     errors = [item for item in items if isinstance(item, VmproxyError)]
     if errors:
         return 2 if all(isinstance(error, UsageError) for error in errors) else 1

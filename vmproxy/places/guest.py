@@ -44,11 +44,13 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Reach:
-    """How the VM reaches an endpoint. `why` None: it does. `silent`: nothing came back. `via`: the next
-    hop there; None on the own link, with no way at all, or when it is reached."""
+    """How the VM reaches an endpoint. `why` None: it does. `silent`: nothing came back. `refused`: the
+    machine answers, the port does not. `via`: the next hop there; None on the own link, with no way at
+    all, or when it is reached."""
 
     why: str | None
     silent: bool
+    refused: bool
     via: str | None
 
 
