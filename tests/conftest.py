@@ -32,6 +32,28 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterat
         terminalreporter.write_line(line, red=True, bold=True)
 
 
+class _AtOnce:
+    """Tells a failure when it happens: a run that is cut off has said why all the same."""
+
+    def __init__(self, reporter: pytest.TerminalReporter) -> None:
+        self._reporter = reporter
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if not report.failed:
+            return
+        minute = (time.time() - STARTED) / 60
+        title = f"{report.nodeid}: {report.when} failed after {report.duration:.0f} s, at minute {minute:.1f}"
+        self._reporter.write_sep("-", title, red=True)
+        self._reporter.write_line(report.longreprtext)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_AtOnce(reporter))
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     session.config.stash[_INTERRUPTED] = exitstatus == pytest.ExitCode.INTERRUPTED
 
