@@ -60,5 +60,31 @@ def world(bare: World) -> World:
     """The lab with its VM in sync with the lab's own site file."""
     if not bare.clean:
         bare.reset()
-        bare.apply("--yes")
+        _settle(bare)
     return bare
+
+
+@pytest.fixture
+def settled(bare: World) -> World:
+    """The lab with its VM in sync with the site file as the test before left it: it saves a boot."""
+    if not bare.clean:
+        _settle(bare)
+    return bare
+
+
+def _settle(world: World) -> None:
+    """From nothing where a test failed, so that one failure is not the next test's too."""
+    if world.failed:
+        world.reset()
+        world.vmproxy("destroy", "--yes")
+        world.failed = False
+    world.apply("--yes")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[pytest.TestReport]:
+    report = yield
+    world = item.funcargs.get("bare") if isinstance(item, pytest.Function) else None
+    if report.failed and isinstance(world, World):
+        world.failed, world.clean = True, False
+    return report

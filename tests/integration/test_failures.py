@@ -210,8 +210,27 @@ def test_ctrl_c_says_how_to_go_on(world: World, number: signal.Signals) -> None:
     assert world.drift() == []
 
 
-def test_killed_at_any_moment_of_a_create_the_next_apply_converges(world: World) -> None:
+def test_destroy_without_the_api_server_removes_the_host_s_part_and_the_rest_later(world: World) -> None:
+    world.control().process("kube-apiserver").stop()
+    try:
+        ran = world.vmproxy("destroy", "--yes", "-o", "json")
+        says(ran, 1, "but its identity in the cluster", "run destroy again")
+        (host,) = ran.json["hosts"]
+        assert [outcome["verb"] for outcome in host["outcomes"]] == ["remove", "delete"]
+        assert "cannot reach the API server" in host["error"]["message"]
+        assert "10.96" not in world.in_namespace("host", "ip", "route")
+        assert not world.vm_folder.exists()
+    finally:
+        lab.up(name=world.name, report=print)
+    again = world.vmproxy("destroy", "--yes", "-o", "json")
+    assert again.code == 0, again.err
+    assert {outcome["place"] for outcome in again.json["hosts"][0]["outcomes"]} == {"cluster"}
+
+
+def test_killed_at_any_moment_of_a_create_the_next_apply_converges(bare: World) -> None:
     """kill -9 again and again, each time a little later, until an apply gets to its end."""
+    world = bare
+    world.reset()
     world.vmproxy("destroy", "--yes")
     for seconds in (0.7, 1.5, 2.5, 4, 8, 60, 64, 70):
         process = world.start("apply")
@@ -272,23 +291,6 @@ def test_destroy_shows_first_then_leaves_nothing_and_apply_makes_it_again(world:
     assert world.vmproxy("destroy", "--yes").code == 0
     world.apply()
     assert world.drift() == []
-
-
-def test_destroy_without_the_api_server_removes_the_host_s_part_and_the_rest_later(world: World) -> None:
-    world.control().process("kube-apiserver").stop()
-    try:
-        ran = world.vmproxy("destroy", "--yes", "-o", "json")
-        says(ran, 1, "but its identity in the cluster", "run destroy again")
-        (host,) = ran.json["hosts"]
-        assert [outcome["verb"] for outcome in host["outcomes"]] == ["remove", "delete"]
-        assert "cannot reach the API server" in host["error"]["message"]
-        assert "10.96" not in world.in_namespace("host", "ip", "route")
-        assert not world.vm_folder.exists()
-    finally:
-        lab.up(name=world.name, report=print)
-    again = world.vmproxy("destroy", "--yes", "-o", "json")
-    assert again.code == 0, again.err
-    assert {outcome["place"] for outcome in again.json["hosts"][0]["outcomes"]} == {"cluster"}
 
 
 def _kubeconfig(world: World) -> dict[str, list[dict[str, dict[str, str]]]]:

@@ -42,6 +42,9 @@ def test_it_has_what_hyper_v_and_kube_proxy_need_and_no_keys() -> None:
     listed = subprocess.run(boot, text=True, capture_output=True, check=True).stdout.upper()
     assert "BOOTX64.EFI" in listed
     assert "GRUBX64.EFI" in listed
+    grub = ["mtype", "-i", f"{disk}@@1M", "::/EFI/debian/grub.cfg"]
+    config = subprocess.run(grub, text=True, capture_output=True, check=True).stdout
+    assert {"no_timer_check", "panic=10"} <= set(config.split())
 
 
 def test_debian_12_works_too_and_the_users_cloud_config_is_merged(world: World) -> None:
@@ -63,8 +66,8 @@ def test_debian_12_works_too_and_the_users_cloud_config_is_merged(world: World) 
     assert world.curl("web-pods") in {"pod-1", "pod-2"}
 
 
-def test_an_image_that_does_not_take_the_seed_is_found_out_with_the_console_s_words(world: World) -> None:
-    deaf = world.folder / "deaf.img"
+def test_an_image_that_does_not_take_the_seed_is_found_out_with_the_console_s_words(settled: World) -> None:
+    world, deaf = settled, settled.folder / "deaf.img"
     shutil.copyfile(image.build("trixie", report=print).raw, deaf)
     inside(deaf, "write /dev/null /etc/cloud/cloud-init.disabled", write=True)
     world.change(image={"path": str(deaf)}, defaults={"vm": {"bootTimeout": "75s"}})

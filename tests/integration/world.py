@@ -43,12 +43,14 @@ class World:
     """A lab of that name, and a site file of the test's own in `folder`.
 
     `clean`: nothing was done since a plan found all in sync with the lab's own site file.
+    `failed`: a test failed since, so that nobody knows in which state it is.
     """
 
     status: lab.LabStatus
     name: str
     folder: Path
     clean: bool = field(default=False, kw_only=True)
+    failed: bool = field(default=False, kw_only=True)
 
     @property
     def site_file(self) -> Path:
