@@ -35,9 +35,11 @@ def processes() -> set[str]:
         try:
             words = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
             state = path.with_name("stat").read_text().rpartition(")")[2].split()[0]
+            folder = f"{path.with_name('cwd').readlink()}/"
         except OSError:
             continue
-        if f"vmproxy-{NAME}-" in words or f"/lab/{NAME}/" in words:
+        told = f"{words} {folder.replace(' (deleted)', '')}"
+        if f"vmproxy-{NAME}-" in told or f"/lab/{NAME}/" in told:
             found.add(f"{state} {words}")
     return {line for line in found if not line.startswith("Z")}
 

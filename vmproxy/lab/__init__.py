@@ -18,7 +18,7 @@ from vmproxy.errors import ToolFailed, UsageError
 from vmproxy.lab import objects
 from vmproxy.lab.cluster import POD_CIDR, SERVER, ControlPlane, apply_objects
 from vmproxy.lab.network import GATEWAY, VM_ADDRESS, Network
-from vmproxy.lab.processes import Process
+from vmproxy.lab.processes import Process, end
 
 Report = Callable[[str], None]
 
@@ -80,7 +80,8 @@ def down(*, name: str, report: Report) -> None:
     _check(name)
     folder = paths.state_dir("lab", name)
     with filelock.FileLock(folder / "lab.lock"):
-        Process("relay", folder, None).stop()
+        noted = [Process(file.stem, folder, None) for file in folder.glob("*.pid")]
+        end([process.pid for process in noted if process.pid is not None])
         Network(name).down(report)
         vms = paths.state_dir("qemu", name)
         shutil.rmtree(vms)
