@@ -81,6 +81,9 @@ class QemuHost:
 
     def apply(self, actions: Sequence[Action], report: Report) -> Iterator[Outcome]:
         for action in actions:
+            if action.verb in _SIZED:
+                self._vm.check_memory(int(action.params["settings"]["memory"]))
+        for action in actions:
             report(f"{action.verb} {action.target}")
             try:
                 _VERBS[action.verb](self, action.params)
@@ -255,6 +258,9 @@ _VERBS: dict[str, Callable[[QemuHost, Mapping[str, Any]], None]] = {
     "remove": QemuHost._remove_route,
     "mark": QemuHost._mark_routes,
 }
+
+_SIZED = frozenset({"create", "recreate", "reconfigure"})
+"""What is looked at before anything is changed: a VM that runs goes on when its new size can not be had."""
 
 
 def _both(now: Mapping[str, Any], at_the_next_start: Mapping[str, Any]) -> dict[str, Any]:

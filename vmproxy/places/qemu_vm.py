@@ -119,8 +119,7 @@ class QemuVm:
         definition = self.definition()
         if definition is None or self.pid() is not None:
             return
-        memory = int(definition.settings["memory"])
-        _check_memory(self.name, memory)
+        self.check_memory(int(definition.settings["memory"]))
         self.console_log.write_bytes(b"")
         self._connect(str(definition.settings["switch"]), int(definition.settings["vlan"]))
         try:
@@ -128,6 +127,16 @@ class QemuVm:
         except ToolFailed as exc:
             self._disconnect()
             raise ToolFailed(f"cannot start VM {self.name}: {exc.message}", details=exc.details) from exc
+
+    def check_memory(self, needed: int) -> None:
+        """Raises VmproxyError when this machine lacks `needed` bytes, also with what this VM holds now."""
+        free = free_memory() + int(self.running_settings().get("memory", 0))
+        if free < needed:
+            raise VmproxyError(
+                f"cannot start VM {self.name}: it takes {needed >> 20} MiB of memory, "
+                f"{free >> 20} MiB are free",
+                hint="stop something, or set vm.memory to less",
+            )
 
     def stop(self, *, at_once: bool = False) -> None:
         """Shut down through the guest; after 90 s, or `at_once`, switch off."""
@@ -260,15 +269,6 @@ def _is_zombie(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
-
-
-def _check_memory(name: str, needed: int) -> None:
-    free = free_memory()
-    if free < needed:
-        raise VmproxyError(
-            f"cannot start VM {name}: it takes {needed >> 20} MiB of memory, {free >> 20} MiB are free",
-            hint="stop something, or set vm.memory to less",
-        )
 
 
 def free_memory() -> int:
