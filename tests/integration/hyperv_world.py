@@ -27,8 +27,12 @@ class HypervWorld(World):
 
     windows: WinHost
 
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
     def command(self, *words: str) -> list[str]:
-        state = f"XDG_STATE_HOME={self.folder / 'state'}"
+        state = f"XDG_STATE_HOME={self.state}"
         return netns.run_in(self.status.namespaces["client"], ["env", state, *super().command(*words)])
 
     def original(self) -> dict[str, Any]:
