@@ -98,11 +98,11 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_drift_is_named_alone_and_repaired(world: World, name: str) -> None:
-    """What an apply left behind would be named by the next case."""
     case = CASES[name]
     case.break_(world)
     assert world.drift() == list(case.fields)
     world.apply()
+    assert world.drift() == []
     assert world.curl("web-pods") in {"pod-1", "pod-2"}
 
 

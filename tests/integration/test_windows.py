@@ -62,6 +62,11 @@ def test_a_connection_from_the_host_to_a_clusterip_is_answered_through_the_vm(wi
     assert f"{RANGE} via {VIA}" in windows.in_namespace("host", "ip", "route")
 
 
+def test_ssh_runs_a_command_with_its_input_and_gives_its_exit_code(windows: HypervWorld) -> None:
+    ran = windows.vmproxy("ssh", "win-01", "cat; exit 7", stdin="told\n")
+    assert (ran.code, ran.out) == (7, "told\n")
+
+
 def test_a_wrong_password_is_tried_once_and_never_told(windows: HypervWorld) -> None:
     account = windows.windows.administrator
     wrong = windows.folder / "wrong"

@@ -102,10 +102,9 @@ class World:
         return [sys.executable, "-m", "vmproxy", verb, "-f", str(self.site_file), *rest]
 
     def apply(self, *words: str) -> Ran:
-        """An apply that must succeed: it has looked again itself, and found nothing left to do."""
+        """An apply that must succeed."""
         ran = self.vmproxy("apply", *words)
         assert ran.code == 0, ran.err
-        self.clean = self.site() == self.original()
         return ran
 
     def drift(self) -> list[str]:
