@@ -61,8 +61,8 @@ def test_logs_of_kube_proxy_cloud_init_and_the_console(world: World) -> None:
 
 
 def test_ssh_runs_a_command_and_gives_its_exit_code(world: World) -> None:
-    assert world.guest("hostname").strip() == "vmproxy-it-win-01"
-    assert world.vmproxy("ssh", "win-01", "exit 7").code == 7
+    ran = world.vmproxy("ssh", "win-01", "hostname; cat; exit 7", stdin="told\n")
+    assert (ran.code, ran.out) == (7, "vmproxy-it-win-01\ntold\n")
 
 
 def test_render_writes_what_would_be_pushed_and_no_secret(world: World, tmp_path: Path) -> None:
