@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import hypervisors, names
 from tests.interrupted import clear_up
 from tests.winhost.presence import closing_line
 
@@ -16,20 +18,46 @@ STARTED = time.time()
 _INTERRUPTED = pytest.StashKey[bool]()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The emulated host's tests share namespaces: they stay together."""
+    """A file of the emulated host's tests shares its fixtures: in one worker they are made once."""
     for item in items:
         if WINHOST in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("winhost"))
+            item.add_marker(pytest.mark.xdist_group(f"winhost/{item.path.stem}"))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
     """Last of all, right above pytest's own closing line."""
     yield
+    for spent in _where_the_minutes_went(terminalreporter):
+        terminalreporter.write_line(spent)
+    booted = ", ".join(f"{count} {what}" for what, count in hypervisors.booted().items())
+    terminalreporter.write_line(f"booted: {booted or 'nothing'}")
     line = closing_line(terminalreporter.getreports("skipped"))
     if line is not None:
         terminalreporter.write_line(line, red=True, bold=True)
+
+
+def _where_the_minutes_went(reporter: pytest.TerminalReporter) -> list[str]:
+    """Of all workers together, by part; setting up and tearing down count."""
+    seconds: dict[str, float] = defaultdict(float)
+    tests: dict[str, set[str]] = defaultdict(set)
+    for reports in reporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds[part(report.nodeid)] += report.duration
+                tests[part(report.nodeid)].add(report.nodeid)
+    ordered = sorted(seconds, key=lambda name: -seconds[name])
+    return [f"{seconds[name] / 60:6.1f} min  {name} ({len(tests[name])} tests)" for name in ordered]
+
+
+def part(nodeid: str) -> str:
+    """tests/unit, tests/winhost, …; of the integration tests the kind of host and what carries its VM."""
+    folder = "/".join(nodeid.split("/")[:2])
+    parameters = nodeid.partition("[")[2].split("@")[0]
+    kinds = [f"{kind}-{tier}" for kind in ("qemu", "hyperv") for tier in ("container", "vm")]
+    return f"{folder} {next((kind for kind in kinds if kind in parameters), '')}".strip()
 
 
 class _AtOnce:
@@ -49,8 +77,14 @@ class _AtOnce:
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
+    """Before the workers are started, which inherit the environment."""
+    if _is_worker(config):
+        return
+    names.begin()
+    hypervisors.begin()
+    config.add_cleanup(hypervisors.end)
     reporter = config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is not None and not hasattr(config, "workerinput"):
+    if reporter is not None:
         config.pluginmanager.register(_AtOnce(reporter))
 
 
@@ -60,5 +94,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """In the run itself, when its workers are gone."""
-    if config.stash.get(_INTERRUPTED, False) and not hasattr(config, "workerinput"):
-        clear_up(STARTED)
+    if config.stash.get(_INTERRUPTED, False) and not _is_worker(config):
+        clear_up()
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")

@@ -7,25 +7,30 @@ import signal
 import subprocess
 from pathlib import Path
 
+from tests import names
 from vmproxy import lab, netns
 
-_LABS = ("it", "wh", "t1", "t2")
 _NAMESPACES = Path("/run/netns")
 
 
-def clear_up(since: float) -> None:
-    """Take down the labs and namespaces of tests that were made after `since`, in seconds of the epoch."""
+def clear_up() -> None:
+    """Take down the labs and the namespaces of this run."""
     if os.geteuid() != 0 or not _NAMESPACES.is_dir():
         return
-    for name in _LABS:
-        if _made(f"vmproxy-{name}-*", since):
-            lab.down(name=name, report=print)
-    for name in (*_made("vmproxy-p-*", since), *_made("vmproxy-n-*", since)):
+    for name in {lab_of(namespace) for namespace in _made(f"vmproxy-*-*{names.run()}-*")}:
+        lab.down(name=name, report=print)
+    for name in _made(f"vmproxy-*-*{names.run()}"):
         _remove(name)
 
 
-def _made(pattern: str, since: float) -> list[str]:
-    return [path.name for path in _NAMESPACES.glob(pattern) if path.stat().st_ctime >= since]
+def lab_of(namespace: str) -> str:
+    """vmproxy-LAB-ROLE, where LAB ends with this run's mark."""
+    before, mark, _ = namespace.removeprefix("vmproxy-").rpartition(f"{names.run()}-")
+    return before + mark.removesuffix("-")
+
+
+def _made(pattern: str) -> list[str]:
+    return [path.name for path in _NAMESPACES.glob(pattern)]
 
 
 def _remove(namespace: str) -> None:

@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from types import FrameType
+from typing import Literal, NamedTuple
 
 import pytest
 
+from tests import names
+from tests.hypervisors import Tier
 from tests.integration import hyperv_world
 from tests.integration.world import World, bring_up
 from tests.winhost.presence import require
 from vmproxy import lab
 
-NAMES = {"qemu": "it", "hyperv": "wh"}
-"""Each kind of host in a lab of its own, so that both can be tested at the same time."""
+Kind = Literal["qemu", "hyperv"]
+
+
+class Setup(NamedTuple):
+    """On which kind of host a test runs, and what carries its VM."""
+
+    kind: Kind
+    tier: Tier
+
+    def __str__(self) -> str:
+        return f"{self.kind}-{self.tier}"
+
+    @property
+    def lab(self) -> str:
+        """A lab of its own, so that several can be tested at the same time."""
+        base = {"qemu": "it", "hyperv": "wh"}[self.kind]
+        return names.own(base + ("vm" if self.tier == "vm" else ""))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,11 +50,24 @@ def _end_like_a_failure() -> Iterator[None]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A module's `PLACES` says on which kinds of host its tests run; else on the embedded one."""
+    """A module's `PLACES` says on which kinds of host its tests run; else on the embedded one.
+
+    The VM is a container unless the test is marked: `vm(reason, on=(kinds,))`.
+    """
     if "bare" in metafunc.fixturenames:
-        places = getattr(metafunc.module, "PLACES", ("qemu",))
-        marked = [pytest.param(place, marks=pytest.mark.xdist_group(place)) for place in places]
+        places: tuple[Kind, ...] = getattr(metafunc.module, "PLACES", ("qemu",))
+        setups = [Setup(kind, _tier(metafunc.definition.get_closest_marker("vm"), kind)) for kind in places]
+        marked = [
+            pytest.param(setup, id=str(setup), marks=pytest.mark.xdist_group(str(setup))) for setup in setups
+        ]
         metafunc.parametrize("bare", marked, indirect=True, scope="session")
+
+
+def _tier(mark: pytest.Mark | None, kind: Kind) -> Tier:
+    if mark is None:
+        return "container"
+    (_reason,) = mark.args
+    return "vm" if kind in mark.kwargs.get("on", (kind,)) else "container"
 
 
 @pytest.fixture(scope="session")
@@ -43,16 +75,18 @@ def bare(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """The lab; whatever VM there is."""
     if os.geteuid() != 0:
         pytest.fail("these tests need root: run make test, which asks sudo")
-    name, folder = NAMES[request.param], tmp_path_factory.mktemp("site")
+    setup: Setup = request.param
+    folder = tmp_path_factory.mktemp("site")
     try:
-        if request.param == "hyperv":
+        if setup.kind == "hyperv":
             require()
-            with hyperv_world.bring_up(name, folder) as world:
+            with hyperv_world.bring_up(setup.lab, folder, tier=setup.tier) as world:
                 yield world
         else:
-            yield bring_up(name, folder)
+            yield bring_up(setup.lab, folder, tier=setup.tier)
     finally:
-        lab.down(name=name, report=print)
+        lab.down(name=setup.lab, report=print)
+        shutil.rmtree(folder)  # disks of 1 GiB
 
 
 @pytest.fixture

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.integration.world import World
+from tests import hypervisors
+from tests.hypervisors import Tier
+from tests.integration.world import SITE, World
 from tests.winhost import beside
 from tests.winhost.host import WinHost
 from tests.winhost.hyperv.machine import Machines
 from tests.winhost.hyperv.model import VM, hyperv
 from vmproxy import lab, netns, wait
-
-SITE = "it"
-"""The same as on the embedded host, whatever the lab's name: tests name what is made for it."""
 
 
 @dataclass
@@ -27,13 +26,8 @@ class HypervWorld(World):
 
     windows: WinHost
 
-    @property
-    def state(self) -> Path:
-        return self.folder / "state"
-
-    def command(self, *words: str) -> list[str]:
-        state = f"XDG_STATE_HOME={self.state}"
-        return netns.run_in(self.status.namespaces["client"], ["env", state, *super().command(*words)])
+    def command(self, *words: str, env: Mapping[str, str] | None = None) -> list[str]:
+        return netns.run_in(self.status.namespaces["client"], super().command(*words, env=env))
 
     def original(self) -> dict[str, Any]:
         assert self.status.site is not None
@@ -77,11 +71,12 @@ class HypervWorld(World):
 
 
 @contextmanager
-def bring_up(name: str, folder: Path) -> Iterator[HypervWorld]:
+def bring_up(name: str, folder: Path, *, tier: Tier) -> Iterator[HypervWorld]:
     """The lab has to be taken down by the caller."""
     status = lab.up(name=name, report=print)
     with WinHost(beside.machine(name)) as windows:
-        world = HypervWorld(status, name, folder, windows)
+        windows.state.part(Machines).hypervisor = str(hypervisors.program(tier))
+        world = HypervWorld(status, name, folder, windows, tier=tier)
         world.prepare()
         world.reset()
         yield world

@@ -170,7 +170,7 @@ def test_the_switch_changes_live(world: World) -> None:
         world.change_host(switch={"name": "br7"})
         assert world.drift() == ["switch"]
         world.apply()
-        assert "master br7" in world.in_namespace("switch", "ip", "-o", "link", "show", "type", "tun")
+        assert "vmp" in world.in_namespace("switch", "ip", "-br", "link", "show", "master", "br7")
         assert answered(world)
         world.reset()
         world.apply()

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,15 @@ from typing import Any
 import httpx
 from ruamel.yaml import YAML
 
+from tests import hypervisors
+from tests.hypervisors import Tier
 from vmproxy import lab, netns
 from vmproxy.lab.cluster import ControlPlane, apply_objects
 from vmproxy.lab.network import Network
 
 SECONDS = 1500
+SITE = "it"
+"""The site's name, whatever the lab's: tests name what is made for it."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +45,9 @@ LOOKING = frozenset({"plan", "status", "verify", "doctor", "render", "logs"})
 
 @dataclass
 class World:
-    """A lab of that name, and a site file of the test's own in `folder`.
+    """A lab of that name, and a site file and keys of the test's own in `folder`.
 
+    `tier`: what runs its VM.
     `clean`: nothing was done since a plan found all in sync with the lab's own site file.
     `failed`: a test failed since, so that nobody knows in which state it is.
     """
@@ -49,6 +55,7 @@ class World:
     status: lab.LabStatus
     name: str
     folder: Path
+    tier: Tier = field(default="vm", kw_only=True)
     clean: bool = field(default=False, kw_only=True)
     failed: bool = field(default=False, kw_only=True)
 
@@ -58,26 +65,25 @@ class World:
 
     @property
     def state(self) -> Path:
-        return Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local/state"))
+        return self.folder / "state"
 
     @property
     def vm_folder(self) -> Path:
-        return self.state / "vmproxy/qemu" / self.name / f"vmproxy-{self.name}-win-01"
+        return self.state / "vmproxy/qemu" / self.name / f"vmproxy-{SITE}-win-01"
 
     @property
     def ssh_key(self) -> Path:
-        return self.state / "vmproxy/ssh" / str(self.original()["name"]) / "id_ed25519"
+        return self.state / "vmproxy/ssh" / SITE / "id_ed25519"
 
     def vmproxy(self, *words: str, stdin: str = "", env: dict[str, str] | None = None) -> Ran:
         self.clean = self.clean and words[0] in LOOKING
         done = subprocess.run(
-            self.command(*words),
+            self.command(*words, env=env),
             text=True,
             input=stdin,
             capture_output=True,
             timeout=SECONDS,
             check=False,
-            env={**os.environ, **(env or {})},
         )
         assert "Traceback" not in done.stderr, done.stderr
         return Ran(done.returncode, done.stdout, done.stderr)
@@ -97,9 +103,14 @@ class World:
                 return process
         raise AssertionError(f"{words} ended with {process.wait()} without saying {said!r}")
 
-    def command(self, *words: str) -> list[str]:
+    def command(self, *words: str, env: Mapping[str, str] | None = None) -> list[str]:
+        """With keys of its own, and what carries its VM behind QEMU's name."""
         verb, *rest = words
-        return [sys.executable, "-m", "vmproxy", verb, "-f", str(self.site_file), *rest]
+        own = {"XDG_STATE_HOME": str(self.state), **(env or {})}
+        if self.tier == "container":
+            own["PATH"] = hypervisors.path("container")
+        settings = [f"{name}={value}" for name, value in own.items()]
+        return ["env", *settings, sys.executable, "-m", "vmproxy", verb, "-f", str(self.site_file), *rest]
 
     def apply(self, *words: str) -> Ran:
         """An apply that must succeed."""
@@ -174,9 +185,9 @@ class World:
             YAML().dump(site, file)
 
     def original(self) -> dict[str, Any]:
-        """The site file as the lab wrote it."""
+        """The site file as the lab wrote it, under the tests' name."""
         loaded: dict[str, Any] = YAML(typ="safe").load(self.status.site)
-        return loaded
+        return {**loaded, "name": SITE}
 
     def reset(self) -> None:
         self.write(self.original())
@@ -228,8 +239,8 @@ class World:
         (self.vm_folder / "vm.json").unlink()
 
 
-def bring_up(name: str, folder: Path) -> World:
+def bring_up(name: str, folder: Path, *, tier: Tier = "vm") -> World:
     status = lab.up(name=name, report=print)
-    world = World(status, name, folder)
+    world = World(status, name, folder, tier=tier)
     world.reset()
     return world

@@ -27,7 +27,7 @@ from tests.winhost.hyperv.qemu import Hardware
 from tests.winhost.hyperv.qmp import MonitorError, ask
 from tests.winhost.hyperv.vhd import prompted
 from tests.winhost.state import Host
-from tests.winhost.undertaker import Undertaker
+from tests.undertaker import Undertaker
 from vmproxy.run import run
 
 SHUTDOWN = "9F8233AC-BE49-4C79-8EE3-E7E1985B2077"
@@ -53,6 +53,8 @@ class Machines:
 
     running: dict[str, Running] = field(default_factory=dict)
     undertaker: Undertaker | None = None
+    hypervisor: str = "qemu-system-x86_64"
+    """The program that runs them: QEMU, or one that takes its command line (tests/container)."""
     shutdown_seconds: float = 300.0
     """How long Stop-VM waits for the guest."""
     up: re.Pattern[bytes] = re.compile(rb"login: |Reached target \S*multi-user|Cloud-init .* finished")
@@ -236,9 +238,10 @@ def _connect(host: Host, adapter: Adapter, undertaker: Undertaker) -> None:
 def _launch(host: Host, hardware: Hardware) -> subprocess.Popen[bytes]:
     """In this process's mount namespace: QEMU must see the files as they lie there, also later ones."""
     inside = ["nsenter", f"--net=/run/netns/{host.switch_namespace}"] if hardware.networked else []
+    command = [host.part(Machines).hypervisor, *qemu.arguments(hardware)]
     with (hardware.folder / "qemu.log").open("wb") as log:
         return subprocess.Popen(
-            [*inside, *qemu.command(hardware)],
+            [*inside, *command],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

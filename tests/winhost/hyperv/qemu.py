@@ -47,10 +47,11 @@ def device_of(drive: Drive) -> str:
     return "d" + drive.id.replace("-", "")
 
 
-def command(hardware: Hardware) -> list[str]:
+def arguments(hardware: Hardware) -> list[str]:
+    """What QEMU is told."""
     vm = hardware.vm
     accel, cpu = accelerator()
-    words = ["qemu-system-x86_64", "-name", vm.name.replace(",", ",,"), "-accel", accel, "-cpu", cpu]
+    words = ["-name", vm.name.replace(",", ",,"), "-accel", accel, "-cpu", cpu]
     words += ["-machine", "q35" if vm.generation == 2 else "pc"]
     words += ["-smp", str(vm.processor.count), "-m", f"{vm.memory.startup >> 20}M", "-uuid", vm.id]
     words += ["-nodefaults", "-no-user-config", "-display", "none", "-rtc", "base=utc"]

@@ -60,7 +60,8 @@ class Undertaker:
 
 
 def _main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     tasks: dict[str, dict[str, Any]] = {}
     for line in sys.stdin:
         told = json.loads(line)
