@@ -284,6 +284,7 @@ def push(request):
     os.replace(part, path)
     known = {path: [identity(os.stat(path)), request["sha256"]]}
     write(CACHE, json.dumps({**hashes(), **known}).encode(), 0o600)
+    os.sync()  # a new name is on the disk later than its content: what is reported as done survives a power cut
     return {}
 
 
@@ -324,6 +325,7 @@ def apply(request):
             must("python3", "-I", SETUP, what)
     if request["enable"]:
         must("systemctl", "enable", "--quiet", "--no-reload", *request["enable"])
+    os.sync()
     if request["reload"]:
         must("systemctl", "daemon-reload")
     if request["restart"]:
