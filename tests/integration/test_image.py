@@ -47,6 +47,7 @@ def test_it_has_what_hyper_v_and_kube_proxy_need_and_no_keys() -> None:
     assert {"no_timer_check", "panic=10"} <= set(config.split())
 
 
+@pytest.mark.vm("Debian 12's kernel, initramfs and boot loader")
 def test_debian_12_works_too_and_the_users_cloud_config_is_merged(world: World) -> None:
     custom = world.folder / "mine.yaml"
     custom.write_text(
@@ -70,7 +71,7 @@ def test_an_image_that_does_not_take_the_seed_is_found_out_with_the_console_s_wo
     world, deaf = settled, settled.folder / "deaf.img"
     shutil.copyfile(image.build("trixie", report=print).raw, deaf)
     inside(deaf, "write /dev/null /etc/cloud/cloud-init.disabled", write=True)
-    world.change(image={"path": str(deaf)}, defaults={"vm": {"bootTimeout": "75s"}})
+    world.change(image={"path": str(deaf)}, defaults={"vm": {"bootTimeout": "20s"}})
     ran = world.vmproxy("apply", "--yes")
     assert ran.code == 1
     assert ran.err.count("error:") == 1

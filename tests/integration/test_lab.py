@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests import names
 from vmproxy import lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("lab")]
-NAME = "t1"
+NAME, DEMO = names.own("t1"), names.own("t2")
 
 
 def vmproxy(*words: str) -> subprocess.CompletedProcess[str]:
@@ -111,9 +112,9 @@ def test_binaries_that_are_not_there_are_said(tmp_path: Path) -> None:
 
 
 def test_the_demo_shows_the_product_and_takes_everything_down() -> None:
-    ran = vmproxy("demo", "--name", "t2")
+    ran = vmproxy("demo", "--name", DEMO)
     assert ran.returncode == 0, ran.stderr
     assert "web-1" in ran.stdout or "web-2" in ran.stdout
     assert "in sync, nothing to do" in ran.stdout
     assert "2 changes" in ran.stdout
-    assert not [name for name in namespaces() if name.startswith("vmproxy-t2-")]
+    assert not [name for name in namespaces() if name.startswith(f"vmproxy-{DEMO}-")]

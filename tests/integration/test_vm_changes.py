@@ -11,8 +11,9 @@ pytestmark = pytest.mark.lab
 PLACES = ("qemu", "hyperv")
 
 
-def test_another_size_is_cold_says_why_and_needs_yes(world: World) -> None:
-    before = world.started()
+@pytest.mark.vm("power off through the guest, and another number of processors when it starts again")
+def test_another_size_is_cold_says_why_and_needs_yes(settled: World) -> None:
+    world, before = settled, settled.started()
     world.change_host(vm={"cpus": 1, "memory": "640MiB"})
     ran = world.vmproxy("plan", "-o", "json")
     actions = ran.json["hosts"][0]["actions"]

@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.undertaker import Undertaker
 from tests.winhost.engine import not_emulated
 from tests.winhost.files import Files, unpin_command
 from tests.winhost.hyperv import qemu, starting, taps
@@ -27,7 +28,6 @@ from tests.winhost.hyperv.qemu import Hardware
 from tests.winhost.hyperv.qmp import MonitorError, ask
 from tests.winhost.hyperv.vhd import prompted
 from tests.winhost.state import Host
-from tests.undertaker import Undertaker
 from vmproxy.run import run
 
 SHUTDOWN = "9F8233AC-BE49-4C79-8EE3-E7E1985B2077"

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests import names
 from tests.winhost import modules, powershell, programs, system
 from tests.winhost.engine import serving
 from tests.winhost.presence import require
@@ -120,20 +121,25 @@ def namespace() -> Iterator[str]:
     The tests that ask for it are not run where it can not be made.
     """
     require(None if os.geteuid() == 0 else "network namespaces need root")
-    name = f"vmproxy-n-{uuid.uuid4().hex[:6]}"
+    name = names.namespace(f"n{uuid.uuid4().hex[:4]}")
+    peer = peer_of(name)
     with ExitStack() as stack:
-        for one in (name, f"{name}-peer"):
+        for one in (name, peer):
             _ip("netns", "add", one)
             stack.callback(_ip, "netns", "del", one)
             _ip("-n", one, "link", "set", "lo", "up")
-        _ip(
-            "-n", name, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", f"{name}-peer"
-        )
-        for one, address in ((name, "192.168.100.10"), (f"{name}-peer", "192.168.100.5")):
+        _ip("-n", name, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", peer)
+        for one, address in ((name, "192.168.100.10"), (peer, "192.168.100.5")):
             _ip("-n", one, "address", "add", f"{address}/24", "dev", "eth0")
             _ip("-n", one, "link", "set", "eth0", "up")
         _ip("-n", name, "route", "add", "default", "via", "192.168.100.1")
         yield name
+
+
+def peer_of(name: str) -> str:
+    """The namespace of the neighbour."""
+    head, _, mark = name.rpartition("-")
+    return f"{head}-peer-{mark}"
 
 
 def _ip(*words: str) -> None:

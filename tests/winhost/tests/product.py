@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests import names
 from tests.winhost import state
 from tests.winhost.host import Machine, Version, WinHost
 from tests.winhost.state import Language
@@ -38,7 +38,7 @@ ROUTES = (Route("10.96.0.0/16", VIA),)
 @contextmanager
 def network() -> Iterator[tuple[str, str]]:
     """The host's namespace and the switch's, with a bridge between them; somebody has the VM's address."""
-    host, switch = (f"vmproxy-p-{role}-{os.getpid()}" for role in ("host", "switch"))
+    host, switch = (names.namespace(f"p-{role}") for role in ("host", "switch"))
     with ExitStack() as stack:
         for name in (host, switch):
             _ip("netns", "add", name)

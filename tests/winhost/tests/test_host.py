@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import names
 from tests.winhost.engine import CmdletError, CmdletFault
 from tests.winhost.host import Machine, Version, WinHost
 from tests.winhost.presence import require
@@ -20,7 +21,7 @@ from vmproxy.transport.powershell import PowerShellFailed
 from vmproxy.transport.winrm import Login, WinRM
 
 pytestmark = pytest.mark.winhost
-OUTSIDE, INSIDE = "vmproxy-w-outside", "vmproxy-w-inside"
+OUTSIDE, INSIDE = names.namespace("w-outside"), names.namespace("w-inside")
 
 
 @pytest.fixture(autouse=True)

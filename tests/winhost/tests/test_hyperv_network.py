@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import uuid
 from collections.abc import Iterator
 
 import pytest
 
+from tests.names import namespace
 from tests.winhost import wildcards
 from tests.winhost.engine import CmdletError
 from tests.winhost.hyperv import items, switches
@@ -204,31 +204,31 @@ def test_the_card_of_an_external_switch_is_free_for_another(windows: Session) ->
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces: needs root")
 def test_an_internal_switch_is_a_bridge_that_the_host_is_on(windows: Session) -> None:
-    names = [f"vmproxy-c-{uuid.uuid4().hex[:6]}-{end}" for end in ("host", "switch")]
+    host, switch = both = namespace("c-host"), namespace("c-switch")
     try:
-        for name in names:
+        for name in both:
             subprocess.run(["ip", "netns", "add", name], check=True)
-        windows.host.namespace, windows.host.switch_namespace = names
+        windows.host.namespace, windows.host.switch_namespace = both
         windows("$null = New-VMSwitch Inside -SwitchType Internal")
         bridge = next(one.bridge for one in hyperv(windows.host).switches.values() if one.name == "Inside")
-        ports = _links(names[1], "master", str(bridge))
-        ours = [one for one in _links(names[0]) if one.startswith("vp")]
+        ports = _links(switch, "master", str(bridge))
+        ours = [one for one in _links(host) if one.startswith("vp")]
 
         assert len(ports) == 1
         assert len(ours) == 1
         windows("Add-VMNetworkAdapter -ManagementOS -Name more -SwitchName Inside")
         windows("Rename-VMNetworkAdapter -ManagementOS -Name more -NewName other")
         macs = windows("Get-VMNetworkAdapter -ManagementOS -SwitchName Inside | ForEach-Object MacAddress")
-        assert len(_links(names[1], "master", str(bridge))) == 2
+        assert len(_links(switch, "master", str(bridge))) == 2
         assert len({*macs, "000000000000"}) == 3
         windows("Remove-VMNetworkAdapter -ManagementOS -Name other")
-        assert len(_links(names[1], "master", str(bridge))) == 1
+        assert len(_links(switch, "master", str(bridge))) == 1
 
         switches.close(windows.host)
-        assert _links(names[1], "type", "bridge") == []
-        assert not [one for one in _links(names[0]) if one.startswith("vp")]
+        assert _links(switch, "type", "bridge") == []
+        assert not [one for one in _links(host) if one.startswith("vp")]
     finally:
-        for name in names:
+        for name in both:
             subprocess.run(["ip", "netns", "del", name], check=True)
 
 

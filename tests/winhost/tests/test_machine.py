@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import names
 from tests.winhost.engine import CmdletError
 from tests.winhost.files import Files
 from tests.winhost.hyperv import disks, machine, storage, taps
@@ -30,7 +31,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces and mounts: needs root"),
 ]
 MIB = 1 << 20
-NAMESPACE, BRIDGE = "vmproxy-d-switch", "br0"
+NAMESPACE, BRIDGE = names.namespace("d-switch"), "br0"
 PATIENCE = 90.0
 ROOT = Path(__file__).resolve().parents[3]
 

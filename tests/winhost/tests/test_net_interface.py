@@ -9,7 +9,7 @@ import pytest
 
 from tests.winhost import net
 from tests.winhost.net.kernel import Kernel
-from tests.winhost.tests.asking import Failure, Windows, namespace, windows
+from tests.winhost.tests.asking import Failure, Windows, namespace, peer_of, windows
 from vmproxy import netns
 
 pytestmark = pytest.mark.winhost
@@ -146,7 +146,7 @@ def test_a_lasting_address_needs_dhcp_off_and_survives_a_reboot(host: Windows) -
 
 
 def test_neighbours_are_those_that_the_kernel_met(host: Windows) -> None:
-    peer = next(one for one in Kernel(f"{host.host.namespace}-peer").links() if one.name == "eth0")
+    peer = next(one for one in Kernel(peer_of(str(host.host.namespace))).links() if one.name == "eth0")
     with pytest.raises(ConnectionRefusedError):
         netns.connect(str(host.host.namespace), ("192.168.100.5", 9), timeout=5)
     met, fixed, again, gone, unknown = host.ask(
