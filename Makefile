@@ -39,5 +39,5 @@ bench:
 
 clean:
 	venv=$$(scripts/prepare run)
-	for lab in lab demo it wh bench benchwin; do $(as_root) "$$venv/bin/vmproxy" lab down --name $$lab; done
+	for lab in lab demo bench benchwin; do $(as_root) "$$venv/bin/vmproxy" lab down --name $$lab; done
 	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/vmproxy"
