@@ -17,7 +17,7 @@ demo:
 
 test:
 	venv=$$(scripts/prepare dev)
-	if [ -z "$(ARGS)" ]; then $(as_root) "$$venv/bin/python" -m tests.prepare; fi
+	$(as_root) "$$venv/bin/python" -m tests.$(if $(ARGS),winhost.standin,prepare)
 	$(as_root) "$$venv/bin/pytest" $(ARGS)
 
 check:

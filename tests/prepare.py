@@ -6,10 +6,12 @@ Programs and images are kept in the cache folder; what is there is not made agai
 from __future__ import annotations
 
 from tests.integration.test_site_changes import OLD_VERSION
+from tests.winhost import standin
 from vmproxy import binaries, console, image, lab
 
 
 def main() -> None:
+    standin.main()
     for name, version in (*lab.PROGRAMS.items(), ("kube-proxy", OLD_VERSION)):
         binaries.obtain(name, version, report=console.progress)
     for suite in image.SUITES:

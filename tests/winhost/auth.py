@@ -21,6 +21,8 @@ import spnego
 from spnego.channel_bindings import GssChannelBindings
 from spnego.exceptions import SpnegoError
 
+from tests.winhost.ntlm import Names, NegotiateAcceptor, NtlmAcceptor
+
 MUTUAL = "http://schemas.dmtf.org/wbem/wsman/1/wsman/secprofile/https/mutual"
 SEALED = "application/HTTP-SPNEGO-session-encrypted"
 _BOUNDARY = b"--Encrypted Boundary"
@@ -71,15 +73,21 @@ class Directory:
     """Wrong passwords until an account takes none at all."""
 
     def account(self, name: str) -> Account | None:
-        r"""By `name`, `MACHINE\name`, `DOMAIN\name` or `name@REALM`."""
+        r"""By `name`, `MACHINE\name`, `DOMAIN\name`, `domain.dns\name` or `name@REALM`."""
         domain, _, short = name.rpartition("\\")
         short = short.partition("@")[0]
         if domain.lower() not in self.domains():
             return None
         return next((one for one in self.accounts if one.name.lower() == short.lower()), None)
 
+    @property
+    def names(self) -> Names:
+        return Names(self.machine, self.domain)
+
     def domains(self) -> set[str]:
-        return {"", ".", self.machine.lower(), (self.domain or "").lower()}
+        """What may stand before an account's name, in small letters."""
+        names = {".", self.machine, self.domain, self.names.dns_domain}
+        return {"", *(name.lower() for name in names if name)}
 
     def check(self, name: str, password: str) -> Account | None:
         account = self.account(name)
@@ -103,7 +111,7 @@ class Directory:
             )
             store.write("\n".join(lines) + "\n")
             store.flush()
-            wanted = {"NTLM_USER_FILE": store.name, "NETBIOS_COMPUTER_NAME": self.machine}
+            wanted = {"NTLM_USER_FILE": store.name}
             if self.keytab:
                 wanted["KRB5_KTNAME"] = f"FILE:{self.keytab}"
             before = {name: os.environ.get(name) for name in wanted}
@@ -255,24 +263,21 @@ class Gate:
         self.context = None
 
     def _acceptor(self, scheme: str, token: bytes) -> spnego.ContextProxy:
-        protocol, options = "negotiate", spnego.NegotiateOptions.use_negotiate
-        if token.startswith(b"NTLMSSP\0"):
-            protocol, options = "ntlm", spnego.NegotiateOptions.use_ntlm
-        elif scheme.lower() == "kerberos":
-            protocol, options = "kerberos", spnego.NegotiateOptions.none
-        bindings = None
-        if self.certificate is not None and self.directory.cbt == "Strict":
-            bindings = GssChannelBindings(
-                application_data=b"tls-server-end-point:" + sha256(self.certificate).digest()
-            )
+        names, bindings = self.directory.names, self._bindings()
+        options = {"hostname": "localhost", "service": "HTTP", "channel_bindings": bindings}
         with self.directory.credentials():
-            return spnego.server(
-                hostname="localhost",
-                service="HTTP",
-                protocol=protocol,
-                options=options,
-                channel_bindings=bindings,
-            )
+            if token.startswith(b"NTLMSSP\0"):
+                return NtlmAcceptor(names, **options)
+            if scheme.lower() == "kerberos":
+                return spnego.server(protocol="kerberos", **options)
+            return NegotiateAcceptor(names, options=spnego.NegotiateOptions.use_negotiate, **options)
+
+    def _bindings(self) -> GssChannelBindings | None:
+        """To the TLS channel, where the client's must be the same."""
+        if self.certificate is None or self.directory.cbt != "Strict":
+            return None
+        bound = b"tls-server-end-point:" + sha256(self.certificate).digest()
+        return GssChannelBindings(application_data=bound)
 
 
 def common_name(peer: object) -> str | None:

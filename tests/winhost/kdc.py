@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.winhost.presence import Missing
+from tests.winhost.standin import Missing
 from vmproxy.wait import until
 
 REALM = "CORP.EXAMPLE"

@@ -1,29 +1,40 @@
-"""powershell.exe of the emulated host: the stand-in `winps`, which is not a part of this project."""
+"""powershell.exe of the emulated host: the stand-in that standin.py finds."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
+from tests.winhost import standin
+from tests.winhost.standin import Missing
+
 _NSENTER = shutil.which("nsenter") or "nsenter"
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def shared() -> Path:
-    """Where the stand-in and the tables of cmdlets are."""
-    return Path(os.environ.get("VMPROXY_SHARED", ROOT.parent / "shared"))
 
 
 def program() -> Path:
-    return shared() / "tools/winps/bin/winps"
+    """Raises Missing where there is none."""
+    found = _found()
+    if isinstance(found, Missing):
+        raise found
+    return found
 
 
 def missing() -> str | None:
     """Why Windows PowerShell can not be stood in for here, or None."""
-    return None if os.access(program(), os.X_OK) else f"{program()} is missing (set VMPROXY_SHARED)"
+    found = _found()
+    return str(found) if isinstance(found, Missing) else None
+
+
+@cache
+def _found() -> Path | Missing:
+    """Looked for once in a process: a program that is given is asked for its source."""
+    try:
+        return standin.obtain(standin.usual(), report=standin.tell)
+    except Missing as exc:
+        return exc
 
 
 class Starter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 import pytest
 
@@ -11,16 +12,12 @@ from tests.winhost import powershell
 _FIRST_WORD = "not run for the Windows host"
 
 
-class Missing(Exception):
-    """Something that the emulated host needs is not installed."""
-
-
-def require(why: str | None = None) -> None:
+def require(why: str | None = None, *, environment: Mapping[str, str] = os.environ) -> None:
     """Fail in CI, skip elsewhere, when what is missing (the stand-in for PowerShell) is missing."""
     why = why or powershell.missing()
     if why is None:
         return
-    if os.environ.get("CI") == "true":
+    if environment.get("CI") == "true":
         pytest.fail(f"{_FIRST_WORD}: {why}", pytrace=False)
     pytest.skip(f"{_FIRST_WORD}: {why}")
 

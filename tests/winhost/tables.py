@@ -1,4 +1,4 @@
-"""The cmdlets of each Windows version and the types of Hyper-V's objects, from the shared tables."""
+"""The cmdlets of each Windows version and the types of Hyper-V's objects, from the tables in data/."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-from tests.winhost.powershell import shared
 
 MODULES = (
     "BitsTransfer",
@@ -61,7 +59,7 @@ class Types:
 
 
 def data() -> Path:
-    return shared() / "data"
+    return Path(__file__).parent / "data"
 
 
 @cache

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.winhost import lint, powershell
+from tests.winhost import lint, standin
 from tests.winhost.lint import Allowed
 from tests.winhost.presence import require
 
 pytestmark = [pytest.mark.winhost, pytest.mark.usefixtures("stand_in")]
-TEMPLATES = powershell.ROOT / "templates/powershell"
+TEMPLATES = standin.ROOT / "templates/powershell"
 ALLOWED = (
     Allowed(
         "configure.ps1",

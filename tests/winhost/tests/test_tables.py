@@ -6,15 +6,7 @@ import pytest
 
 from tests.winhost import tables
 from tests.winhost.clrtypes import wanted
-from tests.winhost.presence import require
 from tests.winhost.state import VERSIONS
-
-pytestmark = pytest.mark.winhost
-
-
-@pytest.fixture(autouse=True)
-def _tables() -> None:
-    require()
 
 
 @pytest.mark.parametrize("version", VERSIONS)
