@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+from hashlib import sha256
 from pathlib import Path
 
 _PATIENCE_SECONDS = 30.0
@@ -37,6 +38,11 @@ def _removed(folder: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def name(monitor: Path) -> str:
+    """Of a machine's cgroup: one machine has one monitor."""
+    return f"vmproxy-test-{sha256(str(monitor).encode()).hexdigest()[:16]}"
 
 
 def mount() -> Path:

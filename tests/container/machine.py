@@ -17,7 +17,6 @@ import sys
 import termios
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 
 from tests.container import cgroup, port
@@ -199,7 +198,7 @@ def run(machine: Machine) -> int:
 
 
 async def _live(machine: Machine, started: Callable[[str], None]) -> int:
-    group = cgroup.mount() / f"vmproxy-test-{sha256(str(machine.monitor).encode()).hexdigest()[:16]}"
+    group = cgroup.mount() / cgroup.name(machine.monitor)
     cgroup.end(group)
     console = Console(machine.console.log if machine.console else Path(os.devnull))
     power = Power(machine, group)

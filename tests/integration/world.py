@@ -134,7 +134,12 @@ class World:
         """By the ssh client itself: `vmproxy ssh`, which looks at the host first, has tests of its own."""
         self.clean = False
         address = self.site()["hosts"][0]["network"]["address"].partition("/")[0]
-        options = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=10")
+        options = (
+            "StrictHostKeyChecking=no",
+            "UserKnownHostsFile=/dev/null",
+            "LogLevel=ERROR",
+            "ConnectTimeout=10",
+        )
         words = ["ssh", "-i", str(self.ssh_key), *(word for option in options for word in ("-o", option))]
         inside = netns.run_in(self.status.namespaces["host"], [*words, f"root@{address}", command])
         done = subprocess.run(
