@@ -39,6 +39,11 @@ class Ran:
         return json.loads(self.out)
 
 
+SSH_OPTIONS = (
+    *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"),
+    *("-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=2"),
+)
+"""A guest that is switched off meanwhile is noticed."""
 LOOKING = frozenset({"plan", "status", "verify", "doctor", "render", "logs"})
 """Commands that change nothing."""
 
@@ -134,13 +139,7 @@ class World:
         """By the ssh client itself: `vmproxy ssh`, which looks at the host first, has tests of its own."""
         self.clean = False
         address = self.site()["hosts"][0]["network"]["address"].partition("/")[0]
-        options = (
-            "StrictHostKeyChecking=no",
-            "UserKnownHostsFile=/dev/null",
-            "LogLevel=ERROR",
-            "ConnectTimeout=10",
-        )
-        words = ["ssh", "-i", str(self.ssh_key), *(word for option in options for word in ("-o", option))]
+        words = ["ssh", "-i", str(self.ssh_key), *SSH_OPTIONS]
         inside = netns.run_in(self.status.namespaces["host"], [*words, f"root@{address}", command])
         done = subprocess.run(
             inside, text=True, input=stdin, capture_output=True, timeout=SECONDS, check=False

@@ -1,4 +1,4 @@
-"""What QEMU is told by the product and by the emulated Windows host, read as a container's program reads it."""
+"""What the product and the emulated Windows host tell QEMU, as the container's program reads it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The image in a container, driven as QEMU is: its power, its monitor, its console, and what is left of it."""
+"""The image in a container, driven as QEMU is: its power, its monitor, its disk, and what is left of it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 
 from tests import hypervisors, names
 from tests.container import cgroup
+from tests.integration.world import SSH_OPTIONS
 from tests.winhost.hyperv.qmp import MonitorError, ask
 from vmproxy import image, keys, netns, seed, wait
 from vmproxy.errors import ToolFailed
@@ -80,8 +81,7 @@ class Guest:
         wait.until("the end of what it was made of", lambda: not self.left() or str(self.left()), timeout=10)
 
     def ssh(self, command: str) -> str:
-        options = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR")
-        words = ["ssh", "-i", self.folder / "key", *(word for one in options for word in ("-o", one))]
+        words = ["ssh", "-i", self.folder / "key", *SSH_OPTIONS]
         return run(netns.run_in(self.namespace, [*words, f"root@{ADDRESS}", command]), timeout=60).stdout
 
     def left(self) -> list[str]:
@@ -136,6 +136,7 @@ def guest(request: pytest.FixtureRequest, switch: str, tmp_path: Path) -> Iterat
     made.start()
     try:
         made.until_up()
+        made.ssh("sync")  # a power failure loses what was just written, as everywhere
         yield made
     finally:
         if made.runs():
