@@ -18,12 +18,22 @@ STARTED = time.time()
 _INTERRUPTED = pytest.StashKey[bool]()
 
 
+_LONGEST = ("qemu-vm", "hyperv-container", "qemu-container", "hyperv-vm", "tests/integration", "tests/winhost")
+"""What begins first, so that no worker has a long part left when the other has nothing to do."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A file of the emulated host's tests shares its fixtures: in one worker they are made once."""
     for item in items:
         if WINHOST in item.path.parents:
             item.add_marker(pytest.mark.xdist_group(f"winhost/{item.path.stem}"))
+    items.sort(key=_rank)
+
+
+def _rank(item: pytest.Item) -> int:
+    name = part(item.nodeid)
+    return next((at for at, one in enumerate(_LONGEST) if one in name), len(_LONGEST))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -284,7 +284,7 @@ def push(request):
     os.replace(part, path)
     known = {path: [identity(os.stat(path)), request["sha256"]]}
     write(CACHE, json.dumps({**hashes(), **known}).encode(), 0o600)
-    os.sync()  # a new name is on the disk later than its content: what is reported as done survives a power cut
+    os.sync()  # a name is on the disk later than its content: what is reported as done survives a power cut
     return {}
 
 
