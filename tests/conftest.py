@@ -18,7 +18,7 @@ STARTED = time.time()
 _INTERRUPTED = pytest.StashKey[bool]()
 
 
-_LONGEST = ("qemu-vm", "hyperv-container", "qemu-container", "hyperv-vm", "tests/integration", "tests/winhost")
+_LONGEST = ("qemu-vm", "hyperv-container", "qemu-container", "hyperv-vm", "tests/integration", WINHOST.name)
 """What begins first, so that no worker has a long part left when the other has nothing to do."""
 
 

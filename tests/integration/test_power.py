@@ -1,0 +1,56 @@
+"""Power failure and restart of a VM with a kernel of its own."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from tests.integration.world import World
+from vmproxy import wait
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.mark.vm("a kill -9 of QEMU is a power failure of its kernel")
+def test_a_vm_that_lost_its_power_is_started_again(settled: World) -> None:
+    world = settled
+    world.kill_vm()
+    assert world.drift() == ["state"]
+    outcomes = world.apply("-o", "json").json["hosts"][0]["outcomes"]
+    assert [outcome["verb"] for outcome in outcomes] == ["start"], "all else comes back by itself"
+    assert world.drift() == []
+    assert world.curl("web") in {"web-1", "web-2"}
+
+
+@pytest.mark.vm("a restart of the guest's kernel, through firmware and boot loader")
+def test_after_a_restart_of_the_guest_all_comes_back_and_the_token_is_renewed(settled: World) -> None:
+    world = settled
+    boot, token = world.guest(BOOT_ID), world.guest("cat /etc/vmproxy/token")
+    world.guest("systemctl reboot")
+
+    def booted() -> bool | str:
+        try:
+            return world.guest(BOOT_ID) != boot or "not restarted yet"
+        except AssertionError as exc:
+            return str(exc)
+
+    wait.until("the guest's restart", booted, timeout=300)
+    wait.until("an answer without any apply", lambda: _answers(world), timeout=120)
+    assert world.drift() == []
+
+    def renewed() -> bool | str:
+        return world.guest("cat /etc/vmproxy/token") != token or "the token of before"
+
+    wait.until("the renewal after the restart", renewed, timeout=240, every=2.0)
+    assert world.drift() == []
+
+
+BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
+
+
+def _answers(settled: World) -> bool | str:
+    try:
+        return world.curl("web") in {"web-1", "web-2"}
+    except subprocess.CalledProcessError as exc:
+        return f"curl: {exc.returncode}"
