@@ -170,9 +170,12 @@ class Monitor:
 
     async def serve(self, reader: asyncio.StreamReader, writer: Writer) -> None:
         _tell(writer, _HELLO)
+        text = ""
         try:
-            while line := await reader.readline():
-                _tell(writer, self._answer(json.loads(line)))
+            while data := await reader.read(65536):
+                asked, text = _whole(text + data.decode())
+                for one in asked:
+                    _tell(writer, self._answer(one))
                 await writer.drain()
         except OSError:
             return
@@ -290,6 +293,19 @@ def _only_child(pid: int) -> int:
 
 def _children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _whole(text: str) -> tuple[list[dict[str, object]], str]:
+    """The objects that came whole, and the rest: clients need not end a command with a line."""
+    found: list[dict[str, object]] = []
+    while text := text.lstrip():
+        try:
+            one, end = json.JSONDecoder().raw_decode(text)
+        except ValueError:
+            break
+        found.append(one)
+        text = text[end:]
+    return found, text
 
 
 def _tell(writer: Writer, said: Mapping[str, object]) -> None:

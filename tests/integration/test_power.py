@@ -49,7 +49,7 @@ def test_after_a_restart_of_the_guest_all_comes_back_and_the_token_is_renewed(se
 BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 
 
-def _answers(settled: World) -> bool | str:
+def _answers(world: World) -> bool | str:
     try:
         return world.curl("web") in {"web-1", "web-2"}
     except subprocess.CalledProcessError as exc:

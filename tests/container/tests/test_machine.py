@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from qemu.qmp.legacy import QEMUMonitorProtocol
 
 from tests import hypervisors, names
 from tests.container import cgroup
@@ -105,6 +106,17 @@ def ip(namespace: str, *words: str, ok: tuple[int, ...] = (0,)) -> str:
     return run(["ip", "-n", namespace, *words], ok=ok).stdout
 
 
+def command(monitor: Path, name: str) -> dict[str, object]:
+    """By the product's own client, which ends its commands with no line."""
+    client = QEMUMonitorProtocol(str(monitor))
+    client.connect(negotiate=True)
+    try:
+        said: dict[str, object] = client.cmd(name)
+    finally:
+        client.close()
+    return said
+
+
 def mounted_cgroup() -> str:
     return run(["findmnt", "-n", "-o", "TARGET", "-t", "cgroup2"]).stdout.split()[0]
 
@@ -146,7 +158,7 @@ def guest(request: pytest.FixtureRequest, switch: str, tmp_path: Path) -> Iterat
 
 
 def test_it_is_switched_off_by_its_button_and_keeps_its_disk(guest: Guest) -> None:
-    assert ask(guest.monitor, "query-status")["running"] is True
+    assert command(guest.monitor, "query-status")["running"] is True
     with pytest.raises(MonitorError, match="device_add has not been found"):
         ask(guest.monitor, "device_add", {"driver": "scsi-hd"})
     assert guest.ssh("cat /etc/hostname").strip() == "vmproxy-a-win-01"
