@@ -36,6 +36,10 @@ class HypervWorld(World):
         site = beside.site(self.status.site, self.windows, kubeconfig=kubeconfig, password=password)
         return {**site, "name": SITE}
 
+    def has_vm(self) -> bool:
+        folder = self.windows.drive / "ProgramData/vmproxy"
+        return bool(hyperv(self.windows.state).vms) or folder.exists()
+
     def started(self) -> str:
         return str(self._vm().started)
 

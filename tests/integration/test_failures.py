@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,24 +39,6 @@ def test_every_mistake_of_the_site_file_at_once(world: World) -> None:
 
 def test_a_host_that_is_not_there(world: World) -> None:
     says(world.vmproxy("plan", "--host", "win-99"), 2, "win-99", "win-01")
-
-
-def test_the_api_server_is_down_and_what_runs_goes_on(world: World) -> None:
-    control = world.control()
-    url = f"http://{world.cluster_ip('web')}/hostname"
-    control.process("kube-apiserver").stop()
-    try:
-        says(world.vmproxy("plan"), 1, "cannot reach the API server")
-        assert world.in_namespace("host", "curl", "-sS", "-m", "10", url).strip() in {"web-1", "web-2"}
-        ran = world.vmproxy("verify", "-o", "json")
-        assert ran.code == 4
-        assert ran.json["hosts"][0]["checks"][0]["hop"] == "api"
-        seen = world.vmproxy("status", "-o", "json")
-        assert seen.code == 0
-        assert seen.json["hosts"][0]["vm"]["state"] == "running"
-    finally:
-        lab.up(name=world.name, report=print)
-    world.apply()
 
 
 def test_a_wrong_ca(world: World, tmp_path: Path) -> None:
@@ -162,33 +143,6 @@ def test_a_full_disk_on_this_machine(world: World, small_disk: Path) -> None:
         assert world.vmproxy("destroy", "--yes", env=env).code == 0
 
 
-def test_a_full_disk_in_the_guest(world: World) -> None:
-    world.guest(f"rm {PROGRAM}; fallocate -l $(df --output=avail -B1 / | tail -1) /filled || true")
-    says(world.vmproxy("apply"), 1, "No space left")
-    assert "absent" in world.guest(f"ls {PROGRAM} 2>/dev/null || echo absent")
-    world.guest("rm /filled")
-    world.apply()
-    assert world.drift() == []
-
-
-def test_a_broken_kube_proxy_is_never_given_the_range(world: World) -> None:
-    """The API is not where the site file says: kube-proxy can not sync, so the route stays away."""
-    world.in_namespace("host", "ip", "route", "del", "10.96.0.0/16")
-    world.guest("rm -f /etc/vmproxy/token")
-    site = world.site()
-    world.change(cluster={**site["cluster"], "server": "https://192.168.100.99:6443"})
-    ran = world.vmproxy("apply", "-o", "json")
-    assert ran.code == 1
-    assert "10.96.0.0/16" not in world.in_namespace("host", "ip", "route")
-    (host,) = ran.json["hosts"]
-    assert "kube-proxy" in host["error"]["message"]
-    done = {outcome["target"] for outcome in host["outcomes"]}
-    assert {"/etc/vmproxy/kubeconfig", "/etc/vmproxy/credential.json"} <= done
-    world.reset()
-    world.apply()
-    assert world.drift() == []
-
-
 def test_a_running_vm_is_not_replaced_without_yes(world: World) -> None:
     """QEMU still runs with the disk that is gone from its folder."""
     world.remove_disk()
@@ -196,19 +150,6 @@ def test_a_running_vm_is_not_replaced_without_yes(world: World) -> None:
     assert ran.code == 3
     assert "disk" in ran.out
     world.apply("--yes")
-    assert world.drift() == []
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_says_how_to_go_on(world: World, number: signal.Signals) -> None:
-    world.guest("rm /usr/local/lib/vmproxy/kube-proxy")
-    process = world.start_until("pushing", "apply")
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "goes on from here" in err
-    assert "Traceback" not in err
-    world.apply()
     assert world.drift() == []
 
 
@@ -229,23 +170,6 @@ def test_destroy_without_the_api_server_removes_the_host_s_part_and_the_rest_lat
     assert {outcome["place"] for outcome in again.json["hosts"][0]["outcomes"]} == {"cluster"}
 
 
-def test_killed_at_any_moment_of_a_create_the_next_apply_converges(bare: World) -> None:
-    """kill -9 again and again, each time a little later, until an apply gets to its end."""
-    world = bare
-    world.reset()
-    world.vmproxy("destroy", "--yes")
-    for seconds in (0.7, 1.5, 2.5, 4, 8, 60, 64, 70):
-        process = world.start("apply")
-        try:
-            process.wait(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        process.communicate()
-    world.apply("--yes")
-    assert world.drift() == []
-    assert world.curl("web") in {"web-1", "web-2"}
-
-
 def test_killed_during_the_trial_the_trial_route_is_taken_away(world: World) -> None:
     world.in_namespace("host", "ip", "route", "del", "10.96.0.0/16")
     world.in_namespace("host", "ip", "route", "add", "10.96.0.1/32", "via", "192.168.100.5")
@@ -262,18 +186,6 @@ def test_killed_during_the_trial_the_trial_route_is_taken_away(world: World) -> 
 def test_the_vm_outlives_the_command_and_has_no_part_of_this_machine_s_network(world: World) -> None:
     pid = int((world.vm_folder / "qemu.pid").read_text())
     assert os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/self/ns/net")
-
-
-def test_a_lost_ssh_key_is_replaced_by_a_cold_change(world: World) -> None:
-    key = world.ssh_key
-    key.unlink()
-    assert world.drift()[:2] == ["route 10.96.0.0/16", "seed"]
-    without = world.vmproxy("apply")
-    assert without.code == 3
-    assert "--yes" in without.out
-    world.apply("--yes")
-    assert key.stat().st_mode & 0o077 == 0
-    assert world.drift() == []
 
 
 def test_destroy_shows_first_then_leaves_nothing_and_apply_makes_it_again(world: World) -> None:

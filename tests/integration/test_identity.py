@@ -11,6 +11,7 @@ from tests.integration.world import World
 from vmproxy import wait
 
 pytestmark = pytest.mark.lab
+PLACES = ("qemu", "hyperv")
 
 API = "https://192.168.100.2:6443"
 

@@ -14,6 +14,7 @@ from vmproxy.lab.network import ADDRESSES
 from vmproxy.lab.objects import service_with_slice
 
 pytestmark = pytest.mark.lab
+PLACES = ("qemu", "hyperv")
 
 UNIT = "vmproxy-kube-proxy.service"
 SILENT_PORT = 9999

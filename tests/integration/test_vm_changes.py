@@ -57,6 +57,18 @@ def test_another_address_while_the_vm_is_off_moves_the_route_too(settled: World)
     assert answered(world)
 
 
+@pytest.mark.vm("a VM that runs is switched off and removed with its disks")
+def test_destroying_a_vm_that_runs_leaves_nothing(settled: World) -> None:
+    world = settled
+    assert world.has_vm()
+    assert world.vmproxy("destroy", "--yes").code == 0
+    assert not world.has_vm()
+    assert "10.96" not in world.in_namespace("host", "ip", "route")
+    ports = world.in_namespace("switch", "ip", "-br", "link", "show", "master", "br0")
+    assert all(line.startswith("to-") for line in ports.splitlines()), "none is a VM's"
+    assert world.vmproxy("destroy", "--yes").code == 0
+
+
 def addresses(world: World) -> tuple[str, str]:
     """The VM's, and another one that is free."""
     now = world.site()["hosts"][0]["network"]["address"].partition("/")[0]

@@ -223,6 +223,10 @@ class World:
         url = f"http://{self.cluster_ip(service)}{path}"
         return self._in_namespace(role, "curl", "-sS", "-m", "10", url).strip()
 
+    def has_vm(self) -> bool:
+        """Whether anything of the VM is on its host."""
+        return self.vm_folder.exists()
+
     def started(self) -> str:
         """When the VM was switched on: the same as long as it was not interrupted."""
         return (self.vm_folder / "qemu.pid").read_text()
