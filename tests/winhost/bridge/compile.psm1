@@ -14,7 +14,9 @@ $script:Class = ''
 $script:Spaces = @()
 $script:Returns = $null
 
-function Stop-Compiling($Ast, [string] $Why) { throw "line $($Ast.Extent.StartLineNumber): $Why in $($Ast.Extent.Text)" }
+function Stop-Compiling($Ast, [string] $Why) {
+    throw "line $($Ast.Extent.StartLineNumber): $Why in $($Ast.Extent.Text)"
+}
 
 function Find-Type($Name) {
     $found = $Name.GetReflectionType()
@@ -251,8 +253,9 @@ function Add-Assignment($Ast) {
         Push-As $Ast.Right $script:Fields[$left.Member.Value].FieldType
         return $script:IL.Emit([OpCodes]::Stsfld, $script:Fields[$left.Member.Value])
     }
-    $name = if ($left -is [ConvertExpressionAst]) { $left.Child.VariablePath.UserPath } else { $left.VariablePath.UserPath }
-    $of = if ($left -is [ConvertExpressionAst]) { Find-Type $left.Type.TypeName } else { Get-StaticType $Ast.Right }
+    if ($left -is [ConvertExpressionAst]) { $variable, $of = $left.Child, (Find-Type $left.Type.TypeName) }
+    else { $variable, $of = $left, (Get-StaticType $Ast.Right) }
+    $name = $variable.VariablePath.UserPath
     if (-not $script:Variables.ContainsKey($name)) { $script:Variables[$name] = $script:IL.DeclareLocal($of) }
     Push-As $Ast.Right $script:Variables[$name].LocalType
     $script:IL.Emit([OpCodes]::Stloc, $script:Variables[$name])

@@ -19,7 +19,8 @@ class Engine {
 
     static [void] Connect() {
         $socket = [Net.Sockets.Socket]::new(
-            [Net.Sockets.AddressFamily]::Unix, [Net.Sockets.SocketType]::Stream, [Net.Sockets.ProtocolType]::Unspecified)
+            [Net.Sockets.AddressFamily]::Unix, [Net.Sockets.SocketType]::Stream,
+            [Net.Sockets.ProtocolType]::Unspecified)
         $path = [Environment]::GetEnvironmentVariable('WINHOST_ENGINE')
         $socket.Connect([Net.Sockets.UnixDomainSocketEndPoint]::new($path))
         $stream = [Net.Sockets.NetworkStream]::new($socket, $true)
@@ -36,10 +37,15 @@ class Engine {
             [Engine]::Reader = $null
             throw [IO.IOException]::new('the emulated host is gone')
         }
-        return [JsonDocument]::Parse($answer, [JsonDocumentOptions] [Activator]::CreateInstance([JsonDocumentOptions])).RootElement
+        $options = [JsonDocumentOptions] [Activator]::CreateInstance([JsonDocumentOptions])
+        return [JsonDocument]::Parse($answer, $options).RootElement
     }
 
     # --- to the engine
+
+    static [Utf8JsonWriter] NewWriter([IO.Stream] $To) {
+        return [Utf8JsonWriter]::new($To, [JsonWriterOptions] [Activator]::CreateInstance([JsonWriterOptions]))
+    }
 
     static [void] Write([Utf8JsonWriter] $To, [object] $Value) {
         $base = $Value
@@ -58,7 +64,8 @@ class Engine {
         elseif ($base -is [int]) { $To.WriteNumberValue([int] $base) }
         elseif ($base -is [long]) { $To.WriteNumberValue([long] $base) }
         elseif ($base -is [ValueType]) {
-            $To.WriteRawValue([JsonSerializer]::Serialize($base, $base.GetType(), [JsonSerializerOptions] $null), $false)
+            $text = [JsonSerializer]::Serialize($base, $base.GetType(), [JsonSerializerOptions] $null)
+            $To.WriteRawValue($text, $false)
         }
         elseif ($base -is [IDictionary]) { [Engine]::WriteTable($To, [IDictionary] $base) }
         elseif ($base -is [IEnumerable]) {
@@ -132,7 +139,7 @@ class Engine {
 
     static [string] Request([PSCmdlet] $Cmdlet, [IDictionary] $Bound) {
         $bytes = [IO.MemoryStream]::new()
-        $to = [Utf8JsonWriter]::new([IO.Stream] $bytes, [JsonWriterOptions] [Activator]::CreateInstance([JsonWriterOptions]))
+        $to = [Engine]::NewWriter($bytes)
         $to.WriteStartObject()
         $to.WriteString('cmdlet', $Cmdlet.MyInvocation.MyCommand.Name)
         $set = $Cmdlet.ParameterSetName
@@ -253,7 +260,9 @@ class Engine {
             $values[$property.Name] = $value
         }
         foreach ($one in $sent.EnumerateObject()) {
-            if ($Type.GetProperty($one.Name) -eq $null) { throw [MissingMemberException]::new($Type.FullName, $one.Name) }
+            if ($Type.GetProperty($one.Name) -eq $null) {
+                throw [MissingMemberException]::new($Type.FullName, $one.Name)
+            }
         }
         $values['$read'] = [Engine]::Changes
         $values['$when'] = [Diagnostics.Stopwatch]::GetTimestamp()
@@ -285,7 +294,7 @@ class Engine {
 
     static [string] RefreshRequest([object] $Object) {
         $bytes = [IO.MemoryStream]::new()
-        $to = [Utf8JsonWriter]::new([IO.Stream] $bytes, [JsonWriterOptions] [Activator]::CreateInstance([JsonWriterOptions]))
+        $to = [Engine]::NewWriter($bytes)
         $to.WriteStartObject()
         $to.WritePropertyName('refresh')
         [Engine]::Write($to, $Object)
@@ -303,7 +312,8 @@ class Engine {
         $class = [Regex]::Replace($Name, '^.*[#/]', '')
         $text = $class + ' (InstanceID = "' + $id + '")'
         $none = [Collections.Generic.Dictionary[string, object]]::new()
-        $object = [PSObject]::AsPSObject([Activator]::CreateInstance([Engine]::CimRoot, [object[]] ($id, $text, $none)))
+        $made = [Activator]::CreateInstance([Engine]::CimRoot, [object[]] ($id, $text, $none))
+        $object = [PSObject]::AsPSObject($made)
         $names = $object.TypeNames
         $names.Clear()
         $names.Add($Name)
