@@ -173,6 +173,7 @@ class WinHost:
             "ComSpec": r"C:\Windows\system32\cmd.exe",
             "PATHEXT": ".COM;.EXE;.BAT;.CMD;.VBS;.VBE;.JS;.JSE;.WSF;.WSH;.MSC",
             "WINPS_FIRST_USE": "1",  # every start tells of its progress on stderr, as a user's first does
+            "DOTNET_JITMinOpts": "1",  # a process lives for a second: not worth optimised code
             "OS": "Windows_NT",
             "PROCESSOR_ARCHITECTURE": "AMD64",
             "NUMBER_OF_PROCESSORS": str(os.cpu_count() or 1),

@@ -30,7 +30,8 @@ _KEPT_SECONDS = 7 * 24 * 3600
 BRIDGE = Path(__file__).parent / "bridge"
 _SOURCES = (
     *("modules.py", "binding.py", "clrtypes.py", "tables.py", "formats.py"),
-    *("bridge/bridge.psm1", "bridge/emit.psm1", "bridge/Hyper-V.types.ps1xml"),
+    *("bridge/bridge.psm1", "bridge/compile.psm1", "bridge/emit.psm1", "bridge/engine.ps1"),
+    "bridge/Hyper-V.types.ps1xml",
 )
 _ALIASES = {
     "Hyper-V": {
@@ -131,9 +132,11 @@ def _assemblies(version: str, folder: Path) -> None:
     types, cmdlets = folder / "types.json", folder / "cmdlets.json"
     types.write_text(json.dumps(wanted(version)))
     cmdlets.write_text(json.dumps(compiled))
-    assembly = folder / "Windows.Modules.dll"
+    assembly, engine = folder / "Windows.Modules.dll", folder / "Windows.Engine.dll"
     _emit(
-        f"New-WindowsAssembly '{types}' '{assembly}'; New-CmdletAssembly '{cmdlets}' '{assembly}' '{folder}'"
+        f"New-WindowsAssembly '{types}' '{assembly}'; "
+        f"New-EngineAssembly '{BRIDGE / 'engine.ps1'}' '{assembly}' '{engine}'; "
+        f"New-CmdletAssembly '{cmdlets}' '{engine}' '{folder}'"
     )
 
 
@@ -188,7 +191,7 @@ _EXPORTS = "Export-ModuleMember -Function * -Cmdlet * -Alias *"
 def _function(cmdlet: Cmdlet, space: Namespace) -> str:
     block = ",\n".join(_declared(cmdlet, one, space) for one in parameters(cmdlet))
     head = f"function {cmdlet.name} {{\n{_binding(cmdlet)}\nparam(\n{block})"
-    return f"{head}\nprocess {{ Invoke-Emulated $PSCmdlet $PSBoundParameters }}\n}}"
+    return f"{head}\nprocess {{ Invoke-Emulated $PSCmdlet }}\n}}"
 
 
 def _binding(cmdlet: Cmdlet) -> str:

@@ -1,10 +1,12 @@
 # Makes the assemblies of Windows' modules: one of types (enums, classes whose properties are read from a
-# dictionary, exceptions), and one of cmdlets for each module of compiled ones. Run once for each set of
-# tables; input and output: tests/winhost/modules.py.
+# dictionary, exceptions), one of engine.ps1, and one of cmdlets for each module of compiled ones. Run once for
+# each set of tables; input and output: tests/winhost/modules.py.
 
 using namespace System.Management.Automation
 using namespace System.Reflection
 using namespace System.Reflection.Emit
+
+Import-Module $PSScriptRoot/compile.psm1
 
 $script:Made = @{}
 $script:Live = 'Microsoft.HyperV.PowerShell.VirtualMachine', 'Microsoft.HyperV.PowerShell.VMNetworkAdapter'
@@ -100,10 +102,9 @@ function Add-Exception($Module, $Exception) {
     $script:Constructors[$Exception.name] = $new
 }
 
-# What a compiled cmdlet and a live object call: fields that bridge.psm1 sets.
+# What a live object calls: a field that bridge.psm1 sets.
 function Add-Bridge($Module) {
     $type = $Module.DefineType('Windows.Bridge', 'Public,Class,Abstract,Sealed')
-    $null = $type.DefineField('Run', [Func[PSCmdlet, ErrorRecord]], 'Public,Static')
     $script:Fresh = $type.DefineField('Fresh', [Action[object]], 'Public,Static')
     $script:Made['Windows.Bridge'] = $type
 }
@@ -112,6 +113,8 @@ function New-WindowsAssembly([string] $From, [string] $To) {
     $wanted = [IO.File]::ReadAllText($From) | ConvertFrom-Json
     $script:Made, $script:Constructors, $script:Values = @{}, @{}, @{}
     $builder = [PersistedAssemblyBuilder]::new([AssemblyName]::new('Windows.Modules'), [object].Assembly)
+    $friend = [Runtime.CompilerServices.InternalsVisibleToAttribute]
+    $builder.SetCustomAttribute((New-Attribute $friend @('Windows.Engine') @{}))
     $module = $builder.DefineDynamicModule('Windows.Modules')
     foreach ($enum in $wanted.enums.PSObject.Properties) { Add-Enum $module $enum.Name $enum.Value }
     foreach ($class in $wanted.classes) { Add-Class $module $class }
@@ -180,9 +183,8 @@ function Add-Cmdlet($Module, $Run, $Cmdlet) {
     $il.Emit([OpCodes]::Ldarg_0)
     $il.Emit([OpCodes]::Call, $base.GetProperty('SessionState').GetGetMethod())
     $il.Emit([OpCodes]::Pop)
-    $il.Emit([OpCodes]::Ldsfld, $Run)
     $il.Emit([OpCodes]::Ldarg_0)
-    $il.Emit([OpCodes]::Callvirt, $Run.FieldType.GetMethod('Invoke'))
+    $il.Emit([OpCodes]::Call, $Run)
     $il.Emit([OpCodes]::Stloc, $record)
     $il.Emit([OpCodes]::Ldloc, $record)
     $il.Emit([OpCodes]::Brfalse, $end)
@@ -194,8 +196,15 @@ function Add-Cmdlet($Module, $Run, $Cmdlet) {
     $null = $type.CreateType()
 }
 
-function New-CmdletAssembly([string] $From, [string] $Types, [string] $Folder) {
-    $run = [Assembly]::LoadFrom($Types).GetType('Windows.Bridge').GetField('Run')
+function New-EngineAssembly([string] $From, [string] $Types, [string] $To) {
+    $null = [Assembly]::LoadFrom($Types), [Assembly]::Load('System.Text.Json')
+    $builder = [PersistedAssemblyBuilder]::new([AssemblyName]::new('Windows.Engine'), [object].Assembly)
+    Add-CompiledClass $builder.DefineDynamicModule('Windows.Engine') $From 'Windows.Engine'
+    $builder.Save($To)
+}
+
+function New-CmdletAssembly([string] $From, [string] $Engine, [string] $Folder) {
+    $run = [Assembly]::LoadFrom($Engine).GetType('Windows.Engine').GetMethod('Run')
     foreach ($one in ([IO.File]::ReadAllText($From) | ConvertFrom-Json).PSObject.Properties) {
         $builder = [PersistedAssemblyBuilder]::new([AssemblyName]::new("Windows.$($one.Name)"), [object].Assembly)
         $module = $builder.DefineDynamicModule("Windows.$($one.Name)")
@@ -204,4 +213,4 @@ function New-CmdletAssembly([string] $From, [string] $Types, [string] $Folder) {
     }
 }
 
-Export-ModuleMember -Function New-WindowsAssembly, New-CmdletAssembly
+Export-ModuleMember -Function New-WindowsAssembly, New-EngineAssembly, New-CmdletAssembly

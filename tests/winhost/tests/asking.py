@@ -101,6 +101,7 @@ def windows(folder: Path, **facts: Any) -> Iterator[Windows]:
     stores = system.install(host, folder / "stores")
     environment = {
         "PSModulePath": modules.module_path(host.version),
+        "DOTNET_JITMinOpts": "1",
         "WINPS_DRIVE_C": str(drive),
         "PATH": str(programs.install(folder / "programs", host.version)),
         "COMPUTERNAME": host.name,
