@@ -4,6 +4,7 @@ norun     a run that finds nothing to do, against one bare SSH log-in to the sam
 create    everything from nothing to a routed Service, against the raw boot of the same image to SSH
 traffic   throughput and latency through the VM, against the same VM as a bare router
 change    a Service made at the API until the host is answered, against one write to the API
+boot      raw boot of the default image to SSH, phase by phase (python -m bench.boot compares two images)
 windows   the emulated Windows host: messages, processes and seconds of a run, and how fast an image goes up
 """
 
@@ -13,7 +14,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench import create, idle, reaction, traffic, windows
+from bench import boot, create, idle, reaction, traffic, windows
 from tests.integration.world import World, bring_up
 from vmproxy import lab
 
@@ -24,21 +25,22 @@ BENCHMARKS = {
     "traffic": traffic.run,
     "change": reaction.run,
 }
-ON_WINDOWS = "windows"
+ALONE = {"boot": boot.run_alone, "windows": windows.run}
+"""What makes what it needs by itself."""
 
 
 def main(words: list[str]) -> None:
-    known = [*BENCHMARKS, ON_WINDOWS]
+    known = [*BENCHMARKS, *ALONE]
     names = words or known
     unknown = sorted(set(names) - set(known))
     if unknown:
         raise SystemExit(f"no benchmark named {', '.join(unknown)}; there are: {', '.join(known)}")
-    embedded = [name for name in names if name != ON_WINDOWS]
+    embedded = [name for name in names if name in BENCHMARKS]
     if embedded:
         _on_the_embedded_host(embedded)
-    if ON_WINDOWS in names:
-        print(f"== {ON_WINDOWS}", flush=True)
-        windows.run()
+    for name in (name for name in ALONE if name in names):
+        print(f"== {name}", flush=True)
+        ALONE[name]()
 
 
 def _on_the_embedded_host(names: list[str]) -> None:

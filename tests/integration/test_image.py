@@ -47,6 +47,42 @@ def test_it_has_what_hyper_v_and_kube_proxy_need_and_no_keys() -> None:
     assert {"no_timer_check", "panic=10"} <= set(config.split())
 
 
+def in_the_initramfs(disk: Path, folder: Path) -> set[str]:
+    """The names of its first archive, which is not packed, as the modules in it are by themselves."""
+    listed = inside(disk, "ls -p /boot").splitlines()
+    (name,) = [line.split("/")[5] for line in listed if "/initrd.img-" in line]
+    inside(disk, f"dump /boot/{name} {folder / name}")
+    raw, position, names = (folder / name).read_bytes(), 0, set[str]()
+    while raw[position : position + 6] == b"070701":
+        size, length = (int(raw[position + at : position + at + 8], 16) for at in (54, 94))
+        names.add(raw[position + 110 : position + 109 + length].decode())
+        position = -(-(position + 110 + length) // 4) * 4
+        position = -(-(position + size) // 4) * 4
+    return names
+
+
+def test_the_initramfs_has_the_drivers_of_both_hypervisors_and_no_others(tmp_path: Path) -> None:
+    disk = image.build("trixie", report=print).raw
+    files = {Path(name).name.removesuffix(".xz") for name in in_the_initramfs(disk, tmp_path)}
+    modules = {name.removesuffix(".ko") for name in files if name.endswith(".ko")}
+    hyperv = {"hv_vmbus", "hv_storvsc", "hv_netvsc", "hv_utils", "hyperv-keyboard"}
+    assert hyperv | {"virtio_blk", "virtio_scsi", "virtio_net", "sd_mod", "sr_mod"} <= modules
+    assert not {"ahci", "kvm", "dm-mod", "usbcore"} & modules
+
+
+def test_nothing_checks_or_remounts_the_root_and_idle_units_are_masked() -> None:
+    disk = image.build("trixie", report=print).raw
+    entries = [line for line in inside(disk, "cat /etc/fstab").splitlines() if not line.startswith("#")]
+    assert entries == []
+    units = inside(disk, "ls -p /etc/systemd/system")
+    for unit in ("systemd-journal-flush.service", "systemd-tpm2-setup.service", "apt-daily.timer"):
+        assert f"/{unit}/" in units
+        assert "/dev/null" in inside(disk, f"stat /etc/systemd/system/{unit}")
+    grub = ["mtype", "-i", f"{disk}@@1M", "::/EFI/debian/grub.cfg"]
+    config = subprocess.run(grub, text=True, capture_output=True, check=True).stdout
+    assert {"rw", "rootflags=noatime,errors=remount-ro", "net.ifnames=0"} <= set(config.split())
+
+
 @pytest.mark.vm("Debian 12's kernel, initramfs and boot loader")
 def test_debian_12_works_too_and_the_users_cloud_config_is_merged(world: World) -> None:
     custom = world.folder / "mine.yaml"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tarfile
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +35,6 @@ _PACKAGES = (
     "cloud-init",
     "cloud-guest-utils",
     "e2fsprogs",
-    "netplan.io",
     "openssh-server",
     "nftables",
     "iptables",
@@ -50,6 +48,25 @@ _PACKAGES = (
     "shim-signed",
     "grub-efi-amd64-signed",
 )
+_SIGNED = {
+    "usr/lib/shim/shimx64.efi.signed": "EFI/BOOT/BOOTX64.EFI",
+    "usr/lib/shim/mmx64.efi.signed": "EFI/BOOT/mmx64.efi",
+    "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed": "EFI/BOOT/grubx64.efi",
+}
+"""What firmware starts. It goes to the boot partition; its packages are removed from the root again."""
+_LEFT_OUT = (
+    "/usr/share/doc/*",
+    "/usr/share/man/*",
+    "/usr/share/locale/*",
+    "/usr/share/info/*",
+    "/usr/share/lintian/*",
+    "/usr/share/bash-completion/*",
+    "/usr/lib/udev/hwdb.d/*",  # names of hardware, for people
+    "/usr/lib/udev/hwdb.bin",
+    "/usr/lib/modules/*/kernel/drivers/comedi/*",
+    "/usr/lib/modules/*/kernel/drivers/infiniband/*",
+    "/usr/lib/modules/*/kernel/arch/x86/kvm/*",
+)
 _TOOLS = {
     "mmdebstrap": "mmdebstrap",
     "mkfs.vfat": "dosfstools",
@@ -58,7 +75,7 @@ _TOOLS = {
     "sfdisk": "fdisk",
     "mke2fs": "e2fsprogs",
 }
-_WAY = 2  # raised when this module makes other bytes of the same recipe
+_WAY = 3  # raised when this module makes other bytes of the same recipe
 _EPOCH = 1_767_225_600  # 2026-01-01: every time in the image
 _MIB = 1 << 20
 _ESP_START, _ESP_SIZE = 1 * _MIB, 32 * _MIB
@@ -84,6 +101,8 @@ class Recipe:
             self.setup,
             self.grub,
             *_PACKAGES,
+            *_SIGNED,
+            *_LEFT_OUT,
             str((_ESP_SIZE, _ROOT_SIZE, _DISK_SIZE)),
         )
         return f"{SUITES[self.suite]}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}"
@@ -124,7 +143,7 @@ def make_disk(wanted: Recipe, work: Path, report: Report) -> Path:
     report(f"installing Debian {wanted.suite} packages (about a minute)")
     tree = _tree(wanted, work, env)
     report("writing the boot partition")
-    esp = _boot_partition(wanted, tree, work, env)
+    esp = _boot_partition(wanted, work, env)
     report("writing the root file system")
     root = _root(wanted, tree, work, env)
     return _disk(wanted, esp, root, work)
@@ -156,10 +175,9 @@ def _tree(wanted: Recipe, work: Path, env: Mapping[str, str]) -> Path:
             "--mode=root",
             f"--include={','.join(_PACKAGES)}",
             '--aptopt=APT::Install-Recommends "false"',
-            "--dpkgopt=path-exclude=/usr/share/doc/*",
-            "--dpkgopt=path-exclude=/usr/share/man/*",
-            "--dpkgopt=path-exclude=/usr/share/locale/*",
+            *(f"--dpkgopt=path-exclude={path}" for path in _LEFT_OUT),
             "--essential-hook=mkdir -p $1/etc/initramfs-tools/conf.d",
+            *(f"--customize-hook=copy-out /{source} {work}" for source in _SIGNED),
             f"--customize-hook=install -m 0755 {setup} $1/setup.sh",
             "--customize-hook=chroot $1 sh /setup.sh",
             "--customize-hook=rm $1/setup.sh",
@@ -171,7 +189,7 @@ def _tree(wanted: Recipe, work: Path, env: Mapping[str, str]) -> Path:
     return tree
 
 
-def _boot_partition(wanted: Recipe, tree: Path, work: Path, env: Mapping[str, str]) -> Path:
+def _boot_partition(wanted: Recipe, work: Path, env: Mapping[str, str]) -> Path:
     esp, config = work / "esp", work / "grub.cfg"
     config.write_text(wanted.grub)
     os.utime(config, (_EPOCH, _EPOCH))
@@ -180,15 +198,10 @@ def _boot_partition(wanted: Recipe, tree: Path, work: Path, env: Mapping[str, st
         env,
     )
     _run(["mmd", "-i", esp, "::EFI", "::EFI/BOOT", "::EFI/debian"], env)
-    signed = {
-        "usr/lib/shim/shimx64.efi.signed": "EFI/BOOT/BOOTX64.EFI",
-        "usr/lib/shim/mmx64.efi.signed": "EFI/BOOT/mmx64.efi",
-        "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed": "EFI/BOOT/grubx64.efi",
-    }
-    with tarfile.open(tree) as archive:
-        for source, target in signed.items():
-            _extract(archive, source, work / "signed")
-            _run(["mcopy", "-m", "-i", esp, work / "signed", f"::{target}"], env)
+    for source, target in _SIGNED.items():
+        program = work / Path(source).name
+        os.utime(program, (_EPOCH, _EPOCH))
+        _run(["mcopy", "-m", "-i", esp, program, f"::{target}"], env)
     for target in ("EFI/debian/grub.cfg", "EFI/BOOT/grub.cfg"):
         _run(["mcopy", "-m", "-i", esp, config, f"::{target}"], env)
     return esp
@@ -254,14 +267,6 @@ def _disk(wanted: Recipe, esp: Path, root: Path, work: Path) -> Path:
         )
         part.unlink()
     return disk
-
-
-def _extract(archive: tarfile.TarFile, name: str, target: Path) -> None:
-    file = archive.extractfile(f"./{name}")
-    if file is None:
-        raise ToolFailed(f"cannot build an image: {name} is not in its packages")
-    target.write_bytes(file.read())
-    os.utime(target, (_EPOCH, _EPOCH))
 
 
 def _run(command: Sequence[object], env: Mapping[str, str]) -> None:
