@@ -127,7 +127,9 @@ drop_in() {
     mkdir -p "/etc/systemd/system/$1.d"
     cat > "/etc/systemd/system/$1.d/vmproxy.conf"
 }
-printf '[Service]\nExecStartPre=\n' | drop_in ssh.service
+# Its keys were just written at the first boot, and cloud-init writes them once: a machine that answers has them on
+# its disk, so that it answers after a power failure too.
+printf '[Service]\nExecStartPre=\nExecStartPre=-/bin/sync\n' | drop_in ssh.service
 for unit in dbus.service systemd-logind.service cloud-config.service getty@.service serial-getty@.service; do
     printf '[Unit]\nAfter=ssh.service\n' | drop_in "$unit"
 done

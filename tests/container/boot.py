@@ -24,8 +24,6 @@ _REBOOT = 133
 _WORK = Path("/mnt")
 """Covered by a file system of our own, as /run is: it is in no other mount namespace."""
 _SEED = "/var/lib/cloud/seed/nocloud"
-_MATCH = "/usr/local/lib/systemd/network/10-netplan-{}.network.d"
-"""Settings of networkd beside those that netplan writes."""
 _SETTINGS = {
     "/proc/sys/net/netfilter/nf_conntrack_max": "262144",
     "/sys/module/nf_conntrack/parameters/hashsize": "65536",
@@ -87,18 +85,9 @@ def _command(wanted: dict[str, str], root: Path) -> Sequence[str | Path]:
     words += ["--timezone=off", f"--machine={wanted['name']}", f"--directory={root}"]
     words += [f"--network-interface={name}" for name in wanted["adapters"].split()]
     words.append("--bind-ro=/dev/null:/etc/fstab")  # it names the disk by its label, which is no device here
-    words += [f"--bind-ro={_matching(name)}:{_MATCH.format(name)}" for name in wanted["adapters"].split()]
     if wanted["seed"]:
         words.append(f"--bind-ro={_WORK / 'seed'}:{_SEED}")
     return words
-
-
-def _matching(adapter: str) -> Path:
-    """netplan has an adapter known by its permanent MAC address, which a veth does not have."""
-    folder = _WORK / "network" / adapter
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "match.conf").write_text(f"[Match]\nPermanentMACAddress=\nName={adapter}\n")
-    return folder
 
 
 def _settle(process: subprocess.Popen[bytes]) -> None:
