@@ -121,6 +121,7 @@ def boot(disk: Path, folder: Path) -> Boot:
         seen = json.loads(guest.run(f"python3 - '{json.dumps(_UNITS)}'", stdin=_LOOK.encode()))
         ended = (firmware[0] if firmware else started) - started
         phases = _phases(seconds, ended, zero, seen)
+        print(f"    {disk.name}: {seconds:.1f} s, processor time {processor:.1f} s", flush=True)
         return Boot(seconds, processor, phases, seen["used"], seen["failed"])
 
 

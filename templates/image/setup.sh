@@ -162,6 +162,9 @@ system_info:
   network:
     renderers: [networkd]
 END
+# Debian 12's cloud-init leaves out the seed's accept-ra: false here.
+mkdir -p /etc/systemd/network/10-cloud-init-eth0.network.d
+printf '[Network]\nIPv6AcceptRA=no\n' > /etc/systemd/network/10-cloud-init-eth0.network.d/vmproxy.conf
 # The link-local address counts as configured at once: a second of waiting for a duplicate of a MAC that is ours.
 printf 'net.ipv6.conf.all.accept_dad = 0\nnet.ipv6.conf.default.accept_dad = 0\n-net.ipv6.conf.eth0.accept_dad = 0\n' \
     > /etc/sysctl.d/50-vmproxy-boot.conf

@@ -13,7 +13,7 @@ from vmproxy import image, seed, wait
 from vmproxy.places.qemu_accel import accelerator
 from vmproxy.site import Site
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("firmware")]
 
 _OVMF = Path("/usr/share/OVMF")
 MAC = "00:15:5d:00:00:07"
