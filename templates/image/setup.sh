@@ -158,6 +158,9 @@ END
 # networkd is configured as it is: by way of netplan systemd reads all its units again, three times.
 cat > /etc/cloud/cloud.cfg.d/90_vmproxy.cfg <<'END'
 datasource_list: [NoCloud, None]
+# The root fills its disk, and a VM's disk is a copy of it: user data of one's own turns these on for a larger one.
+growpart: {mode: "off"}
+resize_rootfs: false
 system_info:
   network:
     renderers: [networkd]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -101,6 +102,40 @@ def test_debian_12_works_too_and_the_users_cloud_config_is_merged(world: World) 
     world.guest("test -e /var/lib/ran")
     assert world.drift() == []
     assert world.curl("web-pods") in {"pod-1", "pod-2"}
+
+
+def test_a_name_server_of_the_site_file_starts_the_resolver_and_without_one_it_is_off(settled: World) -> None:
+    world = settled
+    assert "inactive" in world.guest("systemctl is-active systemd-resolved || true")
+    world.change_network(dns=["192.168.100.9"])
+    world.apply("--yes")
+    assert world.guest("systemctl is-active systemd-resolved").strip() == "active"
+    assert "192.168.100.9" in world.guest("resolvectl dns eth0")
+    assert "127.0.0.53" in world.guest("cat /etc/resolv.conf")
+    assert world.drift() == []
+
+
+def test_a_cloud_config_of_one_s_own_runs_with_all_its_modules(settled: World) -> None:
+    world, custom = settled, settled.folder / "all.yaml"
+    custom.write_text(
+        "#cloud-config\n"
+        "bootcmd:\n- [touch, /var/lib/boot-ran]\n"
+        "write_files:\n- {path: /etc/mine, content: mine, defer: true}\n"
+        "timezone: Europe/Prague\n"
+        "groups: [operators]\n"
+        "users:\n- {name: ops, groups: operators, lock_passwd: true}\n"
+        "ntp: {enabled: true, ntp_client: systemd-timesyncd, servers: [192.168.100.9]}\n"
+        "runcmd:\n- [touch, /var/lib/ran]\n"
+    )
+    world.change(cloudInit={"userData": str(custom)})
+    world.apply("--yes")
+    status = json.loads(world.guest("cloud-init status --wait --format json || true"))
+    assert (status["status"], status["errors"], status["recoverable_errors"]) == ("done", [], {})
+    assert world.guest("ls /var/lib/boot-ran /var/lib/ran && cat /etc/mine").endswith("mine")
+    assert "operators" in world.guest("id ops")
+    assert world.guest("readlink /etc/localtime").strip().endswith("Europe/Prague")
+    assert "192.168.100.9" in world.guest("cat /etc/systemd/timesyncd.conf.d/cloud-init.conf")
+    assert world.drift() == []
 
 
 def test_an_image_that_does_not_take_the_seed_is_found_out_with_the_console_s_words(settled: World) -> None:
