@@ -10,6 +10,7 @@ windows   the emulated Windows host: messages, processes and seconds of a run, a
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -46,6 +47,9 @@ def main(words: list[str]) -> None:
 def _on_the_embedded_host(names: list[str]) -> None:
     with TemporaryDirectory() as folder:
         try:
+            os.environ["XDG_STATE_HOME"] = (
+                f"{folder}/state"  # the world's, also for what is done without a command
+            )
             world: World = bring_up(LAB, Path(folder))
             for name in names:
                 print(f"== {name}", flush=True)

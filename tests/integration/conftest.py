@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Literal, NamedTuple
 
@@ -71,12 +73,12 @@ def _tier(mark: pytest.Mark | None, kind: Kind) -> Tier:
 
 
 @pytest.fixture(scope="session")
-def bare(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def bare(request: pytest.FixtureRequest) -> Iterator[World]:
     """The lab; whatever VM there is."""
     if os.geteuid() != 0:
         pytest.fail("these tests need root: run make test, which asks sudo")
     setup: Setup = request.param
-    folder = tmp_path_factory.mktemp("site")
+    folder = Path(tempfile.mkdtemp(prefix="site-"))  # short, as a VM's monitor is a socket in it
     try:
         if setup.kind == "hyperv":
             require()

@@ -75,11 +75,12 @@ class HypervWorld(World):
 
 
 @contextmanager
-def bring_up(name: str, folder: Path, *, tier: Tier) -> Iterator[HypervWorld]:
+def bring_up(name: str, folder: Path, *, tier: Tier = "vm") -> Iterator[HypervWorld]:
     """The lab has to be taken down by the caller."""
     status = lab.up(name=name, report=print)
     with WinHost(beside.machine(name)) as windows:
-        windows.state.part(Machines).hypervisor = str(hypervisors.program(tier))
+        if tier == "container":
+            windows.state.part(Machines).hypervisor = str(hypervisors.program(tier))
         world = HypervWorld(status, name, folder, windows, tier=tier)
         world.prepare()
         world.reset()
