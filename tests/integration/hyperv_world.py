@@ -36,6 +36,9 @@ class HypervWorld(World):
         site = beside.site(self.status.site, self.windows, kubeconfig=kubeconfig, password=password)
         return {**site, "name": SITE}
 
+    def end_lost_sessions(self) -> None:
+        self.windows.service.end()
+
     def has_vm(self) -> bool:
         folder = self.windows.drive / "ProgramData/vmproxy"
         return bool(hyperv(self.windows.state).vms) or folder.exists()

@@ -143,6 +143,24 @@ def test_a_full_disk_on_this_machine(world: World, small_disk: Path) -> None:
         assert world.vmproxy("destroy", "--yes", env=env).code == 0
 
 
+def test_a_broken_kube_proxy_is_never_given_the_range(world: World) -> None:
+    """The API is not where the site file says: kube-proxy can not sync, so the route stays away."""
+    world.in_namespace("host", "ip", "route", "del", "10.96.0.0/16")
+    world.guest("rm -f /etc/vmproxy/token")
+    site = world.site()
+    world.change(cluster={**site["cluster"], "server": "https://192.168.100.99:6443"})
+    ran = world.vmproxy("apply", "-o", "json")
+    assert ran.code == 1
+    assert "10.96.0.0/16" not in world.in_namespace("host", "ip", "route")
+    (host,) = ran.json["hosts"]
+    assert "kube-proxy" in host["error"]["message"]
+    done = {outcome["target"] for outcome in host["outcomes"]}
+    assert {"/etc/vmproxy/kubeconfig", "/etc/vmproxy/credential.json"} <= done
+    world.reset()
+    world.apply()
+    assert world.drift() == []
+
+
 def test_a_running_vm_is_not_replaced_without_yes(world: World) -> None:
     """QEMU still runs with the disk that is gone from its folder."""
     world.remove_disk()

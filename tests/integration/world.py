@@ -223,6 +223,9 @@ class World:
         url = f"http://{self.cluster_ip(service)}{path}"
         return self._in_namespace(role, "curl", "-sS", "-m", "10", url).strip()
 
+    def end_lost_sessions(self) -> None:
+        """What the host does with a killed controller's sessions when their time is over, at once."""
+
     def has_vm(self) -> bool:
         """Whether anything of the VM is on its host."""
         return self.vm_folder.exists()
