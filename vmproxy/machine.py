@@ -19,6 +19,8 @@ from vmproxy.mac import static_mac
 from vmproxy.places import Connection, Delivery, HostPlace
 from vmproxy.places.cluster import Cluster
 from vmproxy.places.guest import Guest
+from vmproxy.places.hyperv import HypervHost
+from vmproxy.places.qemu import QemuHost
 from vmproxy.plan import Action, Outcome
 from vmproxy.resources import proxy, route
 from vmproxy.resources.proxy import GuestWanted, Program, Tools
@@ -54,13 +56,8 @@ class Machine:
 
     @cached_property
     def place(self) -> HostPlace:
-        """Each kind of host with libraries of its own: loaded where it is used, which keeps a run quick."""
         if self.host.hyperv is not None:
-            from vmproxy.places.hyperv import HypervHost  # noqa: PLC0415
-
             return self._stack.enter_context(HypervHost(self.site, self.host, deliver=self._deliver))
-        from vmproxy.places.qemu import QemuHost  # noqa: PLC0415
-
         return self._stack.enter_context(QemuHost(self.site, self.host, deliver=self._deliver))
 
     @cached_property
