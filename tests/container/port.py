@@ -26,7 +26,7 @@ def look(tap: str) -> Port | None:
 
 def connect(adapter: Adapter, port: Port, *, number: int, pid: int) -> None:
     """A cable from the port to ethN of the process's network namespace, with the adapter's MAC address."""
-    run(["ip", "link", "del", port.name], ok=(0, 1))
+    run(["ip", "link", "del", port.name], ok=(0, 1, 2))
     inside = ["peer", "name", f"eth{number}", "address", adapter.mac, "netns", str(pid)]
     run(["ip", "link", "add", port.name, "type", "veth", *inside])
     if port.bridge:

@@ -176,7 +176,8 @@ class QemuVm:
         self._set_vlan(switch, vlan)
 
     def _disconnect(self) -> None:
-        run(["ip", "-n", self._namespace, "link", "del", self.tap], ok=(0, 1))
+        """1: there is none; 2: the kernel took it away meanwhile."""
+        run(["ip", "-n", self._namespace, "link", "del", self.tap], ok=(0, 1, 2))
 
     def _set_vlan(self, switch: str, vlan: int) -> None:
         if vlan == self._vlan():

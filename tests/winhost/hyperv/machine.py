@@ -225,7 +225,7 @@ def _make_taps(host: Host, hardware: Hardware, undertaker: Undertaker, stack: Ex
         undertaker.run(taps.name_of(adapter), command)
         taps.make(host, adapter)
         stack.callback(undertaker.forget, taps.name_of(adapter))
-        stack.callback(run, command, ok=(0, 1, 255))
+        stack.callback(run, command, ok=(0, 1, 2, 255))
         _connect(host, adapter, undertaker)
 
 
