@@ -18,7 +18,7 @@ from vmproxy.image import Download
 from vmproxy.mac import static_mac
 from vmproxy.places import Connection, Delivery, HostPlace
 from vmproxy.places.cluster import Cluster
-from vmproxy.places.guest import Guest
+from vmproxy.places.guest import CloudInit, Guest
 from vmproxy.places.hyperv import HypervHost
 from vmproxy.places.qemu import QemuHost
 from vmproxy.plan import Action, Outcome
@@ -33,6 +33,7 @@ Report = Callable[[str], None]
 
 CLOUD_INIT_SECONDS = 900.0
 CONVERGE_SECONDS = 180.0
+_GREETING_SECONDS = 5.0
 _LOG_LINES = 15
 
 
@@ -140,11 +141,7 @@ class Machine:
     def guest(self) -> Guest:
         """The one SSH connection of this run. Raises Unreachable when nothing answers."""
         if self._guest is None:
-            self._guest = Guest(
-                self._stack.enter_context(self._connect()),
-                name=self.site.vm_name(self.host),
-                mint=lambda: self.cluster.mint(self.site, self.host),
-            )
+            self._guest = self._log_in(self._open_ssh)
         return self._guest
 
     # What is done.
@@ -164,18 +161,17 @@ class Machine:
         self.note_host(self.place.observe())
 
     def wait_for_boot(self) -> None:
-        """Until the guest lets us in, with what kube-proxy needs; cloud-init may still be at work."""
+        """Until the guest lets us in; cloud-init may still be at work."""
         started = time.monotonic()
         what = f"SSH of VM {self.site.vm_name(self.host)} at {self.address.ip}"
         self._report(f"waiting for {what}")
         try:
-            wait.until(what, self.banner, timeout=self.site.vm_size(self.host).boot_timeout, every=0.25)
-            self.guest()
+            seconds = self.site.vm_size(self.host).boot_timeout
+            greeted = wait.until(what, self.banner, timeout=seconds, every=0.25)
+            self._guest = self._log_in(lambda: greeted)
         except VmproxyError as exc:
             raise self._boot_failed(exc) from exc
         self._report(f"SSH answered after {time.monotonic() - started:.0f} s")
-        if not self.guest().has_tools():
-            self.wait_for_cloud_init()
 
     def wait_converged(self, cluster: ClusterSeen) -> None:
         self._report("waiting for kube-proxy to converge")
@@ -251,29 +247,44 @@ class Machine:
             return self.image.raw
         return image.vhdx(self.image, compressed=True, report=self._report)
 
-    def _connect(self) -> ssh.Ssh:
+    def _log_in(self, open_socket: Callable[[], socket.socket]) -> Guest:
         identity = keys.identity(self.site)
-        return ssh.connect(
-            self._open_ssh,
+        connection = ssh.connect(
+            open_socket,
             host_key=self._made_by_us().host_key,
             identity=identity.private,
             key=identity.openssh(),
             what=f"VM {self.site.vm_name(self.host)}",
         )
+        return Guest(
+            self._stack.enter_context(connection),
+            name=self.site.vm_name(self.host),
+            mint=lambda: self.cluster.mint(self.site, self.host),
+        )
 
     def _open_ssh(self) -> socket.socket:
         return self.place.open_guest(str(self.address.ip), 22)
 
-    def banner(self) -> bool | str:
-        """Whether SSH answers, or why not yet. Raises Unreachable when the VM has ended."""
+    def banner(self) -> socket.socket | str:
+        """A connection whose other end has greeted, still to be read; or why there is none yet.
+
+        Raises Unreachable when the VM has ended.
+        """
         if died := self.place.died():
             raise Unreachable(f"cannot start VM {self.site.vm_name(self.host)}: {died}")
         try:
-            with self._open_ssh() as channel:
-                channel.settimeout(5.0)
-                return channel.recv(4) == b"SSH-" or "something else than SSH answers"
+            channel = self._open_ssh()
         except OSError as exc:
             return f"{exc.strerror or exc}"
+        try:
+            channel.settimeout(_GREETING_SECONDS)
+            if channel.recv(4, socket.MSG_PEEK) == b"SSH-":
+                return channel
+            why = "something else than SSH answers"
+        except OSError as exc:
+            why = f"{exc.strerror or exc}"
+        channel.close()
+        return why
 
     def _boot_failed(self, cause: VmproxyError) -> VmproxyError:
         try:
@@ -290,20 +301,15 @@ class Machine:
     def wait_for_cloud_init(self) -> None:
         """Raises NotReady with cloud-init's own words when it ends with an error."""
 
-        def probe() -> dict[str, object] | str:
-            status = self.guest().cloud_init_status()
-            return status if status.get("status") != "running" else "it still runs"
+        def probe() -> CloudInit | str:
+            seen = self.guest().cloud_init()
+            return seen if seen.ended else "it still runs"
 
         self._report("waiting for cloud-init to end")
-        status = wait.until("cloud-init", probe, timeout=CLOUD_INIT_SECONDS, every=1.0)
-        if status.get("status") != "done":
+        seen = wait.until("cloud-init", probe, timeout=CLOUD_INIT_SECONDS, every=1.0)
+        if seen.errors:
             raise NotReady(
-                f"cannot use VM {self.site.vm_name(self.host)}: cloud-init ended with "
-                f"status {status.get('status')}",
-                details=_texts(status.get("errors")),
+                f"cannot use VM {self.site.vm_name(self.host)}: cloud-init ended with errors",
+                details=seen.errors,
                 hint="look at: vmproxy logs " + self.host.name,
             )
-
-
-def _texts(values: object) -> list[str]:
-    return [str(value) for value in values] if isinstance(values, list) else []

@@ -196,12 +196,20 @@ class _Apply:
             self._machine.forget_guest()
         booted = isinstance(seen.guest, Unobservable) or self._done(todo.machine)
         if booted:
-            self._machine.wait_for_boot()
-            seen = observe(self._machine)
+            seen = self._first_look()
             todo = steps(self._machine, seen)
         self._do(todo.guest, self._machine.apply_guest)
         self._converge_and_route(seen, todo, booted=booted)
         self._look_again()
+
+    def _first_look(self) -> Seen:
+        """At a guest that boots, once it has what kube-proxy needs."""
+        self._machine.wait_for_boot()
+        seen = observe(self._machine)
+        if isinstance(seen.guest, GuestSeen) and not seen.guest.writes_rules:
+            self._machine.wait_for_cloud_init()
+            seen = observe(self._machine)
+        return seen
 
     def _converge_and_route(self, seen: Seen, todo: Steps, *, booted: bool) -> None:
         routes = self._allowed(todo.routes)

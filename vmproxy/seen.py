@@ -148,6 +148,7 @@ class GuestSeen:
 
     `guard` is the hash of the guard table's rules as the kernel has them, None when missing.
     `routes` are those that carry vmproxy's protocol number. `now` is the guest's clock.
+    `writes_rules`: nft or iptables is there; an image may get them by cloud-init.
     """
 
     files: Mapping[str, FileSeen]
@@ -158,6 +159,7 @@ class GuestSeen:
     token: TokenSeen | None
     proxy: ProxySeen
     kernel: str
+    writes_rules: bool
     nft: str | None
     now: float
 

@@ -1,36 +1,50 @@
-"""The VM from inside, over one SSH connection: a small agent is sent along with each request."""
+"""The VM from inside, over one SSH connection: a small agent runs there, and answers request by request."""
 
 from __future__ import annotations
 
 import base64
 import json
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 from vmproxy import assets, wait
+from vmproxy.binaries import pack
 from vmproxy.errors import NotReady, ToolFailed
 from vmproxy.plan import Action, Outcome
 from vmproxy.seen import FileSeen, GuestSeen, ProxySeen, Route, TokenSeen, UnitSeen
-from vmproxy.transport.ssh import Ssh
+from vmproxy.transport.ssh import Conversation, Ssh
 
 Report = Callable[[str], None]
 
 # Reads the agent's text from stdin, then runs it: no text of ours is ever part of a command line.
 _BOOTSTRAP = (
-    "python3 -I -c 'import sys; b = sys.stdin.buffer; n = int(b.readline()); "
+    "python3 -I -S -c 'import sys; b = sys.stdin.buffer; n = int(b.readline()); "
     'exec(compile(b.read(n), "agent", "exec"))\''
 )
 _PROXY_UNIT = "vmproxy-kube-proxy.service"
 _CA = "/etc/vmproxy/ca.crt"
-_GUEST_WAITS = 10.0
-"""Seconds that one request watches in the guest: each one started costs a Python there."""
+_GUEST_WAITS = 30.0
+"""Seconds that one request watches in the guest."""
+_PIECE = 1 << 20
 _LOGS = {
     "proxy": f"journalctl -u {_PROXY_UNIT} --no-pager -o short-iso -n",
     "cloud-init": "cat /var/log/cloud-init-output.log | tail -n",
 }
+
+
+_CLOUD_INIT = """cd /run/cloud-init 2>/dev/null && ! test -e disabled || { echo disabled; exit; }
+cat result.json 2>/dev/null || systemctl list-units --state=failed --plain --no-legend 'cloud-*'"""
+
+
+@dataclass(frozen=True)
+class CloudInit:
+    """`errors` are those of all its stages, known when it has ended."""
+
+    ended: bool
+    errors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,7 +75,7 @@ class Guest:
         self._ssh = ssh
         self._name = name
         self._mint = mint
-        self._agent = assets.text("guest/agent.py").encode()
+        self._agent: Conversation | None = None
 
     def run(self, command: str) -> str:
         return self._ssh.run(command).decode(errors="replace")
@@ -105,20 +119,16 @@ class Guest:
             ) from exc
         report("kube-proxy has converged")
 
-    def has_tools(self) -> bool:
-        """Whether the programs that write rules are there; an image may get them by cloud-init."""
-        return bool(self.run("command -v nft iptables || true").strip())
-
-    def cloud_init_status(self) -> dict[str, Any]:
-        """cloud-init's own words: `status` is running, done, error or disabled."""
-        told = self.run("cloud-init status --format json || true")
-        try:
-            status: dict[str, Any] = json.loads(told)
-        except ValueError as exc:
-            raise ToolFailed(
-                f"cannot use VM {self._name}: it has no cloud-init", details=told.splitlines()[-5:]
-            ) from exc
-        return status
+    def cloud_init(self) -> CloudInit:
+        """Whether cloud-init has ended, by the files that it documents: its own command costs seconds of an
+        emulated CPU. Raises ToolFailed when the guest has no cloud-init."""
+        told = self.run(_CLOUD_INIT)
+        if told.startswith("{"):
+            return CloudInit(ended=True, errors=tuple(map(str, json.loads(told)["v1"]["errors"])))
+        if told.strip() == "disabled":
+            raise ToolFailed(f"cannot use VM {self._name}: its cloud-init is disabled, or it has none")
+        failed = tuple(f"{line.split()[0]} failed" for line in told.splitlines())
+        return CloudInit(ended=bool(failed), errors=failed)
 
     def reach(self, endpoints: Sequence[Endpoint]) -> list[Reach]:
         """Real connections from the VM, side by side."""
@@ -132,26 +142,31 @@ class Guest:
     def logs(self, which: Literal["proxy", "cloud-init"], lines: int) -> str:
         return self.run(f"{_LOGS[which]} {lines:d}").rstrip()
 
-    def _ask(self, operation: str, **values: Any) -> dict[str, Any]:
+    def _ask(self, operation: str, *, content: Iterable[bytes] = (), **values: Any) -> dict[str, Any]:
         request = json.dumps({"operation": operation, **values}).encode()
-        frame = b"%d\n%s%s\n" % (len(self._agent), self._agent, request)
-        answer: dict[str, Any] = json.loads(self._ssh.run(_BOOTSTRAP, stdin=frame))
+        agent, self._agent = self._agent or self._start(), None
+        answer: dict[str, Any] = json.loads(agent.ask(chain([request, b"\n"], content)))
+        self._agent = agent  # one that failed has ended
         return answer
 
+    def _start(self) -> Conversation:
+        agent = assets.text("guest/agent.py").encode()
+        conversation = self._ssh.converse(_BOOTSTRAP)
+        conversation.send([b"%d\n" % len(agent), agent])
+        return conversation
+
     def _push(self, action: Action, report: Report) -> None:
-        file = action.params["file"]
+        file, path = action.params["file"], action.params["path"]
+        report(f"pushing {path}")
         head = {
-            "operation": "push",
-            "path": action.params["path"],
+            "path": path,
             "sha256": file.sha256,
             "mode": file.mode,
             "owner": file.owner,
             "version": file.version,
         }
-        frame = b"%d\n%s%s\n" % (len(self._agent), self._agent, json.dumps(head).encode())
-        report(f"pushing {action.params['path']}")
         try:
-            self._ssh.run(_BOOTSTRAP, stdin=frame, more=_packed(file.source, report))
+            self._ask("push", content=_pieces(pack.packed(file.source, file.sha256), report), **head)
         except ToolFailed as exc:
             raise ToolFailed(
                 exc.message, details=exc.details, hint="is proxy.binary the kube-proxy of proxy.version?"
@@ -175,7 +190,7 @@ class Guest:
                 if "sysctl" in action.params
             },
             "setup": sorted(setup),
-            "reload": any(follow.reload for follow in follows) or bool(units),
+            "reload": sorted({*_changed_units(actions), *units}),
             "enable": units,
             "restart": list(restart),
         }
@@ -185,18 +200,14 @@ class Guest:
         return {"path": "/etc/vmproxy/token", "mode": "0600", "owner": "root", "content": _base64(content)}
 
 
-def _packed(source: Path, report: Report) -> Iterator[bytes]:
-    """The file as a zlib stream: the quickest level still takes two thirds off a Go program."""
-    total, read, told = source.stat().st_size, 0, 0
-    packer = zlib.compressobj(1)
-    with source.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            yield packer.compress(chunk)
-            read += len(chunk)
-            if read - told >= 16 << 20:
-                report(f"{source.name}: {read >> 20} of {total >> 20} MiB")
-                told = read
-    yield packer.flush()
+def _pieces(packed: Path, report: Report) -> Iterator[bytes]:
+    total, sent = packed.stat().st_size, 0
+    with packed.open("rb") as file:
+        while piece := file.read(_PIECE):
+            yield piece
+            sent += len(piece)
+            if sent % (8 << 20) == 0:
+                report(f"{sent >> 20} of {total >> 20} MiB sent")
 
 
 def _small(params: Mapping[str, Any]) -> dict[str, str]:
@@ -207,6 +218,15 @@ def _small(params: Mapping[str, Any]) -> dict[str, str]:
         "owner": file.owner,
         "content": _base64(file.content),
     }
+
+
+def _changed_units(actions: Sequence[Action]) -> list[str]:
+    """The units whose file is pushed."""
+    return [
+        Path(action.params["path"]).name
+        for action in actions
+        if "file" in action.params and action.params["file"].follow.reload
+    ]
 
 
 def _source(action: Action) -> Any:
@@ -227,6 +247,7 @@ def _seen(data: Mapping[str, Any]) -> GuestSeen:
         token=TokenSeen(**data["token"]) if data["token"] else None,
         proxy=ProxySeen(**data["proxy"]),
         kernel=data["kernel"],
+        writes_rules=data["writes_rules"],
         nft=data["nft"],
         now=data["now"],
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import socket
 from base64 import b64decode
-from collections.abc import Callable, Iterable
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -16,6 +16,7 @@ from vmproxy.errors import Conflict, Forbidden, ToolFailed, Unreachable
 
 USER = "root"
 _SECONDS = 60.0
+_SILENCE = 300.0
 _CHUNK = 1 << 18
 
 
@@ -37,45 +38,84 @@ class Ssh:
     def alive(self) -> bool:
         return self._transport.is_active()
 
-    def run(
-        self,
-        command: str,
-        *,
-        stdin: bytes = b"",
-        more: Iterable[bytes] = (),
-        timeout: float = 300.0,
-    ) -> bytes:
-        """Run a command and return its stdout. `stdin` is sent first, then each piece of `more`.
+    def run(self, command: str) -> bytes:
+        """Run a command and return its stdout. It may be silent for five minutes at most.
 
-        `timeout` in seconds is for each silence, not for the whole. Raises ToolFailed when the
-        command's exit code is not 0, Unreachable when the connection ends.
+        Raises ToolFailed when the command's exit code is not 0, Unreachable when the connection ends.
         """
+        with self._errors(), self._start(command) as channel:
+            channel.shutdown_write()
+            out, err = _read(channel)
+            code = channel.recv_exit_status()
+        if code != 0:
+            raise self._failed(code, err)
+        return out
+
+    def converse(self, command: str) -> Conversation:
+        """Start a command that answers each request with one line, until its stdin ends."""
+        with self._errors():
+            return Conversation(self, self._start(command))
+
+    def _start(self, command: str) -> paramiko.Channel:
+        channel = self._transport.open_session(timeout=_SECONDS)
+        channel.settimeout(_SILENCE)
+        channel.exec_command(command)
+        return channel
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
         try:
-            with self._transport.open_session(timeout=_SECONDS) as channel:
-                channel.settimeout(timeout)
-                channel.exec_command(command)
-                self._feed(channel, chain([stdin], more))
-                out, err = _read(channel)
-                code = channel.recv_exit_status()
+            yield
         except (paramiko.SSHException, OSError, EOFError) as exc:
             raise Unreachable(
                 f"cannot go on in {self._what}: the connection ended: {exc}", hint="run it again"
             ) from exc
-        if code != 0:
-            lines = err.decode(errors="replace").strip().splitlines()
-            cause = lines[-1] if lines else f"exit code {code}"
-            raise ToolFailed(f"cannot run a command in {self._what}: {cause}", details=lines[-12:-1])
-        return out
 
-    def _feed(self, channel: paramiko.Channel, pieces: Iterable[bytes]) -> None:
-        """A command that ends before it has read all says why itself."""
-        try:
-            for piece in pieces:
-                channel.sendall(piece)
-            channel.shutdown_write()
-        except OSError:
-            if not (self._transport.is_active() and channel.closed):
-                raise
+    def _failed(self, code: int, err: bytes) -> ToolFailed:
+        lines = err.decode(errors="replace").strip().splitlines()
+        cause = lines[-1] if lines else f"exit code {code}"
+        return ToolFailed(f"cannot run a command in {self._what}: {cause}", details=lines[-12:-1])
+
+
+class Conversation:
+    """A command in the guest that answers requests, one at a time. Ends with its connection."""
+
+    def __init__(self, ssh: Ssh, channel: paramiko.Channel) -> None:
+        self._ssh = ssh
+        self._channel = channel
+
+    def ask(self, pieces: Iterable[bytes]) -> bytes:
+        """Send one request and return the line that answers it.
+
+        Raises ToolFailed with the last line of its stderr when the command ended instead, Unreachable
+        when the connection did. After either the conversation is over.
+        """
+        self.send(pieces)
+        with self._ssh._errors():
+            answer = bytearray()
+            while not answer.endswith(b"\n"):
+                chunk = self._channel.recv(_CHUNK)
+                if not chunk:
+                    break
+                answer += chunk
+            else:
+                return bytes(answer)
+            _, err = _read(self._channel)
+            code = self._channel.recv_exit_status()
+        raise self._ssh._failed(code, err)
+
+    def send(self, pieces: Iterable[bytes]) -> None:
+        """Without waiting for an answer. A command that ends before it has read all says why when asked.
+
+        Raises Unreachable when the connection ends.
+        """
+        with self._ssh._errors():
+            try:
+                for piece in pieces:
+                    self._channel.sendall(piece)
+            except OSError:
+                if not (self._ssh.alive() and self._channel.closed):
+                    raise
 
 
 def connect(

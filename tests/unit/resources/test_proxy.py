@@ -80,6 +80,7 @@ def good(want: GuestWanted) -> GuestSeen:
         token=TOKEN,
         proxy=LIVE,
         kernel="6.12",
+        writes_rules=True,
         nft="1.1.3",
         now=NOW,
     )

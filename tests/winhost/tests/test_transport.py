@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -11,6 +12,7 @@ from tests.winhost import wsman_faults
 from tests.winhost.faults import When
 from tests.winhost.host import WinHost
 from tests.winhost.tests.conftest import client
+from vmproxy import wait
 from vmproxy.errors import NotReady, Unreachable
 from vmproxy.transport.winrm import Counters, Limits, Login, Process, WinRM
 
@@ -110,9 +112,12 @@ def test_waiting_for_output_ends_at_its_deadline(host: WinHost) -> None:
 
 def test_a_long_silence_is_only_more_messages(host: WinHost) -> None:
     with client(host, limits=Limits(operation=1, lost=4)) as wire:
-        process = wire.start("sh", ["-c", '"sleep 2.5; echo done"'])
-        assert finish(process, 20)[0] == b"done\n"
-    assert host.messages.count("Receive") >= 3
+        process = wire.start("sh", ["-c", '"while test ! -e enough; do sleep 0.1; done; echo done"'])
+        with ThreadPoolExecutor(1) as pool:
+            output = pool.submit(finish, process, 20)
+            wait.until("three messages", lambda: host.messages.count("Receive") >= 3 or "", timeout=20)
+            (host.drive / "Users/Administrator/enough").touch()
+            assert output.result()[0] == b"done\n"
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

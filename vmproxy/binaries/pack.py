@@ -1,0 +1,40 @@
+"""A program packed once for every VM that it is pushed to: a zlib stream beside the program."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from pathlib import Path
+
+import filelock
+
+from vmproxy.errors import BadArtifact
+
+_PIECE = 1 << 20
+_LEVEL = 6
+
+
+def packed(program: Path, sha256: str) -> Path:
+    """The packed file, made when it is missing. Raises BadArtifact when `program` has another hash."""
+    target = program.with_name(f"{program.name}.{sha256[:16]}.zz")
+    with filelock.FileLock(target.with_name(f"{target.name}.lock")):
+        if not target.exists():
+            part = target.with_name(f"{target.name}.part")
+            _pack(program, part, sha256)
+            part.replace(target)
+    return target
+
+
+def _pack(program: Path, target: Path, sha256: str) -> None:
+    packer, summed = zlib.compressobj(_LEVEL), hashlib.sha256()
+    with program.open("rb") as source, target.open("wb") as out:
+        while piece := source.read(_PIECE):
+            summed.update(piece)
+            out.write(packer.compress(piece))
+        out.write(packer.flush())
+    if summed.hexdigest() != sha256:
+        target.unlink()
+        raise BadArtifact(
+            f"cannot push {program}: it was changed meanwhile",
+            hint="run it again, with nothing writing to it",
+        )
