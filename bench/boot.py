@@ -18,12 +18,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, Thread
 
-from vmproxy import image, netns, seed, wait
-from vmproxy.places.qemu_vm import Definition, QemuVm
-from vmproxy.run import run
-from vmproxy.seen import Marker
-from vmproxy.site import Site
+from vmproxy import image, seed
+from vmproxy.hosts.linux.vm import Definition, QemuVm
+from vmproxy.model.seen import Marker
+from vmproxy.site.model import Site
 from vmproxy.transport import ssh
+from vmproxy.util import netns, wait
+from vmproxy.util.run import run
 
 NAMESPACE = "vmproxy-boot-switch"
 BRIDGE = "br0"

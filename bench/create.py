@@ -11,9 +11,10 @@ import time
 
 from bench.measure import tell
 from tests.integration.world import World
-from vmproxy import sitefile, wait
-from vmproxy.machine import Machine
+from vmproxy.engine.machine import Machine
 from vmproxy.resources import vm
+from vmproxy.site.load import load
+from vmproxy.util import wait
 
 
 def run(world: World) -> None:
@@ -57,7 +58,7 @@ def _apply(world: World) -> tuple[float, float]:
 
 def _proxy_start(world: World) -> float:
     """kube-proxy alone, started again in a guest that does nothing else."""
-    site = sitefile.load(world.site_file)
+    site = load(world.site_file)
     with Machine(site, site.hosts[0], lambda text: None) as machine:
         machine.note_host(machine.place.observe())
         cluster, guest = machine.observe_cluster(), machine.guest()
@@ -70,7 +71,7 @@ def _proxy_start(world: World) -> float:
 def _raw_boot(world: World) -> float:
     """Make the VM by hand through the same place, and wait for SSH only."""
     world.vmproxy("destroy", "--yes")
-    site = sitefile.load(world.site_file)
+    site = load(world.site_file)
     with Machine(site, site.hosts[0], lambda text: None) as machine:
         steps = vm.plan(machine.wanted_vm(), machine.place.observe())
         for _ in machine.apply_host(steps[:1]):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from bench.measure import medians, tell, timed
 from tests.integration.world import World
-from vmproxy import sitefile
-from vmproxy.machine import Machine
+from vmproxy.engine.machine import Machine
+from vmproxy.site.load import load
 
 ROUNDS = 7
 
@@ -34,7 +34,7 @@ def run(world: World) -> None:
 
 def _ssh_command(world: World) -> list[str]:
     """The same key and pinned host key, by the ordinary client."""
-    site = sitefile.load(world.site_file)
+    site = load(world.site_file)
     with Machine(site, site.hosts[0], lambda text: None) as machine:
         machine.note_host(machine.place.observe())
         return [*machine.ssh_command(), "true"]

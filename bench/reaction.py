@@ -7,10 +7,10 @@ import time
 
 from bench.measure import tell
 from tests.integration.world import World
-from vmproxy import netns, wait
 from vmproxy.lab import objects
 from vmproxy.lab.cluster import apply_objects
 from vmproxy.lab.network import PODS
+from vmproxy.util import netns, wait
 
 ROUNDS = 10
 

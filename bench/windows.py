@@ -17,9 +17,9 @@ from tests.integration import hyperv_world
 from tests.integration.hyperv_world import HypervWorld
 from tests.winhost.host import WinHost
 from vmproxy import image, lab
-from vmproxy.places import Delivery
-from vmproxy.places.hyperv_image import Bringer
-from vmproxy.places.hyperv_paths import Paths
+from vmproxy.hosts.hyperv.image import Bringer
+from vmproxy.hosts.hyperv.paths import Paths
+from vmproxy.hosts.protocols import Delivery
 from vmproxy.transport.winrm import Login, WinRM
 
 LAB = "benchwin"

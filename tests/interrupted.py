@@ -8,7 +8,8 @@ import subprocess
 from pathlib import Path
 
 from tests import names
-from vmproxy import lab, netns
+from vmproxy import lab
+from vmproxy.util import netns
 
 _NAMESPACES = Path("/run/netns")
 

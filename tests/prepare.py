@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from tests.integration.test_site_changes import OLD_VERSION
 from tests.winhost import standin
-from vmproxy import binaries, console, image, lab
+from vmproxy import binaries, image, lab
+from vmproxy.cli import console
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 
 from tests.container.commandline import Adapter
-from vmproxy.run import run
+from vmproxy.util.run import run
 
 
 @dataclass(frozen=True)

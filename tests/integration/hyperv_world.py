@@ -17,7 +17,8 @@ from tests.winhost import beside
 from tests.winhost.host import WinHost
 from tests.winhost.hyperv.machine import Machines
 from tests.winhost.hyperv.model import VM, hyperv
-from vmproxy import lab, netns, wait
+from vmproxy import lab
+from vmproxy.util import netns, wait
 
 
 @dataclass

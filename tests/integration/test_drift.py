@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.integration.world import World
-from vmproxy import wait
+from vmproxy.util import wait
 
 pytestmark = pytest.mark.lab
 PLACES = ("qemu", "hyperv")

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from vmproxy import image, seed, wait
-from vmproxy.places.qemu_accel import accelerator
-from vmproxy.site import Site
+from vmproxy import image, seed
+from vmproxy.hosts.linux.accel import accelerator
+from vmproxy.site.model import Site
+from vmproxy.util import wait
 
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("firmware")]
 

@@ -8,7 +8,7 @@ import shlex
 import pytest
 
 from tests.integration.world import World
-from vmproxy import wait
+from vmproxy.util import wait
 
 pytestmark = pytest.mark.lab
 PLACES = ("qemu", "hyperv")

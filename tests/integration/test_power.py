@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from tests.integration.world import World
-from vmproxy import wait
+from vmproxy.util import wait
 
 pytestmark = pytest.mark.lab
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.integration.world import World
-from vmproxy import netns, wait
 from vmproxy.lab.network import ADDRESSES
 from vmproxy.lab.objects import service_with_slice
+from vmproxy.util import netns, wait
 
 pytestmark = pytest.mark.lab
 PLACES = ("qemu", "hyperv")

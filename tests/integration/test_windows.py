@@ -14,7 +14,7 @@ from tests.integration.test_failures import says
 from tests.winhost.hyperv.model import VM, hyperv
 from tests.winhost.net.state import Network
 from tests.winhost.system.state import System
-from vmproxy import wait
+from vmproxy.util import wait
 
 pytestmark = pytest.mark.lab
 PLACES = ("hyperv",)

@@ -17,9 +17,10 @@ from ruamel.yaml import YAML
 
 from tests import hypervisors
 from tests.hypervisors import Tier
-from vmproxy import lab, netns
+from vmproxy import lab
 from vmproxy.lab.cluster import ControlPlane, apply_objects
 from vmproxy.lab.network import Network
+from vmproxy.util import netns
 
 SECONDS = 1500
 SITE = "it"

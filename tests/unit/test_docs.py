@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from vmproxy import sitefile
 from vmproxy.cli.doctor import _json as doctor_json
 from vmproxy.cli.look import _checks_json
 from vmproxy.cli.work import _plan_json, _result_json
-from vmproxy.doctor import Finding
-from vmproxy.plan import Action, Drift, Outcome, Plan
-from vmproxy.reconcile import HostResult
-from vmproxy.status import HostStatus
-from vmproxy.verify import Check
+from vmproxy.engine.reconcile import HostResult
+from vmproxy.model.plan import Action, Drift, Outcome, Plan
+from vmproxy.operations.doctor import Finding
+from vmproxy.operations.status import HostStatus
+from vmproxy.operations.verify import Check
+from vmproxy.site.load import load
 
 ROOT = Path(__file__).parents[2]
 DRIFT = Drift("route 10.96.0.0/16", "192.168.10.5", "absent")
@@ -67,7 +67,7 @@ def test_each_json_example_is_what_the_command_writes(command: str) -> None:
 def test_the_site_file_in_the_readme_loads(tmp_path: Path) -> None:
     (example,) = re.findall(r"```yaml\n(name: .*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     (tmp_path / "vmproxy.yaml").write_text(example)
-    assert sitefile.load(tmp_path / "vmproxy.yaml").name == "plant-a"
+    assert load(tmp_path / "vmproxy.yaml").name == "plant-a"
 
 
 def test_the_page_of_commands_is_their_help() -> None:

@@ -36,7 +36,7 @@ def test_templates_and_cloud_init_are_inside_and_tests_are_not(wheel: Path) -> N
 def test_the_installed_package_finds_them(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path)
     code = (
-        "import vmproxy, vmproxy.assets as a; print(vmproxy.__file__); a.text('guest/agent.py');"
+        "import vmproxy, vmproxy.util.assets as a; print(vmproxy.__file__); a.text('guest/agent.py');"
         "a.text('cloud-init/user-data')"
     )
     words = [sys.executable, "-c", code]

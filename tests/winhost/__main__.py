@@ -12,8 +12,9 @@ from pathlib import Path
 
 from tests.winhost import beside, powershell
 from tests.winhost.host import WinHost
-from vmproxy import lab, paths
+from vmproxy import lab
 from vmproxy.errors import VmproxyError
+from vmproxy.util import paths
 
 ADDRESS = "192.168.100.6/24"
 """Of its VM: beside the one of the lab's embedded host."""

@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 from tests.winhost.programs.small import is_sparse
 from tests.winhost.state import Host
-from vmproxy.run import run
+from vmproxy.util.run import run
 
 Attribute = Literal["Compressed", "Encrypted", "SparseFile", "IntegrityStream"]
 _UNFIT: frozenset[Attribute] = frozenset({"Compressed", "Encrypted", "SparseFile", "IntegrityStream"})

@@ -21,7 +21,7 @@ from tests.winhost.faults import Switchboard
 from tests.winhost.server import Listener
 from tests.winhost.state import Host, Language
 from tests.winhost.wsman import Quotas, Service
-from vmproxy import netns
+from vmproxy.util import netns
 
 if TYPE_CHECKING:
     from tests.winhost.emulation import Emulation

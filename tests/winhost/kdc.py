@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.winhost.standin import Missing
-from vmproxy.wait import until
+from vmproxy.util.wait import until
 
 REALM = "CORP.EXAMPLE"
 _TOOLS = {

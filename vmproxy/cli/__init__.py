@@ -12,7 +12,7 @@ from typing import NoReturn
 import click
 
 import vmproxy
-from vmproxy import console
+from vmproxy.cli import console
 from vmproxy.errors import UsageError, VmproxyError, unexpected
 
 _COMMANDS = {

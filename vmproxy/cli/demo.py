@@ -8,12 +8,14 @@ from pathlib import Path
 
 import click
 
-from vmproxy import console, lab, sitefile
+from vmproxy import lab
+from vmproxy.cli import console
 from vmproxy.cli.look import status, verify
 from vmproxy.cli.work import apply, plan
+from vmproxy.engine.machine import Machine
 from vmproxy.errors import VmproxyError
-from vmproxy.machine import Machine
-from vmproxy.run import run
+from vmproxy.site.load import load
+from vmproxy.util.run import run
 
 SERVICE = "demo/web"
 
@@ -91,5 +93,5 @@ class _Show:
                 run(["ip", "-n", self.host_namespace, "route", "del", route.prefix])
 
     def _machine(self) -> Machine:
-        site = sitefile.load(self.site_file)
+        site = load(self.site_file)
         return Machine(site, site.hosts[0], console.progress)

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
-from vmproxy import console, reconcile
-from vmproxy import doctor as doctors
+from vmproxy.cli import console
 from vmproxy.cli.look import PROBLEM
 from vmproxy.cli.options import choose, file_option, host_option, json_error, output_option, verbose_option
-from vmproxy.doctor import Finding
+from vmproxy.engine import reconcile
 from vmproxy.errors import VmproxyError
+from vmproxy.operations import doctor as doctors
+from vmproxy.operations.doctor import Finding
 
 
 @click.command()

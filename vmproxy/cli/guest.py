@@ -8,9 +8,9 @@ from typing import Literal
 
 import click
 
-from vmproxy import console
+from vmproxy.cli import console
 from vmproxy.cli.options import file_option, one_host, verbose_option
-from vmproxy.machine import Machine
+from vmproxy.engine.machine import Machine
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

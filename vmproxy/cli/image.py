@@ -7,8 +7,8 @@ import re
 import click
 from pydantic import AnyUrl, TypeAdapter, ValidationError
 
-from vmproxy import console
 from vmproxy import image as images
+from vmproxy.cli import console
 from vmproxy.cli.options import output_option
 from vmproxy.errors import UsageError
 from vmproxy.image import Image

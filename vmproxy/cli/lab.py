@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from vmproxy import console
 from vmproxy import lab as labs
+from vmproxy.cli import console
 from vmproxy.cli.options import output_option
 from vmproxy.lab import LabStatus
 

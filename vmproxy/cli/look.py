@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
-from vmproxy import console, reconcile
-from vmproxy import status as statuses
-from vmproxy import verify as checks
+from vmproxy.cli import console
 from vmproxy.cli.options import choose, file_option, host_option, json_error, output_option, verbose_option
+from vmproxy.engine import reconcile
 from vmproxy.errors import UsageError, VmproxyError
-from vmproxy.status import HostStatus
+from vmproxy.operations import status as statuses
+from vmproxy.operations import verify as checks
+from vmproxy.operations.status import HostStatus
 
 PROBLEM = 4
 

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 import click
 
-from vmproxy import console, sitefile
+from vmproxy.cli import console
 from vmproxy.errors import UsageError, VmproxyError
-from vmproxy.site import Host, Site
+from vmproxy.site.load import load
+from vmproxy.site.model import Host, Site
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -62,7 +63,7 @@ class Chosen:
 
 def choose(path: Path, names: Sequence[str]) -> Chosen:
     """Raises UsageError for a wrong site file, or a host that is not in it."""
-    site = sitefile.load(path)
+    site = load(path)
     known = {host.name: host for host in site.hosts}
     unknown = [name for name in names if name not in known]
     if unknown:

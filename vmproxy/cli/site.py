@@ -6,17 +6,18 @@ from pathlib import Path
 
 import click
 
-from vmproxy import console, sitefile, sitetemplate
+from vmproxy.cli import console
 from vmproxy.cli.options import file_option
+from vmproxy.cluster.api import Cluster
 from vmproxy.errors import VmproxyError
-from vmproxy.places.cluster import Cluster
-from vmproxy.sitetemplate import Findings
+from vmproxy.site import load, template
+from vmproxy.site.template import Findings
 
 
 @click.command()
 def schema() -> None:
     """Print the JSON Schema of the site file, for completion in an editor."""
-    console.result_json(sitefile.schema())
+    console.result_json(load.schema())
 
 
 @click.command()
@@ -24,9 +25,9 @@ def schema() -> None:
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 def init(path: Path, *, force: bool) -> None:
     """Write a commented site file, filled from the cluster where it can be."""
-    sitetemplate.refuse_existing(path, replace=force)
+    template.refuse_existing(path, replace=force)
     findings = _found()
-    sitetemplate.write(path, sitetemplate.template(findings), replace=force)
+    template.write(path, template.template(findings), replace=force)
     for note in findings.notes:
         console.progress(f"not found out: {note}")
     console.result(f"wrote {path}; next: replace its examples, then vmproxy doctor -f {path}")
@@ -34,9 +35,9 @@ def init(path: Path, *, force: bool) -> None:
 
 def _found() -> Findings:
     """What the cluster of the usual kubeconfig says; a cluster that does not answer is a note."""
-    draft = sitetemplate.draft()
+    draft = template.draft()
     try:
         seen = Cluster.connect(draft.cluster).observe(draft, draft.hosts[0])
     except VmproxyError as exc:
         return Findings(notes=(f"the cluster: {exc.message}" + (f" ({exc.hint})" if exc.hint else ""),))
-    return sitetemplate.findings(seen)
+    return template.findings(seen)

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import click
 
-from vmproxy import console, destruction, reconcile, rendering
+from vmproxy.cli import console
 from vmproxy.cli.options import (
     Chosen,
     choose,
@@ -18,9 +18,11 @@ from vmproxy.cli.options import (
     output_option,
     verbose_option,
 )
+from vmproxy.engine import reconcile
+from vmproxy.engine.reconcile import HostResult
 from vmproxy.errors import UsageError, VmproxyError
-from vmproxy.plan import Outcome, Plan
-from vmproxy.reconcile import HostResult
+from vmproxy.model.plan import Outcome, Plan
+from vmproxy.operations import destruction, rendering
 
 PENDING = 3
 T = TypeVar("T")

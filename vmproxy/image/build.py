@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmproxy import assets
 from vmproxy.errors import ToolFailed, UsageError, VmproxyError
 from vmproxy.image import cache
 from vmproxy.image.cache import Image
-from vmproxy.run import run
+from vmproxy.util import assets
+from vmproxy.util.run import run
 
 Report = Callable[[str], None]
 

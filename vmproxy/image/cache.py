@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 
 import filelock
 
-from vmproxy import paths
-from vmproxy.download import file_sha256
+from vmproxy.util import paths
+from vmproxy.util.download import file_sha256
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from vmproxy.errors import BadArtifact, ToolFailed
-from vmproxy.run import run
+from vmproxy.util.run import run
 
 _PACKED = {b"\x1f\x8b": "gzip", b"\xfd7": "xz"}
 _FORMATS = frozenset({"raw", "qcow2", "vhdx", "vpc", "vmdk"})

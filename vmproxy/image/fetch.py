@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from vmproxy import download
 from vmproxy.errors import BadArtifact
 from vmproxy.image import cache, convert
 from vmproxy.image.cache import Image
+from vmproxy.util import download
 
 Report = Callable[[str], None]
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vmproxy import site
 from vmproxy.errors import UsageError
 from vmproxy.image.build import SUITES, build
 from vmproxy.image.cache import Image, listing
 from vmproxy.image.fetch import fetch, use_file
+from vmproxy.site import model
 
 Report = Callable[[str], None]
 
 
-def resolve(wanted: site.Image, *, report: Report) -> Image:
+def resolve(wanted: model.Image, *, report: Report) -> Image:
     """A name that vmproxy can build is built when it is not there. Raises UsageError for an unknown one."""
     if wanted.path is not None:
         return use_file(wanted.path, report=report)

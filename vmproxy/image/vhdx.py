@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from vmproxy import download, site
 from vmproxy.image import cache
 from vmproxy.image.cache import Image
-from vmproxy.run import run
+from vmproxy.site import model
+from vmproxy.util import download
+from vmproxy.util.run import run
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Download:
         return download.shown(self.url)
 
 
-def download_of(wanted: site.Image) -> Download | None:
+def download_of(wanted: model.Image) -> Download | None:
     """What a host can fetch itself of the site file's image; None: it has to be converted first."""
     if wanted.url is None or wanted.sha256 is None:
         return None

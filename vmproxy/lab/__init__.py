@@ -13,12 +13,13 @@ import filelock
 import httpx
 from ruamel.yaml import YAML
 
-from vmproxy import binaries, paths
+from vmproxy import binaries
 from vmproxy.errors import ToolFailed, UsageError
 from vmproxy.lab import objects
 from vmproxy.lab.cluster import POD_CIDR, SERVER, ControlPlane, apply_objects
 from vmproxy.lab.network import GATEWAY, VM_ADDRESS, Network
 from vmproxy.lab.processes import Process, end
+from vmproxy.util import paths
 
 Report = Callable[[str], None]
 

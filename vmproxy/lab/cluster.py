@@ -13,11 +13,11 @@ from typing import Any
 import httpx
 from ruamel.yaml import YAML
 
-from vmproxy import wait
 from vmproxy.errors import NotReady, ToolFailed
 from vmproxy.lab.network import ADDRESSES, MOVED_CONTROL, Network
 from vmproxy.lab.pki import Pki
 from vmproxy.lab.processes import Process
+from vmproxy.util import wait
 
 SERVICE_CIDR = "10.96.0.0/16"
 POD_CIDR = "10.244.0.0/16"

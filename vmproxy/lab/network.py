@@ -16,9 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmproxy import netns
 from vmproxy.lab.processes import end
-from vmproxy.run import run
+from vmproxy.util import netns
+from vmproxy.util.run import run
 
 BRIDGE = "br0"
 GATEWAY = "192.168.100.1"

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmproxy import netns, wait
 from vmproxy.errors import NotReady, ToolFailed
+from vmproxy.util import netns, wait
 
 _LAST_LINES = 12
 

@@ -11,7 +11,7 @@ import contextlib
 import sys
 from pathlib import Path
 
-from vmproxy import netns
+from vmproxy.util import netns
 
 _CHUNK = 1 << 16
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from vmproxy import assets
 from vmproxy.errors import Conflict
-from vmproxy.plan import ABSENT, Action, Drift
-from vmproxy.seen import ClusterSeen, Unobservable
-from vmproxy.site import Host, Site
+from vmproxy.model.plan import ABSENT, Action, Drift
+from vmproxy.model.seen import ClusterSeen, Unobservable
+from vmproxy.site.model import Host, Site
+from vmproxy.util import assets
 
 NAMESPACE = "vmproxy"
 OURS = ("app.kubernetes.io/managed-by", "vmproxy")

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from vmproxy import assets, kubeproxy
-from vmproxy.plan import ABSENT, Action, Drift
-from vmproxy.seen import ClusterSeen, FileSeen, GuestSeen, NodeSeen, Route, TokenSeen, Unobservable
-from vmproxy.site import Host, Site
+from vmproxy.model.plan import ABSENT, Action, Drift
+from vmproxy.model.seen import ClusterSeen, FileSeen, GuestSeen, NodeSeen, Route, TokenSeen, Unobservable
+from vmproxy.resources import kubeproxyconfig
+from vmproxy.site.model import Host, Site
+from vmproxy.util import assets
 
 NAMESPACE = "vmproxy"
 INTERFACE = "eth0"  # the seed names it so
@@ -113,7 +114,7 @@ class Tools:
 
 def wanted(site: Site, host: Host, cluster: ClusterSeen, *, program: Program, tools: Tools) -> GuestWanted:
     """Pure, but for the templates. Raises UsageError for a version or mode that can not be."""
-    mode = kubeproxy.choose_mode(site.proxy.mode, program.version, kernel=tools.kernel, nft=tools.nft)
+    mode = kubeproxyconfig.choose_mode(site.proxy.mode, program.version, kernel=tools.kernel, nft=tools.nft)
     ranges = [cidr for cidr in cluster.service_cidrs if ":" not in cidr]
     routes = _routes(host, cluster)
     sysctls = _sysctls(program.version)
@@ -281,13 +282,15 @@ def _unit_plan(want: GuestWanted, seen: GuestSeen, follows: list[Follow]) -> lis
 
 
 def _configuration(
-    site: Site, host: Host, cluster: ClusterSeen, program: Program, mode: kubeproxy.Mode
+    site: Site, host: Host, cluster: ClusterSeen, program: Program, mode: kubeproxyconfig.Mode
 ) -> dict[str, ManagedFile]:
-    identity = kubeproxy.Identity(
+    identity = kubeproxyconfig.Identity(
         host.acts_for or site.vm_name(host), str(host.network.address.ip), host.acts_for is not None
     )
     pods = next((cidr for cidr in cluster.pod_cidrs if ":" not in cidr), "")
-    config = kubeproxy.configuration(program.version, mode, identity, kubeconfig=KUBECONFIG, pod_cidr=pods)
+    config = kubeproxyconfig.configuration(
+        program.version, mode, identity, kubeconfig=KUBECONFIG, pod_cidr=pods
+    )
     unit = assets.render(
         f"guest/{PROXY_UNIT}.j2",
         program=PROGRAM,
@@ -296,7 +299,7 @@ def _configuration(
     )
     restart = Follow(restart=(PROXY_UNIT,))
     return {
-        CONFIG: _file(kubeproxy.text(config), follow=restart),
+        CONFIG: _file(kubeproxyconfig.text(config), follow=restart),
         f"{_UNITS}/{PROXY_UNIT}": _file(unit, follow=Follow(restart=(PROXY_UNIT,), reload=True)),
     }
 
@@ -351,7 +354,7 @@ def _sysctls(version: str) -> dict[str, str]:
         values[f"net.ipv4.conf.{interface}.send_redirects"] = "0"
         values[f"net.ipv4.conf.{interface}.accept_redirects"] = "0"
         values[f"net.ipv4.conf.{interface}.rp_filter"] = "2"
-    if kubeproxy.minor(version) < 29:  # later ones set it themselves
+    if kubeproxyconfig.minor(version) < 29:  # later ones set it themselves
         values["net.netfilter.nf_conntrack_tcp_be_liberal"] = "1"
     return values
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from ipaddress import IPv4Interface, IPv4Network
 
 from vmproxy.errors import Conflict
-from vmproxy.plan import ABSENT, Action, Drift
-from vmproxy.seen import HostSeen, Route
+from vmproxy.model.plan import ABSENT, Action, Drift
+from vmproxy.model.seen import HostSeen, Route
 
 DEFAULT = "0.0.0.0/0"
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from vmproxy.errors import Conflict, UsageError
-from vmproxy.seen import HostSeen
-from vmproxy.site import Host
+from vmproxy.model.seen import HostSeen
+from vmproxy.site.model import Host
 
 
 def check(host: Host, seen: HostSeen) -> None:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vmproxy.errors import Conflict
-from vmproxy.plan import ABSENT, Action, Drift, differences
-from vmproxy.seen import HostSeen, VmSeen
+from vmproxy.model.plan import ABSENT, Action, Drift, differences
+from vmproxy.model.seen import HostSeen, VmSeen
 
 HOT = frozenset(
     {

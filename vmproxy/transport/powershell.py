@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol
 
-from vmproxy import assets
 from vmproxy.errors import NotReady, RemoteFailed, Unreachable, VmproxyError
 from vmproxy.transport import clixml
+from vmproxy.util import assets
 
 Json = Any
 IDLE = 60.0

@@ -28,7 +28,7 @@ from vmproxy.errors import Forbidden, NotReady, Unreachable, UsageError, Vmproxy
 from vmproxy.transport import powershell
 from vmproxy.transport import winrm_hints as hints
 from vmproxy.transport.powershell import AGAIN, Output, PowerShell
-from vmproxy.wait import until
+from vmproxy.util.wait import until
 
 T = TypeVar("T")
 Auth = Literal["ntlm", "kerberos", "certificate", "basic"]

@@ -14,8 +14,8 @@ from tests.winhost.hyperv.model import Adapter as HypervAdapter
 from tests.winhost.hyperv.qemu import Hardware
 from tests.winhost.hyperv.storage import Dvd, HardDisk, Place
 from tests.winhost.hyperv.taps import name_of
-from vmproxy.places.qemu_vm import Definition, QemuVm
-from vmproxy.seen import Marker
+from vmproxy.hosts.linux.vm import Definition, QemuVm
+from vmproxy.model.seen import Marker
 
 MAC = "00:15:5d:01:02:03"
 

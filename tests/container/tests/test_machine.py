@@ -16,10 +16,12 @@ from tests import hypervisors, names
 from tests.container import cgroup
 from tests.integration.world import SSH_OPTIONS
 from tests.winhost.hyperv.qmp import MonitorError, ask
-from vmproxy import image, keys, netns, seed, wait
+from vmproxy import image, seed
 from vmproxy.errors import ToolFailed
-from vmproxy.run import run
-from vmproxy.site import Site
+from vmproxy.seed import keys
+from vmproxy.site.model import Site
+from vmproxy.util import netns, wait
+from vmproxy.util.run import run
 
 pytestmark = [
     pytest.mark.lab,

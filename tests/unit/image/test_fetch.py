@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.unit.served import serving
-from vmproxy import image, site
+from vmproxy import image
 from vmproxy.cli.image import fetch
 from vmproxy.errors import BadArtifact, Unreachable, UsageError
+from vmproxy.site import model
 
 DISK = (b"\0" * 510 + b"\x55\xaa").ljust(1 << 20, b"\0")
 
@@ -93,7 +94,7 @@ def test_a_changed_file_is_another_image(tmp_path: Path) -> None:
 
 def test_an_unknown_name_tells_what_there_is() -> None:
     with pytest.raises(UsageError, match="plan-9") as caught:
-        image.resolve(site.Image(name="plan-9"), report=quiet)
+        image.resolve(model.Image(name="plan-9"), report=quiet)
     assert "debian-13" in str(caught.value.hint)
 
 

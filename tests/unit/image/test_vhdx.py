@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.served import serving
-from vmproxy import site
 from vmproxy.image import Download, download_of, packed
+from vmproxy.site import model
 
 VHDX = b"vhdxfile" + bytes(1 << 20)
 
@@ -29,7 +29,7 @@ def quiet(_text: str) -> None:
     "url", ["https://images/debian.vhdx", "http://images/debian.vhdx.gz?signature=a%2Fb"]
 )
 def test_a_published_vhdx_can_be_fetched_by_the_host(url: str) -> None:
-    wanted = site.Image.model_validate({"url": url, "sha256": "a" * 64})
+    wanted = model.Image.model_validate({"url": url, "sha256": "a" * 64})
     assert download_of(wanted) == Download(url, "a" * 64)
 
 
@@ -43,7 +43,7 @@ def test_a_published_vhdx_can_be_fetched_by_the_host(url: str) -> None:
     ],
 )
 def test_anything_else_has_to_be_converted_or_sent(wanted: dict[str, str]) -> None:
-    assert download_of(site.Image.model_validate(wanted)) is None
+    assert download_of(model.Image.model_validate(wanted)) is None
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])

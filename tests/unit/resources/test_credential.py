@@ -8,9 +8,9 @@ import pytest
 
 from tests.unit.resources.test_proxy import CLUSTER, HOST, SITE
 from vmproxy.errors import Conflict
-from vmproxy.plan import Action
+from vmproxy.model.plan import Action
+from vmproxy.model.seen import ClusterSeen
 from vmproxy.resources import credential
-from vmproxy.seen import ClusterSeen
 
 ROLE = "clusterrole/vmproxy-a-win-01"
 

@@ -7,10 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmproxy.plan import Action
-from vmproxy.resources import proxy
-from vmproxy.resources.proxy import GuestWanted, Program, Tools
-from vmproxy.seen import (
+from vmproxy.model.plan import Action
+from vmproxy.model.seen import (
     ClusterSeen,
     FileSeen,
     GuestSeen,
@@ -21,7 +19,9 @@ from vmproxy.seen import (
     UnitSeen,
     Unobservable,
 )
-from vmproxy.site import Site
+from vmproxy.resources import proxy
+from vmproxy.resources.proxy import GuestWanted, Program, Tools
+from vmproxy.site.model import Site
 
 SITE = Site.model_validate(
     {

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmproxy.errors import Conflict
-from vmproxy.plan import Action
+from vmproxy.model.plan import Action
+from vmproxy.model.seen import HostSeen, Marker, Route, VmSeen
 from vmproxy.resources import route
-from vmproxy.seen import HostSeen, Marker, Route, VmSeen
 
 VM = "192.168.10.5"
 WANTED = (Route("10.96.0.0/16", VM),)

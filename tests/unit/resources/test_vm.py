@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmproxy.errors import Conflict
-from vmproxy.plan import Action
+from vmproxy.model.plan import Action
+from vmproxy.model.seen import HostSeen, Marker, VmSeen
 from vmproxy.resources import vm
 from vmproxy.resources.vm import VmWanted
-from vmproxy.seen import HostSeen, Marker, VmSeen
 
 SETTINGS = {"cpus": 2, "memory": 512 << 20, "mac": "00:15:5d:00:00:01", "switch": "br0", "vlan": 0}
 WANTED = VmWanted("vm", "site", "host", "192.168.10.5/24", "image", "seed", SETTINGS)

@@ -19,7 +19,7 @@ from tests.winhost.hyperv import vhdfile
 from tests.winhost.hyperv.vhdfile import MIB, Damaged, DiskFile, NotADisk
 from tests.winhost.state import Host
 from vmproxy.errors import ToolFailed
-from vmproxy.run import run
+from vmproxy.util.run import run
 
 TIB = 1 << 40
 FILE_EXISTS = (0x80070050, "The file exists.")

@@ -28,7 +28,7 @@ from tests.winhost.hyperv.qemu import Hardware
 from tests.winhost.hyperv.qmp import MonitorError, ask
 from tests.winhost.hyperv.vhd import prompted
 from tests.winhost.state import Host
-from vmproxy.run import run
+from vmproxy.util.run import run
 
 SHUTDOWN = "9F8233AC-BE49-4C79-8EE3-E7E1985B2077"
 HEARTBEAT = "84EAAE65-2F2E-45F5-9BB5-0E857DC8EB47"

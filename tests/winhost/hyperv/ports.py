@@ -12,7 +12,7 @@ from tests.winhost.engine import not_emulated
 from tests.winhost.hyperv.model import Adapter, Switch, hyperv
 from tests.winhost.net.state import Interface, Network, Physical, kernel
 from tests.winhost.state import Host
-from vmproxy.run import run
+from vmproxy.util.run import run
 
 FIRST = "eth0"
 

@@ -13,7 +13,7 @@ from tests.winhost.hyperv import taps
 from tests.winhost.hyperv.disks import Image
 from tests.winhost.hyperv.model import VM
 from tests.winhost.hyperv.storage import Drive, Dvd, HardDisk
-from vmproxy.places.qemu_accel import accelerator
+from vmproxy.hosts.linux.accel import accelerator
 
 FIRMWARE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")

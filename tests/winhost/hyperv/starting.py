@@ -17,7 +17,7 @@ from tests.winhost.hyperv.failures import EXCEPTION, failed
 from tests.winhost.hyperv.model import VM
 from tests.winhost.hyperv.qemu import Hardware
 from tests.winhost.state import Host
-from vmproxy.places.qemu_vm import free_memory
+from vmproxy.hosts.linux.vm import free_memory
 
 _LONGEST_SOCKET = 107
 _PIPE = "\\\\.\\pipe\\"

@@ -17,7 +17,7 @@ from tests.winhost.hyperv.items import switch_item
 from tests.winhost.hyperv.model import Switch, SwitchKind, adapters, hyperv
 from tests.winhost.net.state import Network
 from tests.winhost.state import Host
-from vmproxy.run import run
+from vmproxy.util.run import run
 
 _CARDS = {"NetAdapterName", "NetAdapterInterfaceDescription"}
 _REMOTE = {"ComputerName", "CimSession", "Credential", "Passthru", "Force"}

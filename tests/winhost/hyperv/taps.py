@@ -9,7 +9,7 @@ from tests.winhost.engine import not_emulated
 from tests.winhost.hyperv.model import Adapter, Vlan, hyperv
 from tests.winhost.state import Host
 from vmproxy.errors import ToolFailed
-from vmproxy.run import run
+from vmproxy.util.run import run
 
 
 def name_of(adapter: Adapter) -> str:

@@ -18,7 +18,7 @@ from tests.winhost import modules, powershell, programs, system
 from tests.winhost.engine import serving
 from tests.winhost.presence import require
 from tests.winhost.state import Host
-from vmproxy import netns
+from vmproxy.util import netns
 
 _ASK = """
 $ErrorActionPreference = 'Stop'

@@ -15,17 +15,17 @@ from tests.winhost.host import Machine, Version, WinHost
 from tests.winhost.state import Language
 from tests.winhost.tests.conftest import SOON
 from tests.winhost.tests.guests import efi_disk
-from vmproxy import netns
+from vmproxy.hosts.hyperv.host import HypervHost
+from vmproxy.hosts.protocols import Delivery
 from vmproxy.image import Download
-from vmproxy.places import Delivery
-from vmproxy.places.hyperv import HypervHost
-from vmproxy.plan import Action
+from vmproxy.model.plan import Action
+from vmproxy.model.seen import HostSeen, Route
 from vmproxy.resources import route, vm
 from vmproxy.resources.vm import VmWanted
-from vmproxy.seen import HostSeen, Route
-from vmproxy.site import Host, Site
+from vmproxy.site.model import Host, Site
 from vmproxy.transport.powershell import PowerShell
 from vmproxy.transport.winrm import Login, WinRM
+from vmproxy.util import netns
 
 MIB = 1 << 20
 NAME = "vmproxy-plant-a-win-01"

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from tests.winhost.certificates import Pair
-from vmproxy import netns
+from vmproxy.util import netns
 
 Both = tuple[socket.socket, socket.socket]
 

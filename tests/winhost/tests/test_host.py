@@ -14,11 +14,11 @@ from tests.winhost.host import Machine, Version, WinHost
 from tests.winhost.presence import require
 from tests.winhost.tests.conftest import client
 from tests.winhost.tests.relay import forwarding
-from vmproxy import netns
 from vmproxy.errors import Unreachable
-from vmproxy.run import run
 from vmproxy.transport.powershell import PowerShellFailed
 from vmproxy.transport.winrm import Login, WinRM
+from vmproxy.util import netns
+from vmproxy.util.run import run
 
 pytestmark = pytest.mark.winhost
 OUTSIDE, INSIDE = names.namespace("w-outside"), names.namespace("w-inside")

@@ -9,8 +9,8 @@ from ruamel.yaml import YAML
 
 from tests.winhost.__main__ import main, write_site
 from tests.winhost.host import Machine, WinHost
-from vmproxy import sitefile
 from vmproxy.lab.cluster import SERVER
+from vmproxy.site.load import load
 
 LAB_SITE = {
     "name": "lab",
@@ -37,7 +37,7 @@ def test_the_site_file_is_the_labs_with_this_host(tmp_path: Path, monkeypatch: p
     with WinHost(Machine(cmdlets=False)) as host:
         written = write_site(folder, host, lab_site=lab_site, kubeconfig=kubeconfig)
         monkeypatch.setenv("WINRM_PASSWORD", host.password)
-        (entry,) = sitefile.load(written).hosts
+        (entry,) = load(written).hosts
         assert entry.hyperv is not None
         assert str(entry.hyperv.endpoint) == host.endpoint + "/"
     assert YAML(typ="safe").load(folder / "kubeconfig")["clusters"][0]["cluster"]["server"] == SERVER

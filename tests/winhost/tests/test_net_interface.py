@@ -10,7 +10,7 @@ import pytest
 from tests.winhost import net
 from tests.winhost.net.kernel import Kernel
 from tests.winhost.tests.asking import Failure, Windows, namespace, peer_of, windows
-from vmproxy import netns
+from vmproxy.util import netns
 
 pytestmark = pytest.mark.winhost
 ALIAS = "'vEthernet (External)'"

@@ -12,7 +12,7 @@ from tests.winhost.hyperv.model import hyperv
 from tests.winhost.presence import require
 from tests.winhost.tests.guests import GREETING
 from tests.winhost.tests.product import NAME, VIA, Windows, windows
-from vmproxy.places.hyperv import HypervHost
+from vmproxy.hosts.hyperv.host import HypervHost
 
 pytestmark = pytest.mark.winhost
 

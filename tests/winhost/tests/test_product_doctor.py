@@ -10,8 +10,8 @@ import pytest
 from tests.winhost.presence import require
 from tests.winhost.system.state import System
 from tests.winhost.tests.product import Windows, windows
-from vmproxy.doctor.finding import Finding
-from vmproxy.doctor.windows import windows_findings
+from vmproxy.operations.doctor.finding import Finding
+from vmproxy.operations.doctor.windows import windows_findings
 
 pytestmark = pytest.mark.winhost
 

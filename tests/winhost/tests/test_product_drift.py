@@ -9,7 +9,7 @@ import pytest
 
 from tests.winhost.presence import require
 from tests.winhost.tests.product import DIRECTORY, MIB, Windows, windows
-from vmproxy.places.hyperv import HypervHost
+from vmproxy.hosts.hyperv.host import HypervHost
 from vmproxy.transport.powershell import PowerShell
 
 pytestmark = pytest.mark.winhost

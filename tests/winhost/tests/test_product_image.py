@@ -16,10 +16,10 @@ import pytest
 
 from tests.winhost.presence import require
 from tests.winhost.tests.product import DIRECTORY, IMAGE, VIA, Windows, windows
-from vmproxy import netns
 from vmproxy.errors import NotReady, RemoteFailed, VmproxyError
 from vmproxy.image import Download
-from vmproxy.run import run
+from vmproxy.util import netns
+from vmproxy.util.run import run
 
 pytestmark = pytest.mark.winhost
 MIB = 1 << 20

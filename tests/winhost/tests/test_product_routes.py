@@ -13,12 +13,12 @@ import pytest
 from tests.winhost import net
 from tests.winhost.presence import require
 from tests.winhost.tests.product import ADDRESS, ROUTES, VIA, Windows, windows
-from vmproxy import netns
 from vmproxy.errors import Conflict, RemoteFailed
-from vmproxy.places import Connection
+from vmproxy.hosts.protocols import Connection
+from vmproxy.model.seen import Route
 from vmproxy.resources import route
-from vmproxy.run import run
-from vmproxy.seen import Route
+from vmproxy.util import netns
+from vmproxy.util.run import run
 
 pytestmark = pytest.mark.winhost
 RANGE = ROUTES[0].prefix

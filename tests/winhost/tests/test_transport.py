@@ -12,9 +12,9 @@ from tests.winhost import wsman_faults
 from tests.winhost.faults import When
 from tests.winhost.host import WinHost
 from tests.winhost.tests.conftest import client
-from vmproxy import wait
 from vmproxy.errors import NotReady, Unreachable
 from vmproxy.transport.winrm import Counters, Limits, Login, Process, WinRM
+from vmproxy.util import wait
 
 
 def finish(process: Process, timeout: float = 5.0) -> tuple[bytes, bytes, int]:

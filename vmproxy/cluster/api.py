@@ -1,0 +1,262 @@
+"""The Kubernetes API: discovery, the VM's identity and its tokens."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from vmproxy.cluster import discovery, login
+from vmproxy.cluster.client import Client, Object
+from vmproxy.errors import Conflict, VmproxyError
+from vmproxy.model.plan import Action, Outcome
+from vmproxy.model.seen import ClusterSeen, EndpointSeen, NodeSeen, ServiceSeen
+from vmproxy.site import model
+from vmproxy.site.model import Host, Site
+from vmproxy.util import wait
+
+Report = Callable[[str], None]
+
+NAMESPACE = "vmproxy"
+_GOING_SECONDS = 120.0
+_RBAC = "/apis/rbac.authorization.k8s.io/v1"
+_PLURALS = {
+    "Namespace": "/api/v1/namespaces",
+    "ServiceAccount": f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts",
+    "ClusterRole": f"{_RBAC}/clusterroles",
+    "ClusterRoleBinding": f"{_RBAC}/clusterrolebindings",
+    "Role": f"{_RBAC}/namespaces/{NAMESPACE}/roles",
+    "RoleBinding": f"{_RBAC}/namespaces/{NAMESPACE}/rolebindings",
+}
+_RIGHTS = (
+    *(
+        (verb, group, resource)
+        for group, resource in (
+            ("", "namespaces"),
+            ("", "serviceaccounts"),
+            ("rbac.authorization.k8s.io", "clusterroles"),
+            ("rbac.authorization.k8s.io", "clusterrolebindings"),
+            ("rbac.authorization.k8s.io", "roles"),
+            ("rbac.authorization.k8s.io", "rolebindings"),
+        )
+        for verb in ("get", "create", "patch", "delete")
+    ),
+    ("create", "", "serviceaccounts/token"),
+    ("list", "", "nodes"),
+    ("list", "", "services"),
+    ("list", "discovery.k8s.io", "endpointslices"),
+)
+
+
+class Cluster:
+    """Reached with the operator's own credentials."""
+
+    def __init__(self, client: Client, *, wanted: model.Cluster, server: str, ca: str) -> None:
+        self._client = client
+        self._wanted = wanted
+        self.server = server
+        self.ca = ca
+
+    @classmethod
+    def connect(cls, wanted: model.Cluster) -> Cluster:
+        """Raises UsageError for a kubeconfig that is wrong, or whose server a VM can not reach."""
+        session = login.load(wanted)
+        return cls(
+            Client(session),
+            wanted=wanted,
+            server=login.server_for_vm(wanted, session),
+            ca=login.authority(session),
+        )
+
+    def observe(self, site: Site, host: Host) -> ClusterSeen:
+        """The requests go out side by side. Raises VmproxyError when something needed is not found."""
+        names = _identity(site, host)
+        with ThreadPoolExecutor(8) as pool:
+            version = pool.submit(self._client.get, "/version")
+            ranges = pool.submit(discovery.service_cidrs, self._client, self._wanted)
+            nodes = pool.submit(lambda: [_node(item) for item in self._client.items("/api/v1/nodes")])
+            canary = pool.submit(self._canary)
+            accounts = pool.submit(self._accounts)
+            live = list(pool.map(self._client.find, names.values()))
+        identity = {name: item for name, item in zip(names, live, strict=True) if item and not _goes(item)}
+        account = identity.get(f"serviceaccount/{site.account(host)}")
+        return ClusterSeen(
+            version=_version(version.result()["gitVersion"]),
+            server=self.server,
+            ca=self.ca,
+            service_cidrs=ranges.result(),
+            pod_cidrs=discovery.pod_cidrs(self._wanted, nodes.result()),
+            nodes=tuple(nodes.result()),
+            canary=canary.result(),
+            account_uid=account["metadata"]["uid"] if account else None,
+            identity=identity,
+            other_accounts=tuple(name for name in accounts.result() if name != site.account(host)),
+        )
+
+    def apply(self, actions: Sequence[Action], report: Report) -> Iterator[Outcome]:
+        """Create, update and delete objects; an error names the missing right."""
+        for action in actions:
+            report(f"{action.verb} {action.target}")
+            if self._carry_out(action):
+                yield Outcome(action, "done")
+
+    def mint(self, site: Site, host: Host) -> str:
+        """A token for the host's VM, of the site file's life, or as long as the server allows."""
+        body = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"expirationSeconds": site.proxy.token_ttl},
+        }
+        path = f"{_PLURALS['ServiceAccount']}/{site.account(host)}/token"
+        token: str = self._client.create(path, body)["status"]["token"]
+        return token
+
+    def services(self) -> list[ServiceSeen]:
+        """Every Service with an IPv4 ClusterIP, and its endpoints."""
+        slices: dict[str, list[Object]] = {}
+        for item in self._client.items("/apis/discovery.k8s.io/v1/endpointslices"):
+            metadata = item["metadata"]
+            service = (metadata.get("labels") or {}).get("kubernetes.io/service-name")
+            slices.setdefault(f"{metadata['namespace']}/{service}", []).append(item)
+        found = []
+        for item in self._client.items("/api/v1/services"):
+            spec = item["spec"]
+            name = f"{item['metadata']['namespace']}/{item['metadata']['name']}"
+            if spec.get("type") != "ExternalName" and (address := _ipv4(spec)):
+                found.append(_service(name, address, spec, slices.get(name, [])))
+        return found
+
+    def missing_rights(self, _site: Site, _host: Host) -> tuple[str, ...]:
+        """What apply and destroy need and these credentials do not have, as "create clusterroles"."""
+
+        def missing(right: tuple[str, str, str]) -> str | None:
+            verb, group, resource = right
+            plural, _, sub = resource.partition("/")
+            attributes = {"verb": verb, "group": group, "resource": plural, "subresource": sub}
+            if plural in {"serviceaccounts", "roles", "rolebindings"}:
+                attributes["namespace"] = NAMESPACE
+            review = {
+                "apiVersion": "authorization.k8s.io/v1",
+                "kind": "SelfSubjectAccessReview",
+                "spec": {"resourceAttributes": attributes},
+            }
+            answer = self._client.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
+            return None if answer["status"]["allowed"] else f"{verb} {resource}"
+
+        with ThreadPoolExecutor(8) as pool:
+            return tuple(text for text in pool.map(missing, _RIGHTS) if text)
+
+    def _carry_out(self, action: Action) -> bool:
+        """False: there is nothing to do any more, or not yet, as other hosts' runs share the namespace."""
+        item: Object = action.params["object"]
+        collection = _PLURALS[item["kind"]]
+        path = f"{collection}/{item['metadata']['name']}"
+        live: Any = action.params.get("live")
+        if action.verb == "create":
+            self._wait_until_gone(action.target, path)
+            return self._create(collection, item, path)
+        if action.verb == "delete":
+            if item["kind"] == "Namespace" and self._accounts():
+                return False
+            self._client.delete(path, uid=live["metadata"]["uid"])
+        elif item.get("roleRef", live.get("roleRef")) != live.get("roleRef"):
+            self._client.delete(path, uid=live["metadata"]["uid"])  # the API lets nobody change a roleRef
+            self._client.create(collection, item)
+        else:
+            self._client.merge(path, {name: value for name, value in item.items() if name != "kind"})
+        return True
+
+    def _create(self, collection: str, item: Object, path: str) -> bool:
+        try:
+            self._client.create(collection, item)
+        except Conflict:
+            if item["kind"] == "Namespace" and self._client.find(path):
+                return False
+            raise
+        return True
+
+    def _wait_until_gone(self, name: str, path: str) -> None:
+        """What was deleted a moment ago, a namespace above all, is there until all in it is gone."""
+
+        def probe() -> bool | str:
+            live = self._client.find(path)
+            return not (live and _goes(live)) or "it is being deleted"
+
+        wait.until(f"the deleted {name} to go", probe, timeout=_GOING_SECONDS, every=0.5)
+
+    def _canary(self) -> tuple[str, int]:
+        spec = self._client.get("/api/v1/namespaces/default/services/kubernetes")["spec"]
+        return _ipv4(spec) or spec["clusterIP"], int(spec["ports"][0]["port"])
+
+    def _accounts(self) -> list[str]:
+        items = self._client.items(
+            _PLURALS["ServiceAccount"], labelSelector="app.kubernetes.io/managed-by=vmproxy"
+        )
+        return [item["metadata"]["name"] for item in items]
+
+
+def _goes(live: Object) -> bool:
+    """It was deleted and only waits for its end."""
+    return bool(live["metadata"].get("deletionTimestamp"))
+
+
+def _identity(site: Site, host: Host) -> dict[str, str]:
+    """The paths of the identity's objects by "kind/name"."""
+    account = site.account(host)
+    names = {
+        "Namespace": NAMESPACE,
+        "ServiceAccount": account,
+        "ClusterRole": f"vmproxy-{account}",
+        "ClusterRoleBinding": f"vmproxy-{account}",
+        "Role": account,
+        "RoleBinding": account,
+    }
+    return {f"{kind.lower()}/{name}": f"{_PLURALS[kind]}/{name}" for kind, name in names.items()}
+
+
+def _version(git_version: str) -> str:
+    """v1.33.4 of v1.33.4+k3s1 or v1.33.4-eks-99."""
+    match = re.match(r"v\d+\.\d+\.\d+", git_version)
+    if match is None:
+        raise VmproxyError(
+            f"cannot tell the cluster's version from {git_version!r}", hint="set proxy.version"
+        )
+    return match[0]
+
+
+def _node(item: Object) -> NodeSeen:
+    addresses = (item.get("status") or {}).get("addresses") or []
+    spec = item.get("spec") or {}
+    pods = spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else [])
+    internal = tuple(entry["address"] for entry in addresses if entry["type"] == "InternalIP")
+    return NodeSeen(item["metadata"]["name"], internal, tuple(pods))
+
+
+def _ipv4(spec: Object) -> str | None:
+    """The Service's IPv4 address: in a cluster of both families it may be the second."""
+    addresses = spec.get("clusterIPs") or [spec.get("clusterIP") or ""]
+    return next((address for address in addresses if "." in address), None)
+
+
+def _service(name: str, address: str, spec: Object, slices: list[Object]) -> ServiceSeen:
+    ports = {port.get("name", ""): (int(port["port"]), port["protocol"].lower()) for port in spec["ports"]}
+    endpoints = [
+        EndpointSeen(
+            ip=address,
+            ready=(endpoint.get("conditions") or {}).get("ready") is not False,
+            node=endpoint.get("nodeName"),
+            ports=_listening(ports, item.get("ports") or []),
+        )
+        for item in slices
+        if item.get("addressType") == "IPv4"
+        for endpoint in item.get("endpoints") or []
+        for address in endpoint["addresses"]
+    ]
+    return ServiceSeen(name, address, tuple(ports.values()), tuple(endpoints))
+
+
+def _listening(ports: dict[str, tuple[int, str]], slice_ports: list[Object]) -> dict[tuple[int, str], int]:
+    """A slice's ports and its Service's go together by name."""
+    named = {port.get("name") or "": port.get("port") for port in slice_ports}
+    return {service: int(named[name] or 0) for name, service in ports.items() if named.get(name)}

@@ -1,0 +1,115 @@
+"""The cluster's Service and pod ranges: said by the site file, else found, in the order of how sure it is."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Sequence
+from ipaddress import ip_network
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from vmproxy.cluster.client import Client, Object
+from vmproxy.errors import Forbidden, VmproxyError
+from vmproxy.model.seen import NodeSeen
+from vmproxy.site import model
+
+_NETWORKING = "/apis/networking.k8s.io"
+_RANGE_ERROR = re.compile(r"range of valid IPs is ([0-9a-fA-F:./]+)")
+_ARGUMENT = re.compile(r"--service-cluster-ip-range=(\S+)")
+
+
+def service_cidrs(client: Client, wanted: model.Cluster) -> tuple[str, ...]:
+    """IPv4 first. Raises VmproxyError when nothing tells them."""
+    if wanted.service_cidrs:
+        return tuple(str(cidr) for cidr in wanted.service_cidrs)
+    for look in (_from_objects, _from_kubeadm, _from_arguments, _from_refusal):
+        found = _valid(look(client))
+        if found:
+            return found
+    raise VmproxyError(
+        "cannot find the cluster's Service ranges: it has no ServiceCIDR objects, no kubeadm-config, and "
+        "neither its API server's arguments nor its errors name them",
+        hint="set cluster.serviceCIDRs in the site file",
+    )
+
+
+def pod_cidrs(wanted: model.Cluster, nodes: Sequence[NodeSeen]) -> tuple[str, ...]:
+    """The site file's, else those of the Nodes."""
+    if wanted.pod_cidrs:
+        return tuple(str(cidr) for cidr in wanted.pod_cidrs)
+    return _valid(cidr for node in nodes for cidr in node.pod_cidrs)
+
+
+def _valid(cidrs: Iterable[str]) -> tuple[str, ...]:
+    networks = dict.fromkeys(ip_network(cidr) for cidr in cidrs)
+    return tuple(str(network) for network in sorted(networks, key=lambda network: network.version))
+
+
+def _from_objects(client: Client) -> list[str]:
+    """ServiceCIDR: v1 since 1.33, v1beta1 since 1.31. One that is being deleted is not ready any more."""
+    for version in ("v1", "v1beta1"):
+        listed = _allowed(client, f"{_NETWORKING}/{version}/servicecidrs")
+        found = [cidr for item in listed if _ready(item) for cidr in item["spec"].get("cidrs", [])]
+        if found:
+            return found
+    return []
+
+
+def _ready(item: Object) -> bool:
+    conditions = (item.get("status") or {}).get("conditions") or []
+    return not any(
+        condition["type"] == "Ready" and condition["status"] == "False" for condition in conditions
+    )
+
+
+def _from_kubeadm(client: Client) -> list[str]:
+    try:
+        config = client.find("/api/v1/namespaces/kube-system/configmaps/kubeadm-config")
+    except Forbidden:
+        return []
+    text = ((config or {}).get("data") or {}).get("ClusterConfiguration", "")
+    try:
+        subnet = YAML(typ="safe").load(io.StringIO(text))["networking"]["serviceSubnet"]
+    except (YAMLError, TypeError, KeyError):  # not what kubeadm writes: there are other ways
+        return []
+    if not isinstance(subnet, str):
+        return []
+    return [cidr for cidr in subnet.split(",") if cidr]
+
+
+def _from_arguments(client: Client) -> list[str]:
+    """The API server as a static pod."""
+    pods = _allowed(client, "/api/v1/namespaces/kube-system/pods", labelSelector="component=kube-apiserver")
+    for pod in pods:
+        for container in pod["spec"]["containers"]:
+            words = " ".join([*(container.get("command") or []), *(container.get("args") or [])])
+            match = _ARGUMENT.search(words)
+            if match:
+                return match[1].split(",")
+    return []
+
+
+def _from_refusal(client: Client) -> list[str]:
+    """Ask for an impossible ClusterIP, without making anything: the refusal names the range."""
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"generateName": "vmproxy-range-"},
+        "spec": {"clusterIP": "1.1.1.1", "ports": [{"port": 443}]},
+    }
+    try:
+        client.create("/api/v1/namespaces/default/services", service, dryRun="All")
+    except VmproxyError as exc:
+        match = _RANGE_ERROR.search(exc.message)
+        return match[1].split(",") if match else []
+    return []
+
+
+def _allowed(client: Client, path: str, **query: str) -> list[Object]:
+    """An API that is not there, or may not be read, tells nothing."""
+    try:
+        return list((client.find(path, **query) or {}).get("items") or ())
+    except Forbidden:
+        return []

@@ -1,0 +1,148 @@
+"""How the base image gets to a Windows host: fetched by the host itself, or sent over WinRM's stdin."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from vmproxy.errors import NotReady
+from vmproxy.hosts.hyperv.errors import is_disk_full
+from vmproxy.hosts.hyperv.paths import Paths
+from vmproxy.hosts.protocols import Delivery, Report
+from vmproxy.image import Download
+from vmproxy.transport.powershell import PowerShellFailed
+from vmproxy.util.download import file_sha256
+
+_PIECE = 3 << 20
+"""Bytes for one answer of the host: some ten messages."""
+_STEP = 16 << 20
+_FETCH_SECONDS = 4 * 3600.0
+_UNPACK_SECONDS = 3600.0
+_ANSWER_SECONDS = 300.0
+
+
+class Shell(Protocol):
+    """A PowerShell on the host, as transport/powershell.py has it."""
+
+    def call(
+        self,
+        script: str,
+        data: Any = None,
+        *,
+        timeout: float = 120.0,
+        each: Callable[[Any], None] | None = None,
+    ) -> Any: ...
+
+    def feed(
+        self, script: str, data: Any, pieces: Callable[[Any], bytes | None], *, timeout: float
+    ) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Bringer:
+    """Brings one image to one host, and says how."""
+
+    shell: Shell
+    paths: Paths
+    host: str
+    report: Report
+
+    def bring(self, image: str, delivery: Delivery, *, there: bool) -> None:
+        """`there`: the base image stands ready. What earlier runs left is removed in any case."""
+        if there:
+            self._tidy(image, None)
+        elif delivery.download is None or not self._fetched(image, delivery.download):
+            self._send(image, delivery.image())
+
+    def _fetched(self, image: str, source: Download) -> bool:
+        """False, and said why, when the host can not fetch it."""
+        self._tidy(image, source.sha256)
+        self.report(f"{self.host} fetches the image from {source.shown}")
+        data = {"part": self.paths.part(source.sha256), "url": source.url, "sha256": source.sha256}
+        try:
+            self.shell.call("fetch.ps1", data, timeout=_FETCH_SECONDS, each=_Progress(self.report, "fetched"))
+        except PowerShellFailed as exc:
+            if is_disk_full(exc):
+                raise
+            self.report(f"{self.host} can not fetch it ({exc.record.message.strip()}): it is sent from here")
+            return False
+        self._unpack(image, source.sha256)
+        return True
+
+    def _send(self, image: str, file: Path) -> None:
+        digest = file_sha256(file)
+        size = file.stat().st_size
+        ready = self._tidy(image, digest)
+        self._check_space(ready, size, _unpacked_size(file))
+        self.report(f"sending the image to {self.host}: {size >> 20} MiB")
+        progress = _Progress(self.report, f"of {size >> 20} MiB sent")
+        with file.open("rb") as source:
+
+            def pieces(answer: Any) -> bytes:
+                progress(answer)
+                source.seek(answer["have"])
+                return base64.b64encode(source.read(_PIECE)) + b"\n"
+
+            self.shell.feed("receive.ps1", {"part": self.paths.part(digest)}, pieces, timeout=_ANSWER_SECONDS)
+        self._unpack(image, digest)
+
+    def _unpack(self, image: str, digest: str) -> None:
+        self.report(f"{self.host} checks and unpacks the image")
+        data = {
+            "part": self.paths.part(digest),
+            "sha256": digest,
+            "draft": self.paths.draft(image),
+            "base": self.paths.base(image),
+        }
+        each = _Progress(self.report, "unpacked")
+        self.shell.call("unpack.ps1", data, timeout=_UNPACK_SECONDS, each=each)
+
+    def _tidy(self, image: str, part: str | None) -> dict[str, Any]:
+        return tidy(self.shell, self.paths, image=image, part=part)
+
+    def _check_space(self, ready: dict[str, Any], size: int, unpacked: int) -> None:
+        """The rest of what travels, the base image, and the VM's own copy of it."""
+        needed = size - int(ready["part"]) + 2 * unpacked
+        if needed > int(ready["free"]):
+            raise NotReady(
+                f"cannot bring the image to {self.host}: it takes {needed >> 20} MiB in "
+                f"{self.paths.directory}, {int(ready['free']) >> 20} MiB are free",
+                hint="free space on that drive, or set hyperv.directory to a folder on another one",
+            )
+
+
+def tidy(shell: Shell, paths: Paths, *, image: str | None, part: str | None) -> dict[str, Any]:
+    """Remove what earlier runs left but that image and part; how much there is of them, and of free space."""
+    data = {
+        "directory": paths.directory,
+        "images": paths.images,
+        "base": paths.base(image) if image else None,
+        "part": paths.part(part) if part else None,
+    }
+    told: dict[str, Any] = shell.call("tidy.ps1", data)
+    return told
+
+
+class _Progress:
+    """A line every 16 MiB."""
+
+    def __init__(self, report: Report, word: str) -> None:
+        self._report = report
+        self._word = word
+        self._next = 0
+
+    def __call__(self, answer: dict[str, int]) -> None:
+        done = next(iter(answer.values()))
+        if done >= self._next and done:
+            self._report(f"{done >> 20} MiB {self._word}")
+            self._next = done + _STEP
+
+
+def _unpacked_size(file: Path) -> int:
+    """As gzip's last four bytes tell it: right below 4 GiB, too little above."""
+    with file.open("rb") as source:
+        source.seek(-4, 2)
+        return int.from_bytes(source.read(4), "little")

@@ -1,0 +1,67 @@
+"""From the site file's `hyperv` to a PowerShell on the host."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vmproxy.errors import UsageError
+from vmproxy.site.model import Host, Hyperv, SecretFromEnv, SecretRef
+from vmproxy.transport.powershell import PowerShell
+from vmproxy.transport.winrm import Login, WinRM
+
+
+@contextmanager
+def connect(host: Host) -> Iterator[PowerShell]:
+    """One shell with one powershell.exe in it, until the block ends."""
+    assert host.hyperv is not None
+    about = host.hyperv
+    ca = str(about.ca) if about.ca else None
+    with (
+        WinRM(str(about.endpoint), login(about, host.name), ca=ca) as winrm,
+        winrm.powershell() as shell,
+    ):
+        yield shell
+
+
+def login(about: Hyperv, host: str) -> Login:
+    """Raises UsageError for a file or a secret that is not there; its value is never told."""
+    for key in ("ca", "certificate", "key"):
+        _readable(getattr(about, key), key, host)
+    return Login(
+        auth=about.auth,
+        username=about.username,
+        password=_secret(about.password, host) if about.password else None,
+        certificate=str(about.certificate) if about.certificate else None,
+        key=str(about.key) if about.key else None,
+    )
+
+
+def _readable(file: Path | None, key: str, host: str) -> None:
+    try:
+        if file:
+            file.read_bytes()
+    except OSError as exc:
+        raise UsageError(
+            f"cannot log in to {host}: cannot read {file}: {exc.strerror}", hint=f"see hyperv.{key}"
+        ) from exc
+
+
+def _secret(reference: SecretRef, host: str) -> str:
+    if isinstance(reference, SecretFromEnv):
+        value = os.environ.get(reference.env)
+        if not value:
+            raise UsageError(
+                f"cannot log in to {host}: the variable {reference.env} is not set",
+                hint=f"set {reference.env} to the password, as hyperv.password says",
+            )
+        return value
+    try:
+        return reference.file.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not text"
+        raise UsageError(
+            f"cannot log in to {host}: cannot read {reference.file}: {reason}", hint="see hyperv.password"
+        ) from exc

@@ -1,0 +1,44 @@
+"""Questions to probe.ps1 and watch.ps1, and their answers."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from vmproxy.hosts.hyperv.seen import items
+from vmproxy.hosts.protocols import Answer, Connection
+
+_WORDS = {
+    "ConnectionRefused": "refused",
+    "ConnectionReset": "refused",
+    "HostUnreachable": "no route to host",
+    "NetworkUnreachable": "no route to host",
+    "TimedOut": "no answer within 5 s",
+    "Silence": "no answer to 3 datagrams",
+}
+"""By .NET's own names, which are not translated."""
+
+
+def question(connection: Connection) -> dict[str, Any]:
+    return {
+        "protocol": connection.protocol,
+        "address": connection.address,
+        "port": connection.port,
+        "payload": base64.b64encode(connection.payload).decode(),
+    }
+
+
+def answers_of(lines: Iterable[Mapping[str, Any]]) -> list[Answer]:
+    return [Answer(line["ok"], _detail(line), line["via"]) for line in lines]
+
+
+def lines_of(seen: Mapping[str, Any]) -> list[Any]:
+    return items(seen["console"])
+
+
+def _detail(line: Mapping[str, Any]) -> str:
+    if line["ok"]:
+        return f"answered in {line['ms']:.1f} ms"
+    error = str(line["error"]).strip()
+    return _WORDS.get(error, error)

@@ -1,0 +1,241 @@
+"""From observe.ps1's answer to what was seen of a Windows host."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv4Network
+from pathlib import PureWindowsPath
+from typing import Any
+
+from vmproxy.errors import Conflict
+from vmproxy.hosts.hyperv import notes
+from vmproxy.hosts.hyperv.paths import Paths
+from vmproxy.model.plan import ABSENT
+from vmproxy.model.seen import HostSeen, Marker, Route, SwitchSeen, VmSeen
+
+Facts = Mapping[str, Any]
+
+TIME_SYNC = "2497F4DE-E9FA-4204-80E4-4B75C46419C0"
+SHUTDOWN = "9F8233AC-BE49-4C79-8EE3-E7E1985B2077"
+ONLY_US = "Administrators, SYSTEM"
+_DEFAULT_SWITCH = "c08cb7b8-9b3c-408e-8e30-5e16a3aeb444"
+_RUNS = {"Running", "Starting"}
+_ACTIVE, _PERSISTENT = "ActiveStore", "PersistentStore"
+_TRUSTEE = re.compile(r"\(A;[^;]*;[^;]*;[^;]*;[^;]*;([^;)]+)")
+_OWNER = re.compile(r"^O:(S-[\d-]+|[A-Z]{2})")
+_ADMINISTRATORS = {
+    "BA": "Administrators",
+    "SY": "SYSTEM",
+    "S-1-5-32-544": "Administrators",
+    "S-1-5-18": "SYSTEM",
+}
+_NO_ROUTES = tuple(map(IPv4Network, ("127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32")))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which VM on which host the answer is about."""
+
+    host: str
+    site: str
+    switch: str
+    address: str
+    paths: Paths
+
+
+def parse(facts: Facts, asked: Asked) -> HostSeen:
+    """Raises Conflict when names are not unique."""
+    vms, switches = items(facts["vms"]), items(facts["switches"])
+    _check_unique("VMs", asked.paths.vm, len(vms), asked.host)
+    _check_unique("switches", asked.switch, len(switches), asked.host)
+    pending = notes.parse(facts["pending"] or "")
+    about = facts["host"]
+    return HostSeen(
+        vm=_vm(vms[0], facts, pending, asked) if vms else None,
+        switch=_switch(switches[0], asked.switch) if switches else None,
+        routes=_routes(items(facts["routes"]), items(facts["addresses"])),
+        images=_images(facts["folder"], asked.paths),
+        leftovers=() if vms else _leftovers(facts["folder"], asked.paths),
+        free_memory=int(about["freeMemory"]),
+        free_disk=int(about["freeDisk"]),
+        addresses=tuple(
+            f"{item['address']}/{item['length']}"
+            for item in items(facts["addresses"])
+            if not str(item["address"]).startswith("127.")
+        ),
+        renamed=None if vms else _renamed(items(facts["marked"]), asked),
+        mac_pool=(about["macMinimum"], about["macMaximum"]) if about["macMinimum"] else None,
+    )
+
+
+def items(value: Any) -> list[Any]:
+    """PowerShell makes one item of a list with one, and null or {} of an empty one."""
+    if value is None or value == {}:
+        return []
+    return list(value) if isinstance(value, list) else [value]
+
+
+def _check_unique(kind: str, name: str, count: int, host: str) -> None:
+    if count > 1:
+        raise Conflict(
+            f"cannot tell which is meant on {host}: there are {count} {kind} named {name}",
+            hint="rename all but one of them",
+        )
+
+
+def _vm(vm: Facts, facts: Facts, pending: Marker | None, asked: Asked) -> VmSeen:
+    """A VM without a marker is half-made by us while the file that announces it is there."""
+    paths = asked.paths
+    marker = notes.parse(vm["notes"])
+    half_made = marker is None and pending is not None and _inside(str(vm["path"]), paths)
+    if half_made:
+        marker = pending
+    disk = _attached(items(vm["disks"]), paths.disk(marker.image), paths) if marker else None
+    seed = _attached(items(vm["dvds"]), paths.seed(marker.seed), paths) if marker else None
+    return VmSeen(
+        name=paths.vm,
+        running=vm["state"] in _RUNS,
+        settings={**_settings(vm), "folderAccess": _access(facts["folder"])},
+        marker=marker,
+        disk=marker.image if marker and disk and not half_made else None,
+        seed=marker.seed if marker and seed else None,
+        trace=f"its files are in {paths.folder}"
+        if marker is None and _inside(str(vm["path"]), paths)
+        else "",
+    )
+
+
+def _settings(vm: Facts) -> dict[str, Any]:
+    firmware = vm["firmware"] or {"secureBoot": "Off", "template": ""}
+    services = {str(item["id"]).upper()[-36:]: bool(item["enabled"]) for item in items(vm["services"])}
+    return {
+        "generation": vm["generation"],
+        "cpus": vm["cpus"],
+        "memory": vm["memory"],
+        "dynamicMemory": vm["dynamicMemory"],
+        "secureBoot": str(firmware["template"]).lower() if firmware["secureBoot"] == "On" else "Off",
+        "start": vm["start"],
+        "startDelay": vm["startDelay"],
+        "stop": vm["stop"],
+        "checkpoints": vm["checkpoints"],
+        "automaticCheckpoints": vm["automaticCheckpoints"],
+        "com1": vm["com1"],
+        "timeSync": services.get(TIME_SYNC, False),
+        "guestShutdown": services.get(SHUTDOWN, False),
+        **_adapter(items(vm["adapters"])),
+    }
+
+
+def _adapter(adapters: list[Facts]) -> dict[str, Any]:
+    if not adapters:
+        return dict.fromkeys(("mac", "switch", "vlan", "macSpoofing"), ABSENT)
+    first = adapters[0]
+    mac = str(first["mac"]).lower()
+    modes = {"Untagged": 0, "Access": first["vlan"]}
+    return {
+        "mac": "dynamic" if first["dynamicMac"] else ":".join(re.findall("..", mac)),
+        "switch": first["switch"] or "not connected",
+        "vlan": modes.get(first["vlanMode"], first["vlanMode"]),
+        "macSpoofing": first["spoofing"] == "On",
+    }
+
+
+def _attached(drives: list[Facts], path: str, paths: Paths) -> bool:
+    return any(drive["exists"] and paths.same(drive["path"], path) for drive in drives)
+
+
+def _inside(path: str, paths: Paths) -> bool:
+    return path.lower().startswith(paths.folder.lower() + "\\") or paths.same(path, paths.folder)
+
+
+def _access(folder: Facts | None) -> str:
+    """Who may use the folder, from its SDDL: a language that is not translated. An owner always may."""
+    if folder is None:
+        return ABSENT
+    trustees = {_ADMINISTRATORS.get(one, one) for one in _TRUSTEE.findall(folder["sddl"])}
+    owners = {one for one in _OWNER.findall(folder["sddl"]) if one not in _ADMINISTRATORS}
+    return ", ".join([*sorted(trustees), *(f"owner {one}" for one in owners)])
+
+
+def _images(folder: Facts | None, paths: Paths) -> frozenset[str]:
+    inside = paths.images.lower() + "\\"
+    names = [
+        str(path)[len(inside) :]
+        for path in items((folder or {}).get("files"))
+        if str(path).lower().startswith(inside)
+    ]
+    return frozenset(name.removesuffix(".vhdx") for name in names if name.endswith(".vhdx"))
+
+
+def _leftovers(folder: Facts | None, paths: Paths) -> tuple[str, ...]:
+    """Without our VM: what is in its folder, and base images and parts that no other VM was copied from."""
+    files = [str(path) for path in items((folder or {}).get("files"))]
+    copied = {PureWindowsPath(path).name.removeprefix("disk-") for path in files if not _inside(path, paths)}
+    return tuple(
+        path
+        for path in files
+        if _inside(path, paths)
+        or (path.lower().startswith(paths.images.lower() + "\\") and PureWindowsPath(path).name not in copied)
+    )
+
+
+def _renamed(marked: Iterable[Facts], asked: Asked) -> str | None:
+    for item in marked:
+        marker = notes.parse(item["notes"])
+        if marker and (marker.site, marker.host) == (asked.site, asked.host):
+            return str(item["name"])
+    return None
+
+
+def _switch(switch: Facts, name: str) -> SwitchSeen:
+    if str(switch["id"]).lower() == _DEFAULT_SWITCH:
+        return SwitchSeen(
+            name, reachable=False, why="its network is another one after each restart of the host"
+        )
+    if switch["type"] == "Private":
+        return SwitchSeen(name, reachable=False, why="it is private: the host itself has no adapter on it")
+    if switch["type"] == "External" and not switch["managementOS"]:
+        return SwitchSeen(
+            name, reachable=False, why="it is not shared with the host (AllowManagementOS is off)"
+        )
+    return SwitchSeen(name)
+
+
+def _routes(routes: list[Facts], addresses: list[Facts]) -> tuple[Route, ...]:
+    """Each route once, without those of the host's own interfaces; `flaw` when a store lacks it."""
+    own = _own(addresses)
+    stores: dict[tuple[str, str], Counter[str]] = {}
+    for item in routes:
+        via = "" if item["via"] == "0.0.0.0" else str(item["via"])  # noqa: S104 (no address to listen on)
+        prefix = str(item["prefix"])
+        if ":" in prefix or (not via and _is_own(IPv4Network(prefix), own)):
+            continue
+        stores.setdefault((prefix, via), Counter())[str(item["store"])] += 1
+    return tuple(Route(prefix, via, _flaw(prefix, seen)) for (prefix, via), seen in stores.items())
+
+
+def _flaw(prefix: str, seen: Counter[str]) -> str:
+    if prefix == "0.0.0.0/0":
+        return ""  # DHCP's is in the active store only, and never ours
+    if not seen[_PERSISTENT]:
+        return "(until the next restart of the host only)"
+    if not seen[_ACTIVE]:
+        return "(from the next restart of the host only)"
+    return "(more than once)" if max(seen.values()) > 1 else ""
+
+
+def _own(addresses: list[Facts]) -> list[IPv4Interface]:
+    return [IPv4Interface(f"{item['address']}/{item['length']}") for item in addresses]
+
+
+def _is_own(prefix: IPv4Network, own: list[IPv4Interface]) -> bool:
+    """A network that an address of the host gives it, or one that every host has."""
+    if any(prefix.subnet_of(network) for network in _NO_ROUTES):
+        return True
+    hosts = {address.network.broadcast_address for address in own} | {address.ip for address in own}
+    return any(prefix == address.network for address in own) or (
+        prefix.prefixlen == 32 and prefix.network_address in hosts
+    )

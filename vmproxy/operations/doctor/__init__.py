@@ -1,0 +1,112 @@
+"""doctor: look at host, cluster and network before anything is changed; every finding has a next step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from vmproxy.engine.machine import Machine
+from vmproxy.errors import VmproxyError
+from vmproxy.hosts.hyperv.host import HypervHost
+from vmproxy.hosts.protocols import Connection
+from vmproxy.model.seen import HostSeen
+from vmproxy.operations.doctor.finding import Finding, enough, failed
+from vmproxy.operations.doctor.linux import DISK_NEEDED, carrier_findings, controller_findings
+from vmproxy.operations.doctor.windows import windows_findings
+from vmproxy.resources import route, switch, vm
+from vmproxy.site.model import Host, Site
+
+__all__ = ["Finding", "doctor_host"]
+
+
+def doctor_host(site: Site, host: Host, report: Callable[[str], None]) -> tuple[Finding, ...]:
+    with Machine(site, host, report) as machine:
+        report("looking at this machine")
+        findings = list(_machine_findings(machine))
+        report("looking at the cluster")
+        findings += _cluster_findings(machine)
+        report(f"looking at {host.name} and its network")
+        findings += _place_findings(machine)
+    return tuple(findings)
+
+
+def _machine_findings(machine: Machine) -> Iterator[Finding]:
+    if machine.host.hyperv is None:
+        return carrier_findings(machine.site, machine.host)
+    return controller_findings(converts=machine.download is None)
+
+
+def _place_findings(machine: Machine) -> Iterator[Finding]:
+    """The host as it is reached, then what apply would look at first."""
+    try:
+        place = machine.place
+    except VmproxyError as exc:
+        yield failed("host" if machine.host.hyperv is None else "WinRM", exc)
+        return
+    if isinstance(place, HypervHost):
+        yield from windows_findings(machine.site, machine.host, place)
+    yield from _host_findings(machine)
+
+
+def _cluster_findings(machine: Machine) -> Iterator[Finding]:
+    try:
+        seen = machine.observe_cluster()
+        missing = machine.cluster.missing_rights(machine.site, machine.host)
+    except VmproxyError as exc:
+        yield failed("cluster", exc)
+        return
+    yield Finding("cluster", ok=True, detail=f"Kubernetes {seen.version} at {seen.server}")
+    yield Finding("Service ranges", ok=True, detail=", ".join(seen.service_cidrs))
+    yield Finding(
+        "rights in the cluster",
+        not missing,
+        "missing: " + ", ".join(missing) if missing else "all that apply needs",
+        "ask the cluster's administrator for them" if missing else "",
+    )
+    acts_for = machine.host.acts_for
+    if acts_for:
+        known = any(node.name == acts_for for node in seen.nodes)
+        detail = f"{acts_for} is there" if known else f"there is no Node {acts_for}"
+        yield Finding("actsFor", known, detail, "" if known else "correct hosts[].actsFor, or omit it")
+
+
+def _host_findings(machine: Machine) -> Iterator[Finding]:
+    try:
+        seen = machine.place.observe()
+        machine.note_host(seen)
+        switch.check(machine.host, seen)
+        yield Finding("switch", ok=True, detail=machine.host.switch.name)
+        yield from _sizes(machine, seen)
+        vm.destroy_plan(
+            machine.site.vm_name(machine.host), site=machine.site.name, host=machine.host.name, seen=seen
+        )
+        yield Finding("VM name", ok=True, detail="free" if seen.vm is None else "ours")
+        if seen.vm is None:
+            yield _address_free(machine)
+        cluster = machine.observe_cluster()
+        route.plan(machine.wanted_routes(cluster), seen, host=machine.host.name)
+        yield Finding("routes", ok=True, detail="nothing overlaps the Service ranges")
+    except VmproxyError as exc:
+        yield failed("host", exc)
+
+
+def _sizes(machine: Machine, seen: HostSeen) -> Iterator[Finding]:
+    """Of another machine, for a VM that is still to be made."""
+    if machine.host.hyperv is None or seen.vm is not None:
+        return
+    needed = machine.site.vm_size(machine.host).memory
+    yield enough("memory", seen.free_memory, needed, otherwise="stop a VM, or set vm.memory to less")
+    yield enough(
+        "disk",
+        seen.free_disk,
+        DISK_NEEDED,
+        otherwise="free space on that drive, or set hyperv.directory to another one",
+    )
+
+
+def _address_free(machine: Machine) -> Finding:
+    """Something that refuses or accepts a connection has the address; silence means free."""
+    address = str(machine.address.ip)
+    answer = machine.place.probe([Connection("tcp", address, 22)])[0]
+    taken = bool(answer.ok) or answer.detail == "refused"
+    next_step = "give the VM another address: hosts[].network.address" if taken else ""
+    return Finding("VM address", not taken, f"{address} {'is taken' if taken else 'is free'}", next_step)

@@ -1,0 +1,154 @@
+"""A Windows host: what vmproxy needs there, and what already handles Services and would fight with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from vmproxy.hosts.hyperv.host import UEFI_CA, HypervHost
+from vmproxy.hosts.hyperv.seen import items
+from vmproxy.model.mac import static_mac
+from vmproxy.operations.doctor.finding import Finding, checked
+from vmproxy.site.model import Host, Site
+
+_SKEW_SECONDS = 60.0
+_MTU = 1500
+_ROLE = "Install-WindowsFeature Hyper-V -IncludeManagementTools -Restart"
+_CAN_NOT_LOOK = "find out why that can not be looked at; apply may fail in the same way"
+
+Facts = Mapping[str, Mapping[str, Any]]
+"""By name: {"value"} or {"error"}, as doctor.ps1 gives them."""
+
+
+def windows_findings(site: Site, host: Host, place: HypervHost) -> Iterator[Finding]:
+    assert host.hyperv is not None
+    facts = place.examine()
+    yield Finding("WinRM", ok=True, detail=f"{host.hyperv.endpoint} answers, and lets us in")
+    for check, (fact, look) in _LOOKS.items():
+        yield _judged(check, facts[fact], look)
+    yield from _services(facts)
+    yield _judged("MAC address", facts["adapters"], lambda value: _mac(value, site.vm_name(host)))
+
+
+Judged = tuple[bool, str, str]
+"""Whether it is well, what is seen, and the next step if it is not."""
+
+
+def _judged(check: str, fact: Mapping[str, Any], look: Callable[[Any], Judged]) -> Finding:
+    if "error" in fact:
+        return Finding(check, ok=False, detail=str(fact["error"]).strip(), next_step=_CAN_NOT_LOOK)
+    ok, detail, otherwise = look(fact["value"])
+    return checked(check, ok=ok, detail=detail, otherwise=otherwise)
+
+
+def _version(value: Any) -> Judged:
+    modern = tuple(map(int, str(value).split(".")[:2])) >= (5, 1)
+    return modern, str(value), "install Windows Management Framework 5.1"
+
+
+def _administrator(value: Any) -> Judged:
+    seen = "a local administrator" if value else "not a local administrator"
+    return bool(value), seen, "WinRM's shell and Hyper-V need one: add the account to Administrators"
+
+
+def _remote_accounts(value: Any) -> Judged:
+    """For the reader's information: who got this far is let in."""
+    others = "every local administrator" if value else "domain accounts and the built-in Administrator only"
+    return True, f"LocalAccountTokenFilterPolicy is {value}: {others}", ""
+
+
+def _feature(value: Any) -> Judged:
+    return value in {"Installed", "Enabled"}, f"Hyper-V is {value}", _ROLE
+
+
+def _secure_boot(value: Any) -> Judged:
+    known = UEFI_CA in {str(item).lower() for item in items(value)}
+    seen = "the host has the template for Linux" if known else f"the host has no template {UEFI_CA}"
+    return known, seen, "update the host: Get-VMHost | select -Expand SecureBootTemplates"
+
+
+def _interface(value: Any) -> Judged:
+    ok = value["mtu"] >= _MTU
+    seen = f"{value['alias']}: MTU {value['mtu']}, forwarding {value['forwarding']}"
+    return ok, seen, f"give the VM the same MTU (cloudInit.userData), or set it to {_MTU} on the host"
+
+
+def _default_routes(value: Any) -> Judged:
+    hops = [str(hop) for hop in items(value)]
+    seen = ", ".join(hops) or "none"
+    return len(hops) < 2, seen, "remove the one that is wrong: Remove-NetRoute -DestinationPrefix 0.0.0.0/0"
+
+
+def _clock(value: Any) -> Judged:
+    there = datetime.fromisoformat(str(value)[:26].rstrip("Z")).replace(tzinfo=UTC)
+    skew = abs((datetime.now(UTC) - there).total_seconds())
+    seen = f"{skew:.0f} s from this machine's"
+    return skew < _SKEW_SECONDS, seen, "set the clocks: w32tm /resync on the host, timedatectl here"
+
+
+def _balancers(value: Any) -> Judged:
+    found = [str(item) for item in items(value)]
+    seen = f"{len(found)}: {', '.join(found[:3])}" if found else "none"
+    return not found, seen, "they answer for Services, too: remove what makes them (a native kube-proxy)"
+
+
+def _mac(value: Any, name: str) -> Judged:
+    mac = static_mac(name)
+    others = [
+        item["vm"] for item in items(value) if _digits(item["mac"]) == _digits(mac) and item["vm"] != name
+    ]
+    seen = f"{mac} is also that of {others[0] or 'the host'}" if others else f"{mac} is free"
+    return not others, seen, "change that adapter, or the site's or the host's name"
+
+
+def _digits(mac: Any) -> str:
+    return str(mac).replace(":", "").replace("-", "").lower()
+
+
+_LOOKS: dict[str, tuple[str, Callable[[Any], Judged]]] = {
+    "PowerShell": ("powershell", _version),
+    "rights on the host": ("administrator", _administrator),
+    "remote log-in": ("remoteAccounts", _remote_accounts),
+    "Hyper-V": ("feature", _feature),
+    "Secure Boot": ("secureBoot", _secure_boot),
+    "VM's network": ("interface", _interface),
+    "default routes": ("defaultRoutes", _default_routes),
+    "clock": ("time", _clock),
+    "HNS load balancers": ("balancers", _balancers),
+}
+
+
+def _services(facts: Facts) -> Iterator[Finding]:
+    """Services and programs together: kube-proxy may run as either."""
+    for fact in ("services", "programs"):
+        if "error" in facts[fact]:
+            yield _judged(fact, facts[fact], lambda _: (True, "", ""))
+            return
+    states = {str(item["name"]): str(item["status"]) for item in items(facts["services"]["value"])}
+    running = {name for name, status in states.items() if status == "Running"}
+    running |= {str(name) for name in items(facts["programs"]["value"])}
+    vmms = states.get("vmms", "not there")
+    yield checked("service vmms", ok=vmms == "Running", detail=vmms, otherwise="Start-Service vmms")
+    for check, names, otherwise in _RIVALS:
+        found = sorted(running & names)
+        yield checked(check, ok=not found, detail=", ".join(found) or "does not run", otherwise=otherwise)
+
+
+_RIVALS = (
+    (
+        "native kube-proxy",
+        {"kube-proxy.exe", "kubeproxy", "kube-proxy"},
+        "stop it: it answers for the same Services, and the containers' traffic never reaches the VM",
+    ),
+    (
+        "Antrea",
+        {"antrea-agent.exe", "antrea-agent"},
+        "it routes the Service range itself: use one of the two",
+    ),
+    (
+        "Routing and Remote Access",
+        {"RemoteAccess"},
+        "stop RemoteAccess, or see that it leaves the routes alone",
+    ),
+)

@@ -1,0 +1,44 @@
+"""render: every file that apply would push, secrets redacted, for review. Needs no host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from vmproxy import seed
+from vmproxy.engine.machine import Machine
+from vmproxy.errors import ToolFailed
+from vmproxy.model.seen import Unobservable
+from vmproxy.resources import credential
+from vmproxy.seed.keys import KeyPair
+from vmproxy.site.model import Host, Site
+from vmproxy.util import assets
+
+REDACTED = KeyPair(private="(redacted: made anew for each seed)", public="(made with the private key)")
+
+
+def render_host(site: Site, host: Host, folder: Path, report: Callable[[str], None]) -> Iterator[Path]:
+    """The seed's documents, the guest's files, the cluster's objects, and the scripts that run on a
+    Windows host. Yields each path written."""
+    with Machine(site, host, report) as machine:
+        cluster = machine.observe_cluster()
+        wanted = machine.wanted_guest(cluster, Unobservable("not looked at"))
+        for name, text in seed.documents(machine.seed, host_key=REDACTED).items():
+            yield _write(folder / "seed" / name, text.encode())
+        for path, file in wanted.files.items():
+            if file.content is not None:
+                yield _write(folder / "guest" / path.lstrip("/"), file.content)
+        for name, text in credential.documents(site, host).items():
+            yield _write(folder / "cluster" / name, text.encode())
+        if host.hyperv is not None:
+            for name in assets.names("powershell"):
+                yield _write(folder / name, assets.text(name).encode())
+
+
+def _write(path: Path, content: bytes) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except OSError as exc:
+        raise ToolFailed(f"cannot write {path}: {exc.strerror}") from exc
+    return path

@@ -1,0 +1,139 @@
+"""verify: real connections from the host to Services, and where along the path they break.
+
+The hops, in the packet's order: route (the host sends it elsewhere), vm (the VM does not answer),
+proxy (kube-proxy is not up, or has no rule), endpoints (the Service has none that are ready),
+endpoint (the VM does not reach it). api: the cluster can not be asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from vmproxy.engine.endpoints import Target, broken, targets_of
+from vmproxy.engine.machine import Machine
+from vmproxy.errors import UsageError, VmproxyError
+from vmproxy.guest.connection import Guest
+from vmproxy.hosts.protocols import Answer, Connection
+from vmproxy.model.seen import ClusterSeen, HostSeen, ServiceSeen
+from vmproxy.site.model import Host, Site
+
+Hop = Literal["route", "vm", "proxy", "endpoints", "endpoint", "api"]
+MOST = 50
+"""How many found Services are tried; chosen ones all are."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """`ok` None: unknown; UDP that is not answered proves nothing. `hop` None: it did not break."""
+
+    service: str
+    protocol: str
+    ok: bool | None
+    hop: Hop | None
+    detail: str
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "service": self.service,
+            "protocol": self.protocol,
+            "ok": "unknown" if self.ok is None else self.ok,
+            "hop": self.hop,
+            "detail": self.detail,
+        }
+
+
+def verify_host(
+    site: Site, host: Host, report: Callable[[str], None], *, services: Sequence[str]
+) -> tuple[Check, ...]:
+    """One check for each port of the named Services ("namespace/name" or with ":port"), or of those
+    that the cluster has and that have ready endpoints. Raises UsageError for a name not there."""
+    with Machine(site, host, report) as machine:
+        seen = machine.place.observe()
+        machine.note_host(seen)
+        try:
+            cluster = machine.observe_cluster()
+            targets = _targets(machine.cluster.services(), services, report)
+        except UsageError:
+            raise
+        except VmproxyError as exc:
+            return (Check("*", "tcp", ok=False, hop="api", detail=exc.message),)
+        report(f"connecting to {len(targets)} ports from {host.name}")
+        answers = machine.place.probe(
+            [Connection(target.protocol, target.service.cluster_ip, target.port) for target in targets]
+        )
+        diagnosis = Diagnosis(machine, cluster, seen)
+        return tuple(diagnosis.check(*pair) for pair in zip(targets, answers, strict=True))
+
+
+class Diagnosis:
+    """Finds the hop at which a connection breaks; looks into the guest at most once."""
+
+    def __init__(self, machine: Machine, cluster: ClusterSeen, seen: HostSeen) -> None:
+        self._machine = machine
+        self._cluster = cluster
+        self._seen = seen
+        self._guest: Guest | str | None = None
+
+    def check(self, target: Target, answer: Answer) -> Check:
+        if answer.ok:
+            return Check(str(target), target.protocol, ok=True, hop=None, detail=answer.detail)
+        hop, why = self._broken(target, answer)
+        ok = answer.ok if hop is None else False
+        return Check(str(target), target.protocol, ok=ok, hop=hop, detail=why or answer.detail)
+
+    def _broken(self, target: Target, answer: Answer) -> tuple[Hop | None, str]:
+        address = str(self._machine.address.ip)
+        if answer.via != address:
+            return "route", f"the host sends it to {answer.via or 'no next hop'}, not to the VM at {address}"
+        guest = self._inside()
+        if isinstance(guest, str):
+            return "vm", guest
+        if not any(endpoint.ready for endpoint in target.service.endpoints):
+            return "endpoints", "the Service has no ready endpoints"
+        if not guest.rule_present(target.service.cluster_ip, target.port, target.protocol):
+            return "proxy", "kube-proxy has no rule for it; see: vmproxy logs"
+        if lost := broken(guest, [target], self._cluster)[0]:
+            return "endpoint", lost
+        if answer.ok is None:
+            return None, answer.detail
+        return "proxy", f"{answer.detail}, though the rule is there and the endpoints answer the VM"
+
+    def _inside(self) -> Guest | str:
+        """The guest, or why it can not be asked."""
+        if self._guest is None:
+            vm = self._seen.vm
+            if vm is None or not vm.running or vm.marker is None:
+                self._guest = "there is no VM" if vm is None else "the VM is stopped"
+            else:
+                try:
+                    self._guest = self._machine.guest()
+                except VmproxyError as exc:
+                    self._guest = exc.message
+        return self._guest
+
+
+def _targets(
+    services: Sequence[ServiceSeen], chosen: Sequence[str], report: Callable[[str], None]
+) -> list[Target]:
+    every = list(targets_of(services))
+    if chosen:
+        return [target for name in chosen for target in _named(name, every)]
+    ready = [target for target in every if any(endpoint.ready for endpoint in target.service.endpoints)]
+    left_out = len({target.service.name for target in every} - {target.service.name for target in ready})
+    if left_out:
+        report(f"{left_out} Services without ready endpoints left out")
+    if len(ready) > MOST:
+        report(f"{len(ready)} ports found, trying {MOST}; choose others with --service")
+    return ready[:MOST]
+
+
+def _named(name: str, every: Sequence[Target]) -> list[Target]:
+    found = [target for target in every if name in {target.service.name, str(target)}]
+    if not found:
+        raise UsageError(
+            f"no Service port {name} with a ClusterIP",
+            hint="write it as namespace/name or namespace/name:port",
+        )
+    return found

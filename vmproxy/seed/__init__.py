@@ -1,0 +1,94 @@
+"""What the VM's first boot is told: the NoCloud seed, from cloud-init/ and the user's own cloud-init."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vmproxy.seed import cloudconfig, iso
+from vmproxy.seed.keys import KeyPair, new_key_pair
+from vmproxy.site.model import Host, Site
+from vmproxy.util import assets
+
+HostKey = KeyPair
+"""The guest's SSH host key: made here, so that the very first log-in is checked."""
+
+new_host_key = new_key_pair
+
+_NO_KEY = HostKey(private="", public="")
+
+
+@dataclass(frozen=True)
+class Seed:
+    """All of the seed but the host key.
+
+    `hash` names it: the SHA-256 of the rendered documents with the host key left out, so that the
+    same site gives the same name. `custom` is the user's own cloud-config.
+    """
+
+    values: Mapping[str, Any]
+    custom: Mapping[str, Any]
+    hash: str
+
+
+def spec(site: Site, host: Host, *, user_key: str, mac: str) -> Seed:
+    """`user_key` is a line of authorized_keys, `mac` as 00:15:5d:01:02:03."""
+    values = {
+        "hostname": site.vm_name(host),
+        "user_key": user_key,
+        "mac": mac,
+        "address": str(host.network.address),
+        "gateway": str(host.network.gateway),
+        "dns": [str(server) for server in host.network.dns],
+        "alone": site.cloud_init.user_data is None,
+    }
+    custom = cloudconfig.load(site.cloud_init.user_data, _offered(site, host, mac=mac))
+    documents = _documents(values, custom, host_key=_NO_KEY, instance_id="")
+    digest = hashlib.sha256(assets.tojson(documents).encode()).hexdigest()
+    return Seed(values, custom, digest)
+
+
+def documents(seed: Seed, *, host_key: HostKey) -> dict[str, str]:
+    """The seed's files by name."""
+    return _documents(seed.values, seed.custom, host_key=host_key, instance_id=f"vmproxy-{seed.hash[:16]}")
+
+
+def build(seed: Seed, *, host_key: HostKey) -> bytes:
+    """The ISO image: the same bytes for the same seed and key."""
+    files = documents(seed, host_key=host_key)
+    return iso.image("cidata", {name: content.encode() for name, content in files.items()})
+
+
+def _offered(site: Site, host: Host, *, mac: str) -> dict[str, Any]:
+    """What the user's template may use; docs/site-file.md lists it."""
+    return {
+        "site": site.name,
+        "host": host.name,
+        "vm": site.vm_name(host),
+        "acts_for": host.acts_for,
+        "address": str(host.network.address.ip),
+        "prefix_length": host.network.address.network.prefixlen,
+        "gateway": str(host.network.gateway),
+        "dns": [str(server) for server in host.network.dns],
+        "mac": mac,
+    }
+
+
+def _documents(
+    values: Mapping[str, Any], custom: Mapping[str, Any], *, host_key: HostKey, instance_id: str
+) -> dict[str, str]:
+    everything = {
+        **values,
+        "host_key_private": host_key.private,
+        "host_key_public": host_key.public,
+        "instance_id": instance_id,
+    }
+    rendered = {
+        name: assets.render(f"cloud-init/{name}", **everything)
+        for name in ("user-data", "meta-data", "network-config")
+    }
+    if custom:
+        rendered["user-data"] = cloudconfig.merged(rendered["user-data"], custom)
+    return rendered

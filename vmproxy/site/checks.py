@@ -1,0 +1,218 @@
+"""Mistakes in the site file that no single key shows: what does not fit together.
+
+It works on the raw document and looks only at what can be read, so that these mistakes are
+reported together with all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import Any, TypeVar
+
+from vmproxy.site.yamltree import Complaint, Path, Tree
+
+T = TypeVar("T", IPv4Address, IPv4Interface, IPv4Network)
+
+_HOSTNAME_LIMIT = 63
+
+
+@dataclass(frozen=True)
+class _View:
+    """The part of the document at `path`."""
+
+    tree: Tree
+    path: Path = ()
+
+    @property
+    def data(self) -> Any:
+        data = self.tree.data
+        for part in self.path:
+            try:
+                data = data[part]
+            except (KeyError, IndexError, TypeError):
+                return None
+        return data
+
+    def at(self, *parts: str | int) -> _View:
+        return _View(self.tree, self.path + parts)
+
+    def items(self) -> list[_View]:
+        return [self.at(i) for i in range(len(self.data))] if isinstance(self.data, list) else []
+
+    def has(self, key: str) -> bool:
+        return isinstance(self.data, dict) and key in self.data
+
+    def read(self, kind: type[T]) -> T | None:
+        """None when it is missing or not of that kind."""
+        try:
+            return kind(self.data) if isinstance(self.data, str) else None
+        except ValueError:
+            return None
+
+    def wrong(self, what: str) -> Complaint:
+        return Complaint(self.tree.line(self.path), self.path, what)
+
+
+def conflicts(tree: Tree) -> Iterator[Complaint]:
+    top = _View(tree)
+    yield from _image(top.at("image"))
+    yield from _overlaps(top)
+    yield from _unique(top.at("hosts").items())
+    for host in top.at("hosts").items():
+        yield from _host(host, site=top.at("name").data)
+        yield from _network(host.at("network"))
+
+
+def _image(image: _View) -> Iterator[Complaint]:
+    if not isinstance(image.data, dict):
+        return
+    given = [key for key in ("name", "path", "url") if image.has(key)]
+    if len(given) != 1:
+        yield image.wrong(f"needs exactly one of name, path and url, not {' and '.join(given) or 'none'}")
+    if "url" in given and not image.has("sha256"):
+        yield image.at("url").wrong("needs sha256, too")
+    if image.has("sha256") and "url" not in given:
+        yield image.at("sha256").wrong("belongs to url only")
+
+
+def _host(host: _View, *, site: Any) -> Iterator[Complaint]:
+    if not isinstance(host.data, dict):
+        return
+    if host.has("hyperv") == host.has("qemu"):
+        yield host.wrong("needs exactly one of hyperv: {…} and qemu: {}")
+    if host.has("hyperv") and not host.has("switch"):
+        yield host.wrong("switch is missing: name the host's virtual switch")
+    name = host.at("name").data
+    if isinstance(name, str) and isinstance(site, str) and len(f"vmproxy-{site}-{name}") > _HOSTNAME_LIMIT:
+        yield host.at("name").wrong(
+            f"the VM's name vmproxy-{site}-{name} is longer than {_HOSTNAME_LIMIT} characters"
+        )
+    if isinstance(host.at("hyperv").data, dict):
+        yield from _log_in(host.at("hyperv"))
+
+
+def _log_in(hyperv: _View) -> Iterator[Complaint]:
+    auth = hyperv.data.get("auth", "ntlm")
+    needed = {
+        "ntlm": ("username", "password"),
+        "basic": ("username", "password"),
+        "certificate": ("certificate", "key"),
+    }.get(auth if isinstance(auth, str) else "", ())
+    for key in needed:
+        if not hyperv.has(key):
+            yield hyperv.wrong(f"{key} is missing: auth {auth} needs it")
+    for key in {"certificate", "key"} - set(needed):
+        if hyperv.has(key):
+            yield hyperv.at(key).wrong("belongs to auth: certificate only")
+    endpoint = hyperv.at("endpoint")
+    if auth in ("basic", "certificate") and str(endpoint.data).lower().startswith("http:"):
+        yield endpoint.wrong(f"auth {auth} needs https: over http it is neither encrypted nor checked")
+    if "@" in str(endpoint.data):
+        yield endpoint.wrong("should hold no log-in: secrets are given by reference only, as password")
+    if hyperv.has("ca") and str(endpoint.data).lower().startswith("http:"):
+        yield hyperv.at("ca").wrong("belongs to an https endpoint only")
+
+
+def _network(network: _View) -> Iterator[Complaint]:
+    address = network.at("address")
+    own = address.read(IPv4Interface)
+    if own is None or "/" not in str(address.data):
+        return
+    yield from _own_address(address, own)
+    gateway = network.at("gateway")
+    via = gateway.read(IPv4Address)
+    if via is not None:
+        if why := _no_neighbour(via, own):
+            yield gateway.wrong(why)
+        if via == own.ip:
+            yield gateway.wrong("is the VM's own address")
+    for route in network.at("routes").items():
+        yield from _route(route, own)
+
+
+def _own_address(address: _View, own: IPv4Interface) -> Iterator[Complaint]:
+    if own.network.prefixlen > 30:
+        yield address.wrong(f"a network of length {own.network.prefixlen} has no room for VM and gateway")
+    elif own.ip == own.network.network_address:
+        yield address.wrong(f"{own.ip} is the network's own address, not a machine's")
+    elif own.ip == own.network.broadcast_address:
+        yield address.wrong(f"{own.ip} is the network's broadcast address")
+    if own.ip.is_loopback or own.ip.is_multicast:
+        yield address.wrong(f"{own.ip} can not be a machine's address")
+
+
+def _no_neighbour(other: IPv4Address, own: IPv4Interface) -> str | None:
+    if other not in own.network:
+        return f"{other} is not in the VM's network {own.network}"
+    if other in (own.network.network_address, own.network.broadcast_address):
+        return f"{other} can not be a machine's address in {own.network}"
+    return None
+
+
+def _route(route: _View, own: IPv4Interface) -> Iterator[Complaint]:
+    via, to = route.at("via").read(IPv4Address), route.at("to").read(IPv4Network)
+    if via is not None:
+        if why := _no_neighbour(via, own):
+            yield route.at("via").wrong(why)
+        if via == own.ip:
+            yield route.at("via").wrong("is the VM's own address")
+    if to is not None and to.subnet_of(own.network):
+        yield route.at("to").wrong(f"{to} lies in the VM's own network {own.network}: it needs no route")
+
+
+def _ranges(top: _View) -> Iterator[tuple[str, _View, IPv4Network]]:
+    for key, word in (("serviceCIDRs", "Service range"), ("podCIDRs", "pod range")):
+        for entry in top.at("cluster", key).items():
+            if (network := entry.read(IPv4Network)) is not None:
+                yield f"the {word} {network}", entry, network
+
+
+def _overlaps(top: _View) -> Iterator[Complaint]:
+    ranges = list(_ranges(top))
+    for i, (_, entry, network) in enumerate(ranges):
+        for other, _, taken in ranges[:i]:
+            if network.overlaps(taken):
+                yield entry.wrong(f"{network} overlaps {other}")
+    for host in top.at("hosts").items():
+        address = host.at("network", "address")
+        own = address.read(IPv4Interface)
+        for other, _, taken in ranges:
+            if own and own.network.overlaps(taken):
+                yield address.wrong(f"the VM's network {own.network} overlaps {other}")
+        yield from _routes_into_services(host, ranges)
+
+
+def _routes_into_services(host: _View, ranges: list[tuple[str, _View, IPv4Network]]) -> Iterator[Complaint]:
+    for route in host.at("network", "routes").items():
+        to = route.at("to").read(IPv4Network)
+        for other, entry, taken in ranges:
+            if to is not None and "serviceCIDRs" in entry.path and to.subnet_of(taken):
+                yield route.at("to").wrong(f"{to} lies in {other}, which the VM itself answers for")
+
+
+def _unique(hosts: list[_View]) -> Iterator[Complaint]:
+    for word, path in (("name", ("name",)), ("VM address", ("network", "address"))):
+        seen: dict[str, _View] = {}
+        for host in hosts:
+            entry = host.at(*path)
+            own = entry.read(IPv4Interface)
+            value = str(own.ip) if own and path != ("name",) else entry.data
+            if not isinstance(value, str):
+                continue
+            if value in seen:
+                line = entry.tree.line(seen[value].path)
+                yield entry.wrong(f"{value} is already the {word} of the host on line {line}")
+            seen.setdefault(value, entry)
+    yield from _shared(hosts)
+
+
+def _shared(hosts: list[_View]) -> Iterator[Complaint]:
+    """A gateway or next hop that is another host's VM."""
+    vms = {own.ip: host for host in hosts if (own := host.at("network", "address").read(IPv4Interface))}
+    for host in hosts:
+        gateway = host.at("network", "gateway")
+        other = vms.get(gateway.read(IPv4Address) or IPv4Address(0))
+        if other is not None and other.path != host.path:
+            yield gateway.wrong(f"{gateway.data} is the VM of the host on line {other.tree.line(other.path)}")
