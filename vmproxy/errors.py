@@ -21,8 +21,11 @@ from collections.abc import Sequence
 class VmproxyError(Exception):
     """What, where and why went wrong (`message`), and the next step (`hint`).
 
-    `details` are further lines for the reader: a tool's own words, the end of a log.
+    `details` are further lines for the reader: a tool's own words, the end of a log. `step` is the step of
+    a plan that failed; None: it happened outside of one.
     """
+
+    step: object | None = None
 
     def __init__(
         self, message: str, *, hint: str | None = None, details: Sequence[str] | None = None

@@ -9,19 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.values import route
 from vmproxy.cli.doctor import _json as doctor_json
 from vmproxy.cli.look import _checks_json
 from vmproxy.cli.work import _plan_json, _result_json
 from vmproxy.engine.reconcile import HostResult
-from vmproxy.model.plan import Action, Drift, Outcome, Plan
+from vmproxy.model.steps import Plan, SetRoute
 from vmproxy.operations.doctor import Finding
 from vmproxy.operations.status import HostStatus
 from vmproxy.operations.verify import Check
 from vmproxy.site.load import load
 
 ROOT = Path(__file__).parents[2]
-DRIFT = Drift("route 10.96.0.0/16", "192.168.10.5", "absent")
-ACTION = Action("host", "add", "route 10.96.0.0/16", "Service traffic goes through the VM", (DRIFT,))
+ROUTE = route("10.96.0.0/16", "192.168.10.5")
+STEP = SetRoute(ROUTE, (), (ROUTE,))
 STATUS = HostStatus(
     name="win-01",
     vm={"state": "running", "name": "vmproxy-a-win-01", "address": "192.168.10.5/24"},
@@ -42,8 +43,8 @@ CHECKS = (
     Check("demo/pods:80", "tcp", ok=False, hop="endpoint", detail="the VM does not reach 10.244.1.10:8080"),
 )
 SHOWN = {
-    "plan": _plan_json("win-01", Plan((ACTION,))),
-    "apply": _result_json(HostResult("win-01", (Outcome(ACTION, "done"),))),
+    "plan": _plan_json("win-01", Plan((STEP,))),
+    "apply": _result_json(HostResult("win-01", (STEP,))),
     "status": STATUS.as_json(),
     "verify": _checks_json("win-01", CHECKS),
     "doctor": doctor_json(

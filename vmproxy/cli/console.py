@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vmproxy.errors import VmproxyError
-from vmproxy.model.plan import Action, Outcome, Plan
+from vmproxy.model.steps import Plan, Step
 
 _WIDTH_OF_A_PIPE = 200
 _times: list[float] = []
@@ -78,37 +78,41 @@ def plan(host: str, planned: Plan) -> None:
     if planned.in_sync:
         console.print(Text.assemble((host, "bold"), ": in sync"))
     else:
-        console.print(Text.assemble((host, "bold"), f": {_count(len(planned.actions), 'change')}"))
-    for action in planned.actions:
-        _action(console, action)
+        console.print(Text.assemble((host, "bold"), f": {_count(len(planned.steps), 'change')}"))
+    for item in planned.steps:
+        _step(console, item)
     for line in planned.unseen:
         console.print(Text(f"  later: {line}", style="dim"))
     for line in planned.warnings:
         console.print(Text.assemble("  ", ("warning: ", "yellow"), line))
 
 
-def outcomes(host: str, done: Sequence[Outcome], left: Plan) -> None:
+def outcomes(host: str, done: Sequence[Step], left: Plan) -> None:
     """What apply did on a host, and what it did not do for lack of --yes, to stdout."""
     console = _out()
     if not done and left.in_sync:
         console.print(Text.assemble((host, "bold"), ": in sync, nothing to do"))
     else:
         console.print(Text.assemble((host, "bold"), f": {_count(len(done), 'change')} made"))
-    for outcome in done:
-        console.print(Text.assemble("  ", (f"{outcome.action.verb:<12}", "green"), outcome.action.target))
-    if left.actions:
+    _done(console, done)
+    if left.steps:
         console.print("  not done, as it interrupts the running VM (--yes does it):")
-        for action in left.actions:
-            _action(console, action)
+        for item in left.steps:
+            _step(console, item)
     for line in left.warnings:
         console.print(Text.assemble("  ", ("warning: ", "yellow"), line))
 
 
-def _action(console: Console, action: Action) -> None:
-    cold = " (cold)" if action.cold else ""
-    head = Text.assemble("  ", (f"{action.verb:<12}", "cyan"), action.target, (cold, "yellow"))
-    console.print(Text.assemble(head, (f"  {action.why}", "dim")))
-    for drift in action.drift:
+def _done(console: Console, done: Sequence[Step]) -> None:
+    for item in done:
+        console.print(Text.assemble("  ", (f"{item.verb:<12}", "green"), item.target))
+
+
+def _step(console: Console, item: Step) -> None:
+    cold = " (cold)" if item.cold else ""
+    head = Text.assemble("  ", (f"{item.verb:<12}", "cyan"), item.target, (cold, "yellow"))
+    console.print(Text.assemble(head, (f"  {item.why}", "dim")))
+    for drift in item.drift:
         console.print(Text(f"      {drift.field}: {_value(drift.seen)} → {_value(drift.wanted)}"))
 
 
@@ -120,19 +124,18 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def removal(host: str, done: Sequence[Outcome], left: Plan) -> None:
+def removal(host: str, done: Sequence[Step], left: Plan) -> None:
     """What destroy did, or would do with --yes, to stdout."""
     console = _out()
-    if not done and not left.actions:
+    if not done and not left.steps:
         console.print(Text.assemble((host, "bold"), ": nothing to remove"))
     elif done:
         console.print(Text.assemble((host, "bold"), f": {_count(len(done), 'thing')} removed"))
-        for outcome in done:
-            console.print(Text.assemble("  ", (f"{outcome.action.verb:<12}", "green"), outcome.action.target))
+        _done(console, done)
     else:
         console.print(Text.assemble((host, "bold"), ": --yes would remove"))
-        for action in left.actions:
-            _action(console, action)
+        for item in left.steps:
+            _step(console, item)
 
 
 def step(text: str) -> None:

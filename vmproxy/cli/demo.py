@@ -90,7 +90,7 @@ class _Show:
             machine.note_host(seen)
             machine.guest().run("systemctl stop vmproxy-kube-proxy.service")
             for route in machine.wanted_routes(machine.observe_cluster()):
-                run(["ip", "-n", self.host_namespace, "route", "del", route.prefix])
+                run(["ip", "-n", self.host_namespace, "route", "del", str(route.prefix)])
 
     def _machine(self) -> Machine:
         site = load(self.site_file)

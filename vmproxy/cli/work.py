@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import click
 
@@ -21,7 +21,7 @@ from vmproxy.cli.options import (
 from vmproxy.engine import reconcile
 from vmproxy.engine.reconcile import HostResult
 from vmproxy.errors import UsageError, VmproxyError
-from vmproxy.model.plan import Outcome, Plan
+from vmproxy.model.steps import Plan, Step
 from vmproxy.operations import destruction, rendering
 
 PENDING = 3
@@ -101,7 +101,7 @@ def _results(
     chosen: Chosen,
     items: list[HostResult | VmproxyError],
     output: str,
-    show: Callable[[str, Sequence[Outcome], Plan], None],
+    show: Callable[[str, Sequence[Step], Plan], None],
 ) -> int:
     """Tell them; a host that failed has its work so far shown too. The exit code."""
     results = [
@@ -111,12 +111,12 @@ def _results(
     if output == "json":
         console.result_json({"hosts": [_result_json(result) for result in results]})
     for result in results:
-        if output == "text" and (result.error is None or result.outcomes):
-            show(result.host, result.outcomes, result.left)
+        if output == "text" and (result.error is None or result.done):
+            show(result.host, result.done, result.left)
         if result.error is not None:
             _tell(result.host, result.error, many=len(results) > 1)
     errors = [result.error for result in results]
-    return _code(errors, pending=any(result.left.actions for result in results))
+    return _code(errors, pending=any(result.left.steps for result in results))
 
 
 def _named(chosen: Chosen, items: list[T]) -> list[tuple[str, T]]:
@@ -149,7 +149,7 @@ def _plan_json(name: str, planned: Plan | VmproxyError) -> dict[str, object]:
     return {
         "name": name,
         "inSync": planned.in_sync,
-        "actions": [action.as_json() for action in planned.actions],
+        "actions": [_step_json(step) for step in planned.steps],
         "later": list(planned.unseen),
         "warnings": list(planned.warnings),
         "error": None,
@@ -157,10 +157,20 @@ def _plan_json(name: str, planned: Plan | VmproxyError) -> dict[str, object]:
 
 
 def _result_json(result: HostResult) -> dict[str, object]:
-    done = [
-        {**outcome.action.as_json(), "result": outcome.result, "detail": outcome.detail}
-        for outcome in result.outcomes
-    ]
-    left = [action.as_json() for action in result.left.actions]
-    error = json_error(result.error) if result.error else None
-    return {"name": result.host, "outcomes": done, "left": left, "error": error}
+    outcomes = [{**_step_json(step), "result": "done", "detail": ""} for step in result.done]
+    if result.error and result.error.step:
+        failed = cast(Step, result.error.step)
+        outcomes.append({**_step_json(failed), "result": "failed", "detail": result.error.message})
+    left = [_step_json(step) for step in result.left.steps]
+    return {"name": result.host, "outcomes": outcomes, "left": left, "error": json_error(result.error)}
+
+
+def _step_json(step: Step) -> dict[str, object]:
+    return {
+        "place": step.place,
+        "verb": step.verb,
+        "target": step.target,
+        "drift": [vars(drift) for drift in step.drift],
+        "why": step.why,
+        "cold": step.cold,
+    }

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from ipaddress import ip_address, ip_network
+from typing import assert_never
 
 from vmproxy.cluster import discovery, login
 from vmproxy.cluster.client import Client, Object
 from vmproxy.errors import Conflict, VmproxyError
-from vmproxy.model.plan import Action, Outcome
+from vmproxy.model.names import MANAGED_BY, NAMESPACE, identity, key
+from vmproxy.model.net import Address
 from vmproxy.model.seen import ClusterSeen, EndpointSeen, NodeSeen, ServiceSeen
+from vmproxy.model.steps import ClusterStep, CreateObject, DeleteObject, UpdateObject
 from vmproxy.site import model
 from vmproxy.site.model import Host, Site
 from vmproxy.util import wait
 
-Report = Callable[[str], None]
-
-NAMESPACE = "vmproxy"
 _GOING_SECONDS = 120.0
 _RBAC = "/apis/rbac.authorization.k8s.io/v1"
 _PLURALS = {
@@ -71,16 +70,16 @@ class Cluster:
 
     def observe(self, site: Site, host: Host) -> ClusterSeen:
         """The requests go out side by side. Raises VmproxyError when something needed is not found."""
-        names = _identity(site, host)
+        paths = _paths(site.account(host))
         with ThreadPoolExecutor(8) as pool:
             version = pool.submit(self._client.get, "/version")
             ranges = pool.submit(discovery.service_cidrs, self._client, self._wanted)
             nodes = pool.submit(lambda: [_node(item) for item in self._client.items("/api/v1/nodes")])
             canary = pool.submit(self._canary)
             accounts = pool.submit(self._accounts)
-            live = list(pool.map(self._client.find, names.values()))
-        identity = {name: item for name, item in zip(names, live, strict=True) if item and not _goes(item)}
-        account = identity.get(f"serviceaccount/{site.account(host)}")
+            live = list(pool.map(self._client.find, paths.values()))
+        found = {name: item for name, item in zip(paths, live, strict=True) if item and not _goes(item)}
+        account = found.get(key("ServiceAccount", site.account(host)))
         return ClusterSeen(
             version=_version(version.result()["gitVersion"]),
             server=self.server,
@@ -90,16 +89,29 @@ class Cluster:
             nodes=tuple(nodes.result()),
             canary=canary.result(),
             account_uid=account["metadata"]["uid"] if account else None,
-            identity=identity,
+            identity=found,
             other_accounts=tuple(name for name in accounts.result() if name != site.account(host)),
         )
 
-    def apply(self, actions: Sequence[Action], report: Report) -> Iterator[Outcome]:
-        """Create, update and delete objects; an error names the missing right."""
-        for action in actions:
-            report(f"{action.verb} {action.target}")
-            if self._carry_out(action):
-                yield Outcome(action, "done")
+    def do(self, step: ClusterStep) -> bool:
+        """Create, update or delete an object. False: nothing is left to do, or not yet, as other hosts'
+        runs share the namespace. An error names the missing right."""
+        collection = _PLURALS[step.object["kind"]]
+        path = f"{collection}/{step.object['metadata']['name']}"
+        match step:
+            case CreateObject():
+                self._wait_until_gone(step.target, path)
+                return self._create(collection, step.object, path)
+            case UpdateObject():
+                self._update(collection, path, step)
+                return True
+            case DeleteObject():
+                if step.object["kind"] == "Namespace" and self._accounts():
+                    return False
+                self._client.delete(path, uid=step.live["metadata"]["uid"])
+                return True
+            case _:
+                assert_never(step)
 
     def mint(self, site: Site, host: Host) -> str:
         """A token for the host's VM, of the site file's life, or as long as the server allows."""
@@ -127,7 +139,7 @@ class Cluster:
                 found.append(_service(name, address, spec, slices.get(name, [])))
         return found
 
-    def missing_rights(self, _site: Site, _host: Host) -> tuple[str, ...]:
+    def missing_rights(self) -> tuple[str, ...]:
         """What apply and destroy need and these credentials do not have, as "create clusterroles"."""
 
         def missing(right: tuple[str, str, str]) -> str | None:
@@ -147,25 +159,13 @@ class Cluster:
         with ThreadPoolExecutor(8) as pool:
             return tuple(text for text in pool.map(missing, _RIGHTS) if text)
 
-    def _carry_out(self, action: Action) -> bool:
-        """False: there is nothing to do any more, or not yet, as other hosts' runs share the namespace."""
-        item: Object = action.params["object"]
-        collection = _PLURALS[item["kind"]]
-        path = f"{collection}/{item['metadata']['name']}"
-        live: Any = action.params.get("live")
-        if action.verb == "create":
-            self._wait_until_gone(action.target, path)
-            return self._create(collection, item, path)
-        if action.verb == "delete":
-            if item["kind"] == "Namespace" and self._accounts():
-                return False
-            self._client.delete(path, uid=live["metadata"]["uid"])
-        elif item.get("roleRef", live.get("roleRef")) != live.get("roleRef"):
+    def _update(self, collection: str, path: str, step: UpdateObject) -> None:
+        item, live = step.object, step.live
+        if item.get("roleRef", live.get("roleRef")) != live.get("roleRef"):
             self._client.delete(path, uid=live["metadata"]["uid"])  # the API lets nobody change a roleRef
             self._client.create(collection, item)
         else:
             self._client.merge(path, {name: value for name, value in item.items() if name != "kind"})
-        return True
 
     def _create(self, collection: str, item: Object, path: str) -> bool:
         try:
@@ -185,14 +185,12 @@ class Cluster:
 
         wait.until(f"the deleted {name} to go", probe, timeout=_GOING_SECONDS, every=0.5)
 
-    def _canary(self) -> tuple[str, int]:
+    def _canary(self) -> tuple[Address, int]:
         spec = self._client.get("/api/v1/namespaces/default/services/kubernetes")["spec"]
-        return _ipv4(spec) or spec["clusterIP"], int(spec["ports"][0]["port"])
+        return _ipv4(spec) or ip_address(spec["clusterIP"]), int(spec["ports"][0]["port"])
 
     def _accounts(self) -> list[str]:
-        items = self._client.items(
-            _PLURALS["ServiceAccount"], labelSelector="app.kubernetes.io/managed-by=vmproxy"
-        )
+        items = self._client.items(_PLURALS["ServiceAccount"], labelSelector="=".join(MANAGED_BY))
         return [item["metadata"]["name"] for item in items]
 
 
@@ -201,18 +199,9 @@ def _goes(live: Object) -> bool:
     return bool(live["metadata"].get("deletionTimestamp"))
 
 
-def _identity(site: Site, host: Host) -> dict[str, str]:
+def _paths(account: str) -> dict[str, str]:
     """The paths of the identity's objects by "kind/name"."""
-    account = site.account(host)
-    names = {
-        "Namespace": NAMESPACE,
-        "ServiceAccount": account,
-        "ClusterRole": f"vmproxy-{account}",
-        "ClusterRoleBinding": f"vmproxy-{account}",
-        "Role": account,
-        "RoleBinding": account,
-    }
-    return {f"{kind.lower()}/{name}": f"{_PLURALS[kind]}/{name}" for kind, name in names.items()}
+    return {key(kind, name): f"{_PLURALS[kind]}/{name}" for kind, name in identity(account).items()}
 
 
 def _version(git_version: str) -> str:
@@ -229,23 +218,22 @@ def _node(item: Object) -> NodeSeen:
     addresses = (item.get("status") or {}).get("addresses") or []
     spec = item.get("spec") or {}
     pods = spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else [])
-    internal = tuple(entry["address"] for entry in addresses if entry["type"] == "InternalIP")
-    return NodeSeen(item["metadata"]["name"], internal, tuple(pods))
+    internal = (ip_address(entry["address"]) for entry in addresses if entry["type"] == "InternalIP")
+    return NodeSeen(item["metadata"]["name"], tuple(internal), tuple(map(ip_network, pods)))
 
 
-def _ipv4(spec: Object) -> str | None:
-    """The Service's IPv4 address: in a cluster of both families it may be the second."""
+def _ipv4(spec: Object) -> Address | None:
+    """The Service's IPv4 address: in a cluster of both families it may be the second. None: it has none."""
     addresses = spec.get("clusterIPs") or [spec.get("clusterIP") or ""]
-    return next((address for address in addresses if "." in address), None)
+    return next((ip_address(address) for address in addresses if "." in address), None)
 
 
-def _service(name: str, address: str, spec: Object, slices: list[Object]) -> ServiceSeen:
+def _service(name: str, address: Address, spec: Object, slices: list[Object]) -> ServiceSeen:
     ports = {port.get("name", ""): (int(port["port"]), port["protocol"].lower()) for port in spec["ports"]}
     endpoints = [
         EndpointSeen(
-            ip=address,
+            ip=ip_address(address),
             ready=(endpoint.get("conditions") or {}).get("ready") is not False,
-            node=endpoint.get("nodeName"),
             ports=_listening(ports, item.get("ports") or []),
         )
         for item in slices

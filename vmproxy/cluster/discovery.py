@@ -12,6 +12,7 @@ from ruamel.yaml.error import YAMLError
 
 from vmproxy.cluster.client import Client, Object
 from vmproxy.errors import Forbidden, VmproxyError
+from vmproxy.model.net import Network
 from vmproxy.model.seen import NodeSeen
 from vmproxy.site import model
 
@@ -20,12 +21,12 @@ _RANGE_ERROR = re.compile(r"range of valid IPs is ([0-9a-fA-F:./]+)")
 _ARGUMENT = re.compile(r"--service-cluster-ip-range=(\S+)")
 
 
-def service_cidrs(client: Client, wanted: model.Cluster) -> tuple[str, ...]:
+def service_cidrs(client: Client, wanted: model.Cluster) -> tuple[Network, ...]:
     """IPv4 first. Raises VmproxyError when nothing tells them."""
     if wanted.service_cidrs:
-        return tuple(str(cidr) for cidr in wanted.service_cidrs)
+        return wanted.service_cidrs
     for look in (_from_objects, _from_kubeadm, _from_arguments, _from_refusal):
-        found = _valid(look(client))
+        found = _ipv4_first(map(ip_network, look(client)))
         if found:
             return found
     raise VmproxyError(
@@ -35,16 +36,15 @@ def service_cidrs(client: Client, wanted: model.Cluster) -> tuple[str, ...]:
     )
 
 
-def pod_cidrs(wanted: model.Cluster, nodes: Sequence[NodeSeen]) -> tuple[str, ...]:
+def pod_cidrs(wanted: model.Cluster, nodes: Sequence[NodeSeen]) -> tuple[Network, ...]:
     """The site file's, else those of the Nodes."""
     if wanted.pod_cidrs:
-        return tuple(str(cidr) for cidr in wanted.pod_cidrs)
-    return _valid(cidr for node in nodes for cidr in node.pod_cidrs)
+        return wanted.pod_cidrs
+    return _ipv4_first(cidr for node in nodes for cidr in node.pod_cidrs)
 
 
-def _valid(cidrs: Iterable[str]) -> tuple[str, ...]:
-    networks = dict.fromkeys(ip_network(cidr) for cidr in cidrs)
-    return tuple(str(network) for network in sorted(networks, key=lambda network: network.version))
+def _ipv4_first(networks: Iterable[Network]) -> tuple[Network, ...]:
+    return tuple(sorted(dict.fromkeys(networks), key=lambda network: network.version))
 
 
 def _from_objects(client: Client) -> list[str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import ip_interface
 from typing import Literal
 
 from vmproxy.guest.connection import Endpoint, Guest, Reach
+from vmproxy.model.net import Address, Network
 from vmproxy.model.seen import ClusterSeen, ServiceSeen
 
 _MOST_NETWORKS = 20
@@ -28,24 +29,29 @@ class Target:
 def targets_of(services: Iterable[ServiceSeen]) -> Iterator[Target]:
     for service in services:
         for port, protocol in service.ports:
-            if protocol in {"tcp", "udp"} and ":" not in service.cluster_ip:
+            if protocol in {"tcp", "udp"} and service.cluster_ip.version == 4:
                 yield Target(service, port, "udp" if protocol == "udp" else "tcp")
 
 
 def unreachable(guest: Guest, services: Iterable[ServiceSeen], cluster: ClusterSeen) -> tuple[str, ...]:
     """A warning for each network of endpoints of which the VM does not reach a sample; TCP only."""
-    samples: dict[str, Target] = {}
+    samples: dict[Network, Target] = {}
     for target in targets_of(services):
         if target.protocol == "tcp":
             for endpoint in target.service.endpoints:
                 if endpoint.ready:
-                    samples.setdefault(str(IPv4Network(f"{endpoint.ip}/24", strict=False)), target)
+                    samples.setdefault(_network(endpoint.ip), target)
     targets = list({str(target): target for target in list(samples.values())[:_MOST_NETWORKS]}.values())
     return tuple(
         f"Service {target}: {why}"
         for target, why in zip(targets, broken(guest, targets, cluster), strict=True)
         if why
     )
+
+
+def _network(address: Address) -> Network:
+    """The /24 or /64 that it is in: endpoints in it are reached by the same way."""
+    return ip_interface(f"{address}/{24 if address.version == 4 else 64}").network
 
 
 def broken(guest: Guest, targets: Sequence[Target], cluster: ClusterSeen) -> list[str | None]:
@@ -76,11 +82,11 @@ def _why(endpoint: Endpoint, reach: Reach, cluster: ClusterSeen) -> str | None:
     return f"the VM does not reach {endpoint.address}:{endpoint.port}: {reach.why}{missing}"
 
 
-def _missing_route(address: str, via: str | None, cluster: ClusterSeen) -> str:
+def _missing_route(address: Address, via: Address | None, cluster: ClusterSeen) -> str:
     """The route that the VM lacks: the pod's Node is the way to it, and packets go another way."""
     for node in cluster.nodes:
         for cidr in node.pod_cidrs:
-            if ":" in cidr or IPv4Address(address) not in IPv4Network(cidr) or not node.internal_ips:
+            if address not in cidr or not node.internal_ips:
                 continue
             if via not in node.internal_ips:
                 return (

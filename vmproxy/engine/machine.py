@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cached_property
-from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Literal
 
@@ -21,11 +20,11 @@ from vmproxy.hosts.linux.host import QemuHost
 from vmproxy.hosts.protocols import Connection, Delivery, HostPlace
 from vmproxy.image import Download
 from vmproxy.model.mac import static_mac
-from vmproxy.model.plan import Action, Outcome
-from vmproxy.model.seen import ClusterSeen, GuestSeen, HostSeen, Marker, Route, Unobservable
+from vmproxy.model.net import Interface, Route
+from vmproxy.model.seen import ClusterSeen, GuestSeen, HostSeen, Marker, Unobservable
+from vmproxy.model.steps import ClusterStep, GuestStep, HostStep, VmWanted, failing_at
 from vmproxy.resources import proxy, route
 from vmproxy.resources.proxy import GuestWanted, Program, Tools
-from vmproxy.resources.vm import VmWanted
 from vmproxy.seed import keys
 from vmproxy.site.model import Host, Site
 from vmproxy.transport import ssh
@@ -101,14 +100,14 @@ class Machine:
             name=self.site.vm_name(self.host),
             site=self.site.name,
             host=self.host.name,
-            address=str(self.host.network.address),
+            address=self.host.network.address,
             image=self.download.sha256 if self.download else self.image.sha256,
             seed=self.seed.hash,
             settings=settings,
         )
 
     def wanted_routes(self, cluster: ClusterSeen) -> tuple[Route, ...]:
-        return route.wanted(cluster.service_cidrs, str(self.address.ip))
+        return route.wanted(cluster.service_cidrs, self.address.ip)
 
     def wanted_guest(self, cluster: ClusterSeen, guest: GuestSeen | Unobservable) -> GuestWanted:
         seen = guest if isinstance(guest, GuestSeen) else None
@@ -148,14 +147,25 @@ class Machine:
 
     # What is done.
 
-    def apply_cluster(self, actions: tuple[Action, ...]) -> Iterator[Outcome]:
-        return self.cluster.apply(actions, self._report)
+    def change_cluster(self, steps: tuple[ClusterStep, ...]) -> Iterator[ClusterStep]:
+        """Each step that was done, as it is done; so do the other two."""
+        for step in steps:
+            self._report(f"{step.verb} {step.target}")
+            with failing_at(step):
+                done = self.cluster.do(step)
+            if done:
+                yield step
 
-    def apply_host(self, actions: tuple[Action, ...]) -> Iterator[Outcome]:
-        return self.place.apply(actions, self._report)
+    def change_host(self, steps: tuple[HostStep, ...]) -> Iterator[HostStep]:
+        self.place.check(steps)
+        for step in steps:
+            self._report(f"{step.verb} {step.target}")
+            with failing_at(step):
+                self.place.do(step, self._report)
+            yield step
 
-    def apply_guest(self, actions: tuple[Action, ...]) -> Iterator[Outcome]:
-        return self.guest().apply(actions, self._report)
+    def change_guest(self, steps: tuple[GuestStep, ...]) -> Iterator[GuestStep]:
+        return self.guest().do(steps, self._report)
 
     def forget_guest(self) -> None:
         """The VM was changed: look at its marker again, and connect anew."""
@@ -183,7 +193,7 @@ class Machine:
         """One ClusterIP by way of the VM, from the host itself, before the whole range goes there."""
         address, port = cluster.canary
         self._report(f"trying {address}:{port} from {self.host.name} through the VM")
-        answer = self.place.trial(Connection("tcp", address, port), str(self.address.ip))
+        answer = self.place.trial(Connection("tcp", address, port), self.address.ip)
         if not answer.ok:
             raise NotReady(
                 f"cannot route the Service range on {self.host.name}: {address}:{port} through the VM: "
@@ -227,9 +237,9 @@ class Machine:
         return static_mac(self.site.vm_name(self.host), pool=self._mac_pool)
 
     @property
-    def address(self) -> IPv4Interface:
+    def address(self) -> Interface:
         """Where the VM is now: the site file's address only once the VM was made with it."""
-        return IPv4Interface(self._marker.address) if self._marker else self.host.network.address
+        return self._marker.address if self._marker else self.host.network.address
 
     @property
     def _host_as_it_is(self) -> Host:
@@ -265,7 +275,7 @@ class Machine:
         )
 
     def _open_ssh(self) -> socket.socket:
-        return self.place.open_guest(str(self.address.ip), 22)
+        return self.place.open_guest(self.address.ip, 22)
 
     def banner(self) -> socket.socket | str:
         """A connection whose other end has greeted, still to be read; or why there is none yet.

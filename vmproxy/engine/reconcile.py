@@ -14,13 +14,14 @@ from typing import TypeVar
 from vmproxy.engine import endpoints
 from vmproxy.engine.machine import Machine
 from vmproxy.errors import Forbidden, NotReady, Unreachable, VmproxyError, unexpected
-from vmproxy.model.plan import Action, Outcome, Plan
 from vmproxy.model.seen import ClusterSeen, GuestSeen, HostSeen, Unobservable
-from vmproxy.resources import credential, proxy, route, switch, vm
+from vmproxy.model.steps import ClusterStep, GuestStep, HostStep, Plan, RouteStep, Step
+from vmproxy.resources import identity, proxy, route, switch, vm
 from vmproxy.site.model import Host, Site
 
 Report = Callable[[str], None]
 T = TypeVar("T")
+S = TypeVar("S", bound=Step)
 _HOSTS_AT_ONCE = 8
 
 
@@ -37,27 +38,27 @@ class Seen:
 class Steps:
     """A host's plan by layer."""
 
-    cluster: tuple[Action, ...]
-    machine: tuple[Action, ...]
-    guest: tuple[Action, ...]
-    routes: tuple[Action, ...]
+    cluster: tuple[ClusterStep, ...]
+    machine: tuple[HostStep, ...]
+    guest: tuple[GuestStep, ...]
+    routes: tuple[RouteStep, ...]
     unseen: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def plan(self) -> Plan:
-        actions = (*self.cluster, *self.machine, *self.guest, *self.routes)
-        return Plan(actions, self.unseen, self.warnings)
+        every = (*self.cluster, *self.machine, *self.guest, *self.routes)
+        return Plan(every, self.unseen, self.warnings)
 
 
 @dataclass(frozen=True)
 class HostResult:
-    """What came of one host. `left` is what a last look found still to do: cold actions only.
+    """What came of one host. `left` is what a last look found still to do: cold steps only.
 
-    `error` is why it stopped after `outcomes`; None: it came to its end.
+    `error` is why it stopped after the steps that are `done`; None: it came to its end.
     """
 
     host: str
-    outcomes: tuple[Outcome, ...] = ()
+    done: tuple[Step, ...] = ()
     left: Plan = field(default_factory=Plan)
     error: VmproxyError | None = None
 
@@ -74,8 +75,8 @@ def plan_host(site: Site, host: Host, report: Report) -> Plan:
 
 
 def apply_host(site: Site, host: Host, report: Report, *, yes: bool) -> HostResult:
-    """Make it so. Cold actions are done only with `yes`."""
-    done: list[Outcome] = []
+    """Make it so. Cold steps are done only with `yes`."""
+    done: list[Step] = []
     try:
         with Machine(site, host, report) as machine, machine.place.lock(report):
             run = _Apply(machine, report, done, yes=yes)
@@ -102,13 +103,13 @@ def steps(machine: Machine, seen: Seen) -> Steps:
     routes = machine.wanted_routes(seen.cluster)
     wanted_guest = machine.wanted_guest(seen.cluster, seen.guest)
     wanted = machine.wanted_vm()
-    on_machine = vm.plan(wanted, seen.host)
-    cold = any(action.cold for action in on_machine)
+    on_machine: tuple[HostStep, ...] = vm.plan(wanted, seen.host)
+    cold = any(step.cold for step in on_machine)
     if cold or (on_machine and vm.moves(wanted, seen.host)):
         why = "the VM behind it is about to stop or move; set again afterwards"
         on_machine = (*route.remove_plan(routes, seen.host, why=why, cold=cold), *on_machine)
     return Steps(
-        credential.plan(site, host, seen.cluster),
+        identity.plan(site, host, seen.cluster),
         on_machine,
         proxy.plan(wanted_guest, seen.guest),
         route.plan(routes, seen.host, host=host.name),
@@ -172,13 +173,13 @@ def _side_by_side(waits: Sequence[Callable[[], None]]) -> None:
 
 
 class _Apply:
-    """One run of apply on one host: the layers, one after the other. `outcomes` grows as it goes."""
+    """One run of apply on one host: the layers, one after the other. `done` grows as it goes."""
 
-    def __init__(self, machine: Machine, report: Report, outcomes: list[Outcome], *, yes: bool) -> None:
+    def __init__(self, machine: Machine, report: Report, done: list[Step], *, yes: bool) -> None:
         self._machine = machine
         self._report = report
         self._yes = yes
-        self.outcomes = outcomes
+        self.done = done
         self.left = Plan()
 
     def all_layers(self) -> None:
@@ -189,16 +190,17 @@ class _Apply:
         if isinstance(seen.guest, Unobservable) and len(self._allowed(todo.machine)) < len(todo.machine):
             self.left = todo.plan()  # only the cold change lets us in again
             return
-        if self._do(todo.cluster, self._machine.apply_cluster):
+        if self._do(todo.cluster, self._machine.change_cluster):
             seen = observe(self._machine)
             todo = steps(self._machine, seen)
-        if self._do(todo.machine, self._machine.apply_host):
+        changed = self._do(todo.machine, self._machine.change_host)
+        if changed:
             self._machine.forget_guest()
-        booted = isinstance(seen.guest, Unobservable) or self._done(todo.machine)
+        booted = isinstance(seen.guest, Unobservable) or changed
         if booted:
             seen = self._first_look()
             todo = steps(self._machine, seen)
-        self._do(todo.guest, self._machine.apply_guest)
+        self._do(todo.guest, self._machine.change_guest)
         self._converge_and_route(seen, todo, booted=booted)
         self._look_again()
 
@@ -214,45 +216,37 @@ class _Apply:
     def _converge_and_route(self, seen: Seen, todo: Steps, *, booted: bool) -> None:
         routes = self._allowed(todo.routes)
         waits: list[Callable[[], None]] = [self._machine.wait_for_cloud_init] if booted else []
-        if routes or self.outcomes:
+        if routes or self.done:
             waits.append(lambda: self._machine.wait_converged(seen.cluster))
         _side_by_side(waits)
         if routes:
             self._machine.try_route(seen.cluster)
-            self._do(todo.routes, self._machine.apply_host)
+            self._do(todo.routes, self._machine.change_host)
 
     def _look_again(self) -> None:
         """What is left must be cold and not allowed; anything else is an error."""
         left = steps(self._machine, observe(self._machine)).plan()
-        wrong = [action for action in left.actions if self._yes or not action.cold]
+        wrong = self._allowed(left.steps)
         if wrong:
             raise NotReady(
                 f"cannot bring {self._machine.host.name} in sync: still different after the change",
                 details=[
-                    f"{action.target}: {item.field}: wanted {item.wanted}, seen {item.seen}"
-                    for action in wrong
-                    for item in action.drift
+                    f"{step.target}: {item.field}: wanted {item.wanted}, seen {item.seen}"
+                    for step in wrong
+                    for item in step.drift
                 ],
                 hint="something else changes it back; run plan to look again",
             )
         self.left = left
 
-    def _do(
-        self,
-        actions: tuple[Action, ...],
-        carry_out: Callable[[tuple[Action, ...]], Iterable[Outcome]],
-    ) -> bool:
+    def _do(self, todo: tuple[S, ...], change: Callable[[tuple[S, ...]], Iterable[Step]]) -> bool:
         """Whether anything was done."""
-        before = len(self.outcomes)
-        allowed = self._allowed(actions)
+        before = len(self.done)
+        allowed = self._allowed(todo)
         if allowed:
-            for outcome in carry_out(allowed):  # one by one: they stay when a later one fails
-                self.outcomes.append(outcome)
-        return len(self.outcomes) > before
+            for step in change(allowed):  # one by one: they stay when a later one fails
+                self.done.append(step)
+        return len(self.done) > before
 
-    def _allowed(self, actions: tuple[Action, ...]) -> tuple[Action, ...]:
-        return tuple(action for action in actions if self._yes or not action.cold)
-
-    def _done(self, actions: tuple[Action, ...]) -> bool:
-        done = {id(outcome.action) for outcome in self.outcomes}
-        return any(id(action) in done for action in actions)
+    def _allowed(self, todo: tuple[S, ...]) -> tuple[S, ...]:
+        return tuple(step for step in todo if self._yes or not step.cold)

@@ -5,15 +5,28 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from ipaddress import ip_address, ip_network
 from itertools import chain
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, assert_never
 
 from vmproxy.binaries import pack
 from vmproxy.errors import NotReady, ToolFailed
-from vmproxy.model.plan import Action, Outcome
-from vmproxy.model.seen import FileSeen, GuestSeen, ProxySeen, Route, TokenSeen, UnitSeen
+from vmproxy.model.names import CA, PROXY_UNIT, TOKEN
+from vmproxy.model.net import Address, Route
+from vmproxy.model.seen import FileSeen, GuestSeen, ProxySeen, TokenSeen, UnitSeen
+from vmproxy.model.steps import (
+    GuestStep,
+    LoadGuard,
+    ManagedFile,
+    PushFile,
+    RenewToken,
+    SetGuestRoute,
+    SetSysctl,
+    StartUnit,
+    failing_at,
+)
 from vmproxy.transport.ssh import Conversation, Ssh
 from vmproxy.util import assets, wait
 
@@ -24,13 +37,11 @@ _BOOTSTRAP = (
     "python3 -I -S -c 'import sys; b = sys.stdin.buffer; n = int(b.readline()); "
     'exec(compile(b.read(n), "agent", "exec"))\''
 )
-_PROXY_UNIT = "vmproxy-kube-proxy.service"
-_CA = "/etc/vmproxy/ca.crt"
 _GUEST_WAITS = 30.0
 """Seconds that one request watches in the guest."""
 _PIECE = 1 << 20
 _LOGS = {
-    "proxy": f"journalctl -u {_PROXY_UNIT} --no-pager -o short-iso -n",
+    "proxy": f"journalctl -u {PROXY_UNIT} --no-pager -o short-iso -n",
     "cloud-init": "cat /var/log/cloud-init-output.log | tail -n",
 }
 
@@ -51,7 +62,7 @@ class CloudInit:
 class Endpoint:
     """Where something should answer the VM."""
 
-    address: str
+    address: Address
     port: int
     protocol: Literal["tcp", "udp"]
 
@@ -65,7 +76,7 @@ class Reach:
     why: str | None
     silent: bool
     refused: bool
-    via: str | None
+    via: Address | None
 
 
 class Guest:
@@ -85,27 +96,30 @@ class Guest:
         setup = assets.text("guest/setup.py")
         return _seen(self._ask("observe", setup=setup, **asdict(query)))
 
-    def apply(self, actions: Sequence[Action], report: Report) -> Iterator[Outcome]:
-        """Large files one by one, then all else in one request: a unit restarts at most once."""
-        large = [action for action in actions if _source(action) is not None]
-        for action in large:
-            self._push(action, report)
-            yield Outcome(action, "done")
-        rest = [action for action in actions if action not in large]
+    def do(self, steps: Sequence[GuestStep], report: Report) -> Iterator[GuestStep]:
+        """Large files one by one, then all else in one request: a unit restarts at most once. Yields each
+        step when it is done."""
+        large = [step for step in steps if isinstance(step, PushFile) and step.file.source is not None]
+        for step in large:
+            with failing_at(step):
+                self._push(step.path, step.file, report)
+            yield step
+        rest = [step for step in steps if step not in large]
         if rest:
             report(f"{len(rest)} change{'s' if len(rest) > 1 else ''} in the guest")
-        self._ask("apply", **self._request(actions, rest))
-        for action in rest:
-            yield Outcome(action, "done")
+        with failing_at((rest or large)[0]):
+            self._ask("apply", **self._request(steps))
+        yield from rest
 
-    def wait_converged(self, canary: tuple[str, int], seconds: float, report: Report) -> None:
+    def wait_converged(self, canary: tuple[Address, int], seconds: float, report: Report) -> None:
         """Until kube-proxy has synced what it had queued, its rule for the canary is there, and the API
         server answers at the canary's ClusterIP. Raises NotReady with the end of kube-proxy's log."""
         failures: int | None = None
+        service = (str(canary[0]), canary[1])
 
         def probe() -> bool | str:
             nonlocal failures
-            seen = self._ask("converged", canary=canary, ca=_CA, failures=failures, seconds=_GUEST_WAITS)
+            seen = self._ask("converged", canary=service, ca=CA, failures=failures, seconds=_GUEST_WAITS)
             failures = seen["failures"]
             return seen["why"] or True
 
@@ -132,12 +146,13 @@ class Guest:
 
     def reach(self, endpoints: Sequence[Endpoint]) -> list[Reach]:
         """Real connections from the VM, side by side."""
-        answer = self._ask("reach", endpoints=[asdict(item) for item in endpoints])
-        return [Reach(**item) for item in answer["endpoints"]]
+        asked = [{**asdict(item), "address": str(item.address)} for item in endpoints]
+        answer = self._ask("reach", endpoints=asked)
+        return [Reach(**{**item, "via": _address(item["via"])}) for item in answer["endpoints"]]
 
-    def rule_present(self, address: str, port: int, protocol: Literal["tcp", "udp"]) -> bool:
+    def rule_present(self, address: Address, port: int, protocol: Literal["tcp", "udp"]) -> bool:
         """Whether kube-proxy has a rule for that port of a ClusterIP."""
-        return bool(self._ask("rule", address=address, port=port, protocol=protocol)["there"])
+        return bool(self._ask("rule", address=str(address), port=port, protocol=protocol)["there"])
 
     def logs(self, which: Literal["proxy", "cloud-init"], lines: int) -> str:
         return self.run(f"{_LOGS[which]} {lines:d}").rstrip()
@@ -155,8 +170,8 @@ class Guest:
         conversation.send([b"%d\n" % len(agent), agent])
         return conversation
 
-    def _push(self, action: Action, report: Report) -> None:
-        file, path = action.params["file"], action.params["path"]
+    def _push(self, path: str, file: ManagedFile, report: Report) -> None:
+        assert file.source is not None
         report(f"pushing {path}")
         head = {
             "path": path,
@@ -172,32 +187,63 @@ class Guest:
                 exc.message, details=exc.details, hint="is proxy.binary the kube-proxy of proxy.version?"
             ) from exc
 
-    def _request(self, actions: Sequence[Action], rest: Sequence[Action]) -> dict[str, Any]:
-        """What the agent's `apply` takes: small files, and what follows from all of the actions."""
-        files = [_small(action.params) for action in rest if "file" in action.params]
-        follows = [action.params["file"].follow for action in actions if "file" in action.params]
-        if any(action.verb == "renew" for action in rest) or any(follow.renew for follow in follows):
-            files.append(self._token())
-        setup = {part for follow in follows for part in follow.setup}
-        setup |= {action.params["setup"] for action in rest if "setup" in action.params}
-        units = [action.params["unit"] for action in rest if "unit" in action.params]
-        restart = dict.fromkeys([unit for follow in follows for unit in follow.restart] + units)
+    def _request(self, steps: Sequence[GuestStep]) -> dict[str, Any]:
+        """What the agent's `apply` takes: small files, and what follows from all of the steps."""
+        request = _Request()
+        for step in steps:
+            request.add(step)
+        if request.renew:
+            token = ManagedFile("", mode="0600", content=self._mint().encode())
+            request.files.append(_small(TOKEN, token))
         return {
-            "files": files,
-            "sysctls": {
-                action.params["sysctl"]: action.params["value"]
-                for action in rest
-                if "sysctl" in action.params
-            },
-            "setup": sorted(setup),
-            "reload": sorted({*_changed_units(actions), *units}),
-            "enable": units,
-            "restart": list(restart),
+            "files": request.files,
+            "sysctls": request.sysctls,
+            "setup": sorted(request.setup),
+            "reload": sorted(request.reload),
+            "enable": request.units,
+            "restart": list(dict.fromkeys([*request.restart, *request.units])),
         }
 
-    def _token(self) -> dict[str, str]:
-        content = self._mint().encode()
-        return {"path": "/etc/vmproxy/token", "mode": "0600", "owner": "root", "content": _base64(content)}
+
+@dataclass
+class _Request:
+    """Grows step by step."""
+
+    files: list[dict[str, str]] = field(default_factory=list)
+    sysctls: dict[str, str] = field(default_factory=dict)
+    setup: set[str] = field(default_factory=set)
+    reload: set[str] = field(default_factory=set)
+    restart: list[str] = field(default_factory=list)
+    units: list[str] = field(default_factory=list)
+    renew: bool = False
+
+    def add(self, step: GuestStep) -> None:
+        match step:
+            case PushFile():
+                self._push(step)
+            case SetSysctl():
+                self.sysctls[step.name] = step.value
+            case LoadGuard():
+                self.setup.add("guard")
+            case SetGuestRoute():
+                self.setup.add("routes")
+            case RenewToken():
+                self.renew = True
+            case StartUnit():
+                self.units.append(step.unit)
+                self.reload.add(step.unit)
+            case _:
+                assert_never(step)
+
+    def _push(self, step: PushFile) -> None:
+        follow = step.file.follow
+        if step.file.content is not None:
+            self.files.append(_small(step.path, step.file))
+        self.restart += follow.restart
+        self.setup |= set(follow.setup)
+        self.renew = self.renew or follow.renew
+        if follow.reload:
+            self.reload.add(PurePosixPath(step.path).name)
 
 
 def _pieces(packed: Path, report: Report) -> Iterator[bytes]:
@@ -210,31 +256,13 @@ def _pieces(packed: Path, report: Report) -> Iterator[bytes]:
                 report(f"{sent >> 20} of {total >> 20} MiB sent")
 
 
-def _small(params: Mapping[str, Any]) -> dict[str, str]:
-    file = params["file"]
-    return {
-        "path": params["path"],
-        "mode": file.mode,
-        "owner": file.owner,
-        "content": _base64(file.content),
-    }
+def _small(path: str, file: ManagedFile) -> dict[str, str]:
+    content = base64.b64encode(file.content or b"").decode()
+    return {"path": path, "mode": file.mode, "owner": file.owner, "content": content}
 
 
-def _changed_units(actions: Sequence[Action]) -> list[str]:
-    """The units whose file is pushed."""
-    return [
-        Path(action.params["path"]).name
-        for action in actions
-        if "file" in action.params and action.params["file"].follow.reload
-    ]
-
-
-def _source(action: Action) -> Any:
-    return getattr(action.params.get("file"), "source", None)
-
-
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode()
+def _address(text: str | None) -> Address | None:
+    return ip_address(text) if text else None
 
 
 def _seen(data: Mapping[str, Any]) -> GuestSeen:
@@ -243,7 +271,7 @@ def _seen(data: Mapping[str, Any]) -> GuestSeen:
         units={name: UnitSeen(**unit) for name, unit in data["units"].items()},
         sysctls=data["sysctls"],
         guard=data["guard"],
-        routes=tuple(Route(**route) for route in data["routes"]),
+        routes=tuple(Route(ip_network(route["prefix"]), _address(route["via"])) for route in data["routes"]),
         token=TokenSeen(**data["token"]) if data["token"] else None,
         proxy=ProxySeen(**data["proxy"]),
         kernel=data["kernel"],

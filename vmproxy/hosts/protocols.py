@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 from vmproxy.image import Download
-from vmproxy.model.plan import Action, Outcome
+from vmproxy.model.net import Address
 from vmproxy.model.seen import HostSeen
+from vmproxy.model.steps import HostStep
 
 Report = Callable[[str], None]
 """Takes one line about what happens now."""
@@ -22,7 +23,7 @@ class Connection:
     """A real connection to be tried from the host. UDP sends `payload` and waits for any answer."""
 
     protocol: Literal["tcp", "udp"]
-    address: str
+    address: Address
     port: int
     payload: bytes = b"vmproxy\n"
 
@@ -33,7 +34,7 @@ class Answer:
 
     ok: bool | None
     detail: str
-    via: str | None
+    via: Address | None
 
 
 class HostPlace(Protocol):
@@ -51,16 +52,19 @@ class HostPlace(Protocol):
 
     def observe(self) -> HostSeen: ...
 
-    def apply(self, actions: Sequence[Action], report: Report) -> Iterator[Outcome]:
-        """Carry out actions in order; stops after the first that fails. Images come as files."""
+    def check(self, steps: Sequence[HostStep]) -> None:
+        """Raises VmproxyError when one of the steps is sure to fail: before anything is changed."""
+
+    def do(self, step: HostStep, report: Report) -> None:
+        """Carry out one step. Raises VmproxyError."""
 
     def probe(self, connections: Sequence[Connection]) -> list[Answer]:
         """Connect from the host itself, as its applications do."""
 
-    def trial(self, connection: Connection, via: str) -> Answer:
+    def trial(self, connection: Connection, via: Address) -> Answer:
         """Connect by way of a route to that one address, which is gone again afterwards."""
 
-    def open_guest(self, address: str, port: int) -> socket.socket:
+    def open_guest(self, address: Address, port: int) -> socket.socket:
         """A TCP connection from here to the guest. Raises OSError."""
 
     def console(self, lines: int) -> list[str]:

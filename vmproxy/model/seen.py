@@ -9,24 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vmproxy.model.net import Address, Interface, Network, Route
+
 
 @dataclass(frozen=True)
 class Unobservable:
     """Could not look, and why: `because` reads as "the VM is stopped"."""
 
     because: str
-
-
-@dataclass(frozen=True)
-class Route:
-    """`prefix` is CIDR text, `via` the next hop's address, or "" for on-link.
-
-    `flaw` says what is wrong with a route that is set only in part; "" when it is whole.
-    """
-
-    prefix: str
-    via: str
-    flaw: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,7 +30,7 @@ class Marker:
 
     site: str
     host: str
-    address: str
+    address: Interface
     seed: str
     image: str
     host_key: str
@@ -91,7 +81,7 @@ class HostSeen:
     images: frozenset[str] = frozenset()
     free_memory: int = 0
     free_disk: int = 0
-    addresses: tuple[str, ...] = ()
+    addresses: tuple[Interface, ...] = ()
     leftovers: tuple[str, ...] = ()
     renamed: str | None = None
     mac_pool: tuple[str, str] | None = None
@@ -167,8 +157,8 @@ class GuestSeen:
 @dataclass(frozen=True)
 class NodeSeen:
     name: str
-    internal_ips: tuple[str, ...]
-    pod_cidrs: tuple[str, ...]
+    internal_ips: tuple[Address, ...]
+    pod_cidrs: tuple[Network, ...]
 
 
 @dataclass(frozen=True)
@@ -185,10 +175,10 @@ class ClusterSeen:
     version: str
     server: str
     ca: str
-    service_cidrs: tuple[str, ...]
-    pod_cidrs: tuple[str, ...]
+    service_cidrs: tuple[Network, ...]
+    pod_cidrs: tuple[Network, ...]
     nodes: tuple[NodeSeen, ...]
-    canary: tuple[str, int]
+    canary: tuple[Address, int]
     account_uid: str | None
     identity: Mapping[str, Any]
     other_accounts: tuple[str, ...] = ()
@@ -198,9 +188,8 @@ class ClusterSeen:
 class EndpointSeen:
     """One address behind a Service. `ports`: where it listens, by the Service's (port, protocol)."""
 
-    ip: str
+    ip: Address
     ready: bool
-    node: str | None
     ports: Mapping[tuple[int, str], int]
 
 
@@ -209,6 +198,6 @@ class ServiceSeen:
     """A Service with a ClusterIP. `name` is "namespace/name", protocols are as in "tcp"."""
 
     name: str
-    cluster_ip: str
+    cluster_ip: Address
     ports: tuple[tuple[int, str], ...]
     endpoints: tuple[EndpointSeen, ...]

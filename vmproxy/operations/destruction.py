@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from vmproxy.engine.machine import Machine
 from vmproxy.engine.reconcile import HostResult
 from vmproxy.errors import VmproxyError
-from vmproxy.model.plan import Action, Outcome, Plan
 from vmproxy.model.seen import ClusterSeen, HostSeen, Unobservable
-from vmproxy.resources import credential, route, vm
+from vmproxy.model.steps import ClusterStep, HostStep, Plan, Step
+from vmproxy.resources import identity, route, vm
 from vmproxy.site.model import Host, Site
 
 Report = Callable[[str], None]
@@ -22,31 +22,31 @@ def destroy_host(site: Site, host: Host, report: Report, *, yes: bool, going: Se
     A cluster that does not answer does not keep the host's part from going; what stays in the
     cluster then is named by the error in the result.
     """
-    done: list[Outcome] = []
+    done: list[Step] = []
     try:
         with Machine(site, host, report) as machine:
             if not yes:
                 cluster, _ = _look_at_cluster(machine)
-                todo = _steps(machine, machine.place.observe(), cluster, going)
-                return HostResult(host.name, left=Plan(todo))
+                on_host, in_cluster = _steps(machine, machine.place.observe(), cluster, going)
+                return HostResult(host.name, left=Plan((*on_host, *in_cluster)))
             with machine.place.lock(report):
-                for outcome in _destroy(machine, going):  # one by one: they stay when a later one fails
-                    done.append(outcome)
+                for step in _destroy(machine, going):  # one by one: they stay when a later one fails
+                    done.append(step)
     except VmproxyError as exc:
         return HostResult(host.name, tuple(done), error=exc)
     return HostResult(host.name, tuple(done))
 
 
-def _destroy(machine: Machine, going: Sequence[Host]) -> Iterator[Outcome]:
+def _destroy(machine: Machine, going: Sequence[Host]) -> Iterator[Step]:
     cluster, unreachable = _look_at_cluster(machine)
-    todo = _steps(machine, machine.place.observe(), cluster, going)
-    yield from machine.apply_host(tuple(action for action in todo if action.place == "host"))
+    on_host, in_cluster = _steps(machine, machine.place.observe(), cluster, going)
+    yield from machine.change_host(on_host)
     if unreachable is not None:
         raise VmproxyError(
             f"removed all of {machine.host.name} but its identity in the cluster: {unreachable.message}",
             hint="run destroy again when the cluster answers",
         ) from unreachable
-    yield from machine.apply_cluster(tuple(action for action in todo if action.place == "cluster"))
+    yield from machine.change_cluster(in_cluster)
 
 
 def _look_at_cluster(machine: Machine) -> tuple[ClusterSeen | Unobservable, VmproxyError | None]:
@@ -58,15 +58,15 @@ def _look_at_cluster(machine: Machine) -> tuple[ClusterSeen | Unobservable, Vmpr
 
 def _steps(
     machine: Machine, seen: HostSeen, cluster: ClusterSeen | Unobservable, going: Sequence[Host]
-) -> tuple[Action, ...]:
+) -> tuple[tuple[HostStep, ...], tuple[ClusterStep, ...]]:
+    """On the host, and in the cluster after it."""
     site, host = machine.site, machine.host
     machine.note_host(seen)
-    known = tuple(str(cidr) for cidr in site.cluster.service_cidrs)
-    ranges = cluster.service_cidrs if isinstance(cluster, ClusterSeen) else known
+    ranges = cluster.service_cidrs if isinstance(cluster, ClusterSeen) else site.cluster.service_cidrs
     accounts = frozenset(site.account(one) for one in going)
-    routes = route.wanted(ranges, str(host.network.address.ip))
-    return (
+    routes = route.wanted(ranges, host.network.address.ip)
+    on_host = (
         *route.remove_plan(routes, seen, why="before the VM behind it goes", cold=True),
         *vm.destroy_plan(site.vm_name(host), site=site.name, host=host.name, seen=seen),
-        *credential.destroy_plan(site, host, cluster, going=accounts),
     )
+    return on_host, identity.destroy_plan(site, host, cluster, going=accounts)

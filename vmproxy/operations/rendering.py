@@ -9,7 +9,7 @@ from vmproxy import seed
 from vmproxy.engine.machine import Machine
 from vmproxy.errors import ToolFailed
 from vmproxy.model.seen import Unobservable
-from vmproxy.resources import credential
+from vmproxy.resources import identity
 from vmproxy.seed.keys import KeyPair
 from vmproxy.site.model import Host, Site
 from vmproxy.util import assets
@@ -28,7 +28,7 @@ def render_host(site: Site, host: Host, folder: Path, report: Callable[[str], No
         for path, file in wanted.files.items():
             if file.content is not None:
                 yield _write(folder / "guest" / path.lstrip("/"), file.content)
-        for name, text in credential.documents(site, host).items():
+        for name, text in identity.documents(site, host).items():
             yield _write(folder / "cluster" / name, text.encode())
         if host.hyperv is not None:
             for name in assets.names("powershell"):

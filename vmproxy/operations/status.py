@@ -97,7 +97,10 @@ def _routes(machine: Machine, seen: HostSeen, cluster: ClusterSeen | Unobservabl
     there = [item for item in wanted if item in seen.routes]
     state = "set" if wanted and len(there) == len(wanted) else "partly" if there else "missing"
     mine = route.ours(wanted, marked, seen.routes)
-    return {"state": state, "routes": [{"prefix": item.prefix, "via": item.via} for item in mine]}
+    return {
+        "state": state,
+        "routes": [{"prefix": str(item.prefix), "via": str(item.via or "")} for item in mine],
+    }
 
 
 def _credential(guest: GuestSeen | Unobservable, cluster: ClusterSeen | Unobservable) -> dict[str, object]:

@@ -84,7 +84,7 @@ class Diagnosis:
         return Check(str(target), target.protocol, ok=ok, hop=hop, detail=why or answer.detail)
 
     def _broken(self, target: Target, answer: Answer) -> tuple[Hop | None, str]:
-        address = str(self._machine.address.ip)
+        address = self._machine.address.ip
         if answer.via != address:
             return "route", f"the host sends it to {answer.via or 'no next hop'}, not to the VM at {address}"
         guest = self._inside()

@@ -4,63 +4,50 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from vmproxy.model.plan import ABSENT, Action, Drift
-from vmproxy.model.seen import ClusterSeen, FileSeen, GuestSeen, NodeSeen, Route, TokenSeen, Unobservable
+from vmproxy.model import names
+from vmproxy.model.drift import ABSENT
+from vmproxy.model.names import (
+    CA,
+    CONFIG,
+    CREDENTIAL,
+    GUARD,
+    KUBECONFIG,
+    PROGRAM,
+    PROXY_UNIT,
+    RENEW,
+    ROUTES,
+    SETUP,
+    SETUP_UNIT,
+    SYSCTLS,
+    TIMER_UNIT,
+    TOKEN,
+    TOKEN_UNIT,
+    UNITS,
+)
+from vmproxy.model.net import Address, Network, Route
+from vmproxy.model.seen import ClusterSeen, GuestSeen, NodeSeen, TokenSeen, Unobservable
+from vmproxy.model.steps import (
+    Follow,
+    GuestStep,
+    LoadGuard,
+    ManagedFile,
+    PushFile,
+    RenewToken,
+    SetGuestRoute,
+    SetSysctl,
+    StartUnit,
+)
 from vmproxy.resources import kubeproxyconfig
 from vmproxy.site.model import Host, Site
 from vmproxy.util import assets
 
-NAMESPACE = "vmproxy"
-INTERFACE = "eth0"  # the seed names it so
-
-PROGRAM = "/usr/local/lib/vmproxy/kube-proxy"
-SETUP = "/usr/local/lib/vmproxy/setup.py"
-RENEW = "/usr/local/lib/vmproxy/renew.py"
-CONFIG = "/etc/vmproxy/kube-proxy.yaml"
-KUBECONFIG = "/etc/vmproxy/kubeconfig"
-CA = "/etc/vmproxy/ca.crt"
-TOKEN = "/etc/vmproxy/token"  # noqa: S105 (a path)
-CREDENTIAL = "/etc/vmproxy/credential.json"
-GUARD = "/etc/vmproxy/guard.nft"
-ROUTES = "/etc/vmproxy/routes.json"
-SYSCTLS = "/etc/sysctl.d/99-vmproxy.conf"
-
-PROXY_UNIT = "vmproxy-kube-proxy.service"
-SETUP_UNIT = "vmproxy-setup.service"
-TOKEN_UNIT = "vmproxy-token.service"  # noqa: S105 (a name)
-TIMER_UNIT = "vmproxy-token.timer"
-_UNITS = "/etc/systemd/system"
-
+_NOTHING = Follow()
 _TIMER_FAILED = 0.1
 """Below this part of its life left, the guest's own timer has failed, and the token is renewed from here."""
-
-
-@dataclass(frozen=True)
-class Follow:
-    """What has to follow a changed file: units restarted, setup.py run for a part, a new token."""
-
-    restart: tuple[str, ...] = ()
-    setup: tuple[str, ...] = ()
-    reload: bool = False
-    renew: bool = False
-
-
-@dataclass(frozen=True)
-class ManagedFile:
-    """Exactly one of `content` and `source` (a large file on this machine, a program of that `version`)."""
-
-    sha256: str
-    mode: str = "0644"
-    owner: str = "root"
-    content: bytes | None = field(default=None, repr=False)
-    source: Path | None = None
-    version: str | None = None
-    follow: Follow = Follow()
 
 
 @dataclass(frozen=True)
@@ -115,7 +102,7 @@ class Tools:
 def wanted(site: Site, host: Host, cluster: ClusterSeen, *, program: Program, tools: Tools) -> GuestWanted:
     """Pure, but for the templates. Raises UsageError for a version or mode that can not be."""
     mode = kubeproxyconfig.choose_mode(site.proxy.mode, program.version, kernel=tools.kernel, nft=tools.nft)
-    ranges = [cidr for cidr in cluster.service_cidrs if ":" not in cidr]
+    ranges = [cidr for cidr in cluster.service_cidrs if cidr.version == 4]
     routes = _routes(host, cluster)
     sysctls = _sysctls(program.version)
     guard = assets.render("guest/guard.nft.j2", service_cidrs=ranges).encode()
@@ -137,7 +124,7 @@ def wanted(site: Site, host: Host, cluster: ClusterSeen, *, program: Program, to
         sysctls=sysctls,
         guard=hashlib.sha256(guard).hexdigest(),
         routes=routes,
-        subject=f"system:serviceaccount:{NAMESPACE}:{site.account(host)}",
+        subject=f"system:serviceaccount:{names.NAMESPACE}:{site.account(host)}",
         uid=cluster.account_uid,
         ttl=site.proxy.token_ttl,
         mode=mode,
@@ -150,13 +137,16 @@ def query(want: GuestWanted) -> GuestQuery:
     return GuestQuery(tuple(want.files), want.units, tuple(want.sysctls))
 
 
-def plan(want: GuestWanted, seen: GuestSeen | Unobservable) -> tuple[Action, ...]:
-    """Each difference is an action of its own; what follows from a file's change belongs to it."""
+def plan(want: GuestWanted, seen: GuestSeen | Unobservable) -> tuple[GuestStep, ...]:
+    """Each difference is a step of its own; what follows from a file's change belongs to it."""
     if isinstance(seen, Unobservable):
         return ()
-    files = [_push(path, file, seen.files.get(path)) for path, file in want.files.items()]
-    pushed = [action for action in files if action is not None]
-    follows = [want.files[str(action.params["path"])].follow for action in pushed]
+    pushed = tuple(
+        step
+        for path, file in want.files.items()
+        if (step := PushFile(path, file, seen.files.get(path))).drift
+    )
+    follows = [step.file.follow for step in pushed]
     return (
         *pushed,
         *_sysctl_plan(want, seen),
@@ -175,75 +165,39 @@ def warnings(want: GuestWanted, seen: GuestSeen | Unobservable) -> tuple[str, ..
     return tuple(found)
 
 
-def _push(path: str, file: ManagedFile, seen: FileSeen | None) -> Action | None:
-    if seen is None:
-        drift: tuple[Drift, ...] = (Drift(path, "present", ABSENT),)
-    else:
-        pairs = (
-            ("sha256", file.sha256, seen.sha256),
-            ("mode", file.mode, seen.mode),
-            ("owner", file.owner, seen.owner),
-        )
-        drift = tuple(Drift(f"{path}: {name}", want, got) for name, want, got in pairs if want != got)
-    if not drift:
-        return None
-    why = "; ".join(
-        [
-            "it is not as it should be",
-            *(f"restarts {unit}" for unit in file.follow.restart),
-            *(f"loads the {part}" for part in file.follow.setup),
-        ]
-    )
-    return Action("guest", "push", path, why, drift, {"path": path, "file": file})
-
-
-def _sysctl_plan(want: GuestWanted, seen: GuestSeen) -> list[Action]:
-    return [
-        Action(
-            "guest",
-            "set",
-            f"sysctl {name}",
-            "a one-armed router needs it",
-            (Drift(name, value, seen.sysctls.get(name, ABSENT)),),
-            {"sysctl": name, "value": value},
-        )
+def _sysctl_plan(want: GuestWanted, seen: GuestSeen) -> Iterable[GuestStep]:
+    return (
+        SetSysctl(name, value, seen.sysctls.get(name))
         for name, value in want.sysctls.items()
         if seen.sysctls.get(name) != value
-    ]
+    )
 
 
-def _guard_plan(want: GuestWanted, seen: GuestSeen, follows: list[Follow]) -> list[Action]:
+def _guard_plan(want: GuestWanted, seen: GuestSeen, follows: list[Follow]) -> Iterable[GuestStep]:
     if seen.guard == want.guard or any("guard" in follow.setup for follow in follows):
-        return []
-    drift = Drift("guard table", "as in guard.nft", "changed" if seen.guard else ABSENT)
-    why = "it drops what kube-proxy does not know, and all input but SSH"
-    return [Action("guest", "load", "guard table", why, (drift,), {"setup": "guard"})]
+        return ()
+    return (LoadGuard(missing=not seen.guard),)
 
 
-def _route_plan(want: GuestWanted, seen: GuestSeen, follows: list[Follow]) -> list[Action]:
+def _route_plan(want: GuestWanted, seen: GuestSeen, follows: list[Follow]) -> Iterable[GuestStep]:
     if any("routes" in follow.setup for follow in follows):
-        return []
+        return ()
     there = {route.prefix: route.via for route in seen.routes}
-    drift = [
-        Drift(f"route {route.prefix}", route.via, there.get(route.prefix, ABSENT))
-        for route in want.routes
-        if there.get(route.prefix) != route.via
-    ]
-    prefixes = {route.prefix for route in want.routes}
-    drift += [
-        Drift(f"route {prefix}", ABSENT, via) for prefix, via in there.items() if prefix not in prefixes
-    ]
-    why = "how the VM reaches endpoints"
-    return [
-        Action("guest", "load", f"guest {item.field}", why, (item,), {"setup": "routes"}) for item in drift
-    ]
+    wanted = {route.prefix: route.via for route in want.routes}
+    missing = (
+        SetGuestRoute(prefix, via, there.get(prefix))
+        for prefix, via in wanted.items()
+        if prefix not in there or there[prefix] != via
+    )
+    spare = (SetGuestRoute(prefix, None, via) for prefix, via in there.items() if prefix not in wanted)
+    return (*missing, *spare)
 
 
-def _token_plan(want: GuestWanted, seen: GuestSeen, follows: list[Follow]) -> list[Action]:
+def _token_plan(want: GuestWanted, seen: GuestSeen, follows: list[Follow]) -> Iterable[GuestStep]:
     why = _token_trouble(want, seen.token, now=seen.now)
     if why is None or any(follow.renew for follow in follows):
-        return []
-    return [Action("guest", "renew", "token", why, (Drift("token", "valid", why),), {"token": TOKEN})]
+        return ()
+    return (RenewToken(why),)
 
 
 def _token_trouble(want: GuestWanted, token: TokenSeen | None, *, now: float) -> str | None:
@@ -261,24 +215,11 @@ def _token_trouble(want: GuestWanted, token: TokenSeen | None, *, now: float) ->
     return None
 
 
-def _unit_plan(want: GuestWanted, seen: GuestSeen, follows: list[Follow]) -> list[Action]:
-    """A unit that a pushed file restarts anyway needs no action but to be enabled."""
+def _unit_plan(want: GuestWanted, seen: GuestSeen, follows: list[Follow]) -> Iterable[GuestStep]:
+    """A unit that a pushed file restarts anyway needs no step but to be enabled."""
     restarted = {unit for follow in follows for unit in follow.restart}
-    actions = []
-    for unit in want.units:
-        state = seen.units.get(unit)
-        drift = []
-        if state is None or not state.enabled:
-            drift.append(Drift(f"{unit}: enabled", "yes", "no"))
-        if unit not in restarted:
-            if state is None or not state.active:
-                drift.append(Drift(f"{unit}: active", "yes", "no"))
-            elif state.stale:
-                drift.append(Drift(f"{unit}: started with", "the files as they are", "older ones"))
-        if drift:
-            why = "it must run, now and after a restart of the VM"
-            actions.append(Action("guest", "start", unit, why, tuple(drift), {"unit": unit}))
-    return actions
+    steps = (StartUnit(unit, seen.units.get(unit), unit in restarted) for unit in want.units)
+    return (step for step in steps if step.drift)
 
 
 def _configuration(
@@ -287,7 +228,7 @@ def _configuration(
     identity = kubeproxyconfig.Identity(
         host.acts_for or site.vm_name(host), str(host.network.address.ip), host.acts_for is not None
     )
-    pods = next((cidr for cidr in cluster.pod_cidrs if ":" not in cidr), "")
+    pods = next((str(cidr) for cidr in cluster.pod_cidrs if cidr.version == 4), "")
     config = kubeproxyconfig.configuration(
         program.version, mode, identity, kubeconfig=KUBECONFIG, pod_cidr=pods
     )
@@ -300,7 +241,7 @@ def _configuration(
     restart = Follow(restart=(PROXY_UNIT,))
     return {
         CONFIG: _file(kubeproxyconfig.text(config), follow=restart),
-        f"{_UNITS}/{PROXY_UNIT}": _file(unit, follow=Follow(restart=(PROXY_UNIT,), reload=True)),
+        f"{UNITS}/{PROXY_UNIT}": _file(unit, follow=Follow(restart=(PROXY_UNIT,), reload=True)),
     }
 
 
@@ -319,7 +260,7 @@ def _credential(site: Site, host: Host, cluster: ClusterSeen) -> dict[str, Manag
     credential = {
         "server": cluster.server,
         "ca": CA,
-        "namespace": NAMESPACE,
+        "namespace": names.NAMESPACE,
         "account": site.account(host),
         "ttl": site.proxy.token_ttl,
     }
@@ -329,20 +270,20 @@ def _credential(site: Site, host: Host, cluster: ClusterSeen) -> dict[str, Manag
         CA: _file(cluster.ca, follow=restart),
         CREDENTIAL: _file(_json(credential), follow=Follow(renew=True)),
         RENEW: _file(assets.text("guest/renew.py"), mode="0755"),
-        f"{_UNITS}/{TOKEN_UNIT}": _file(assets.text(f"guest/{TOKEN_UNIT}"), follow=Follow(reload=True)),
-        f"{_UNITS}/{TIMER_UNIT}": _file(timer, follow=Follow(restart=(TIMER_UNIT,), reload=True)),
+        f"{UNITS}/{TOKEN_UNIT}": _file(assets.text(f"guest/{TOKEN_UNIT}"), follow=Follow(reload=True)),
+        f"{UNITS}/{TIMER_UNIT}": _file(timer, follow=Follow(restart=(TIMER_UNIT,), reload=True)),
     }
 
 
 def _setup(guard: bytes, routes: tuple[Route, ...], sysctls: Mapping[str, str]) -> dict[str, ManagedFile]:
-    listed = [{"prefix": route.prefix, "via": route.via} for route in routes]
+    listed = [{"prefix": str(route.prefix), "via": str(route.via or "")} for route in routes]
     settings = "".join(f"{name} = {value}\n" for name, value in sysctls.items())
     return {
         SETUP: _file(assets.text("guest/setup.py"), mode="0755"),
         GUARD: _file(guard, follow=Follow(setup=("guard",))),
         ROUTES: _file(_json(listed), follow=Follow(setup=("routes",))),
         SYSCTLS: _file(settings),
-        f"{_UNITS}/{SETUP_UNIT}": _file(assets.text(f"guest/{SETUP_UNIT}"), follow=Follow(reload=True)),
+        f"{UNITS}/{SETUP_UNIT}": _file(assets.text(f"guest/{SETUP_UNIT}"), follow=Follow(reload=True)),
     }
 
 
@@ -350,7 +291,7 @@ def _sysctls(version: str) -> dict[str, str]:
     """Forward, send no redirects to a better gateway (the next hop shares the subnet), and accept replies
     that come another way. A redirect setting counts when it is on for `all` or for the interface."""
     values = {"net.ipv4.ip_forward": "1"}
-    for interface in ("all", "default", INTERFACE):
+    for interface in ("all", "default", names.INTERFACE):
         values[f"net.ipv4.conf.{interface}.send_redirects"] = "0"
         values[f"net.ipv4.conf.{interface}.accept_redirects"] = "0"
         values[f"net.ipv4.conf.{interface}.rp_filter"] = "2"
@@ -361,34 +302,31 @@ def _sysctls(version: str) -> dict[str, str]:
 
 def _routes(host: Host, cluster: ClusterSeen) -> tuple[Route, ...]:
     """The site file's routes, and with podRoutes one to each Node's pods where the Node is on the network."""
-    routes = {str(route.to): Route(str(route.to), str(route.via)) for route in host.network.routes}
+    routes: dict[Network, Route] = {route.to: Route(route.to, route.via) for route in host.network.routes}
     if host.network.pod_routes == "nodes":
         for node in cluster.nodes:
             via = _on_network(node, host)
             for cidr in node.pod_cidrs:
-                if via and ":" not in cidr:
-                    routes.setdefault(str(IPv4Network(cidr)), Route(str(IPv4Network(cidr)), via))
-    return tuple(routes[prefix] for prefix in sorted(routes))
+                if via and cidr.version == via.version:
+                    routes.setdefault(cidr, Route(cidr, via))
+    return tuple(routes[prefix] for prefix in sorted(routes, key=str))
 
 
-def _on_network(node: NodeSeen, host: Host) -> str | None:
+def _on_network(node: NodeSeen, host: Host) -> Address | None:
     """The Node's address on the VM's network, if it has one."""
-    network = host.network.address.network
-    for address in node.internal_ips:
-        if ":" not in address and IPv4Address(address) in network and address != str(host.network.address.ip):
-            return address
-    return None
+    own = host.network.address
+    return next((item for item in node.internal_ips if item in own.network and item != own.ip), None)
 
 
 def _warnings(host: Host, cluster: ClusterSeen) -> tuple[str, ...]:
     found = []
-    names = {node.name for node in cluster.nodes}
+    nodes = {node.name for node in cluster.nodes}
     if host.acts_for is None:
         found.append(
             "a plain gateway (no actsFor) waits 30 s for its Node at each start of kube-proxy, then works; "
             "Services with internalTrafficPolicy: Local have no endpoints for it"
         )
-    elif host.acts_for not in names:
+    elif host.acts_for not in nodes:
         found.append(f"there is no Node {host.acts_for}: kube-proxy waits 30 s for it at each start")
     if host.network.pod_routes == "nodes":
         found += [
@@ -399,7 +337,7 @@ def _warnings(host: Host, cluster: ClusterSeen) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _file(content: str | bytes, *, mode: str = "0644", follow: Follow = Follow()) -> ManagedFile:
+def _file(content: str | bytes, *, mode: str = "0644", follow: Follow = _NOTHING) -> ManagedFile:
     data = content.encode() if isinstance(content, str) else content
     return ManagedFile(hashlib.sha256(data).hexdigest(), mode, content=data, follow=follow)
 

@@ -9,62 +9,32 @@ is not compared: each kind of host adds its own settings.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
 from vmproxy.errors import Conflict
-from vmproxy.model.plan import ABSENT, Action, Drift, differences
+from vmproxy.model.drift import differences
 from vmproxy.model.seen import HostSeen, VmSeen
-
-HOT = frozenset(
-    {
-        "switch",
-        "vlan",
-        "macSpoofing",
-        "start",
-        "startDelay",
-        "checkpoints",
-        "automaticCheckpoints",
-        "timeSync",
-        "guestShutdown",
-        "folderAccess",
-    }
+from vmproxy.model.steps import (
+    HOT,
+    CreateVm,
+    DeleteVm,
+    ReconfigureVm,
+    SetVm,
+    StartVm,
+    VmStep,
+    VmWanted,
+    made_of,
 )
-"""Settings that change while the VM runs; every other one needs it off."""
-
-FIXED = frozenset({"generation"})
-"""Settings that no VM ever changes."""
 
 
-@dataclass(frozen=True)
-class VmWanted:
-    """`settings` by the names that the place reports them under; `image` and `seed` are hashes."""
-
-    name: str
-    site: str
-    host: str
-    address: str
-    image: str
-    seed: str
-    settings: Mapping[str, Any]
-
-
-def plan(wanted: VmWanted, seen: HostSeen) -> tuple[Action, ...]:
+def plan(wanted: VmWanted, seen: HostSeen) -> tuple[VmStep, ...]:
     """The steps to the wanted VM, running. Raises Conflict when a foreign VM has its name."""
     _refuse_renamed(wanted.name, wanted.host, seen)
     vm = seen.vm
     if vm is None:
-        why = "there is no VM of that name"
-        return (_action("create", wanted, why, (Drift("vm", "present", ABSENT),)), _start(wanted))
-    _refuse_foreign(wanted, vm)
-    if made_of := _made_of_something_else(wanted, vm):
-        why = "its disk or seed is not the wanted one, and both are used at the first boot only"
-        if all(item.field in FIXED for item in made_of):
-            why = "no VM changes that"
-        again = _action("recreate", wanted, why, made_of, cold=vm.running)
-        return (again, _start(wanted, cold=vm.running))
-    return _settings(wanted, vm) + (() if vm.running else (_start(wanted),))
+        return (CreateVm(wanted), StartVm(wanted.name))
+    _refuse_foreign(wanted.name, wanted.site, wanted.host, vm)
+    if made_of(wanted, vm):
+        return (CreateVm(wanted, vm), StartVm(wanted.name, cold=vm.running))
+    return _settings(wanted, vm) + (() if vm.running else (StartVm(wanted.name),))
 
 
 def moves(wanted: VmWanted, seen: HostSeen) -> bool:
@@ -73,44 +43,28 @@ def moves(wanted: VmWanted, seen: HostSeen) -> bool:
     return marker is not None and marker.address != wanted.address
 
 
-def destroy_plan(wanted_name: str, *, site: str, host: str, seen: HostSeen) -> tuple[Action, ...]:
-    _refuse_renamed(wanted_name, host, seen)
-    params = {"vm": wanted_name}
+def destroy_plan(name: str, *, site: str, host: str, seen: HostSeen) -> tuple[VmStep, ...]:
+    """Raises Conflict when a foreign VM has its name."""
+    _refuse_renamed(name, host, seen)
     if seen.vm is None:
-        left = tuple(Drift(path, ABSENT, "present") for path in seen.leftovers)
-        why = "files that an earlier run left"
-        return (Action("host", "delete", wanted_name, why, left, params, cold=True),) if left else ()
-    _refuse_foreign_names(wanted_name, site, host, seen.vm)
-    drift = (Drift("vm", ABSENT, "present"),)
-    return (Action("host", "delete", wanted_name, "with its disk and seed", drift, params, cold=True),)
+        return (DeleteVm(name, seen.leftovers),) if seen.leftovers else ()
+    _refuse_foreign(name, site, host, seen.vm)
+    return (DeleteVm(name),)
 
 
-def _settings(wanted: VmWanted, vm: VmSeen) -> tuple[Action, ...]:
+def _settings(wanted: VmWanted, vm: VmSeen) -> tuple[VmStep, ...]:
     drift = differences(wanted.settings, vm.settings)
     hot = tuple(item for item in drift if item.field in HOT)
     off = tuple(item for item in drift if item.field not in HOT)
-    actions = []
+    steps: list[VmStep] = []
     if hot:
-        actions.append(_action("set", wanted, "it changes while the VM runs", hot))
+        steps.append(SetVm(wanted, hot))
     if off:
-        why = "it changes only while the VM is off: stopped, set, started"
-        actions.append(_action("reconfigure", wanted, why, off, cold=vm.running))
-    return tuple(actions)
+        steps.append(ReconfigureVm(wanted, off, cold=vm.running))
+    return tuple(steps)
 
 
-def _made_of_something_else(wanted: VmWanted, vm: VmSeen) -> tuple[Drift, ...]:
-    assert vm.marker is not None
-    seed = vm.seed if vm.seed is None else vm.marker.seed
-    seen = {"disk": vm.disk or ABSENT, "seed": seed or ABSENT}
-    fixed = {name: value for name, value in wanted.settings.items() if name in FIXED}
-    return differences({"disk": wanted.image, "seed": wanted.seed, **fixed}, {**vm.settings, **seen})
-
-
-def _refuse_foreign(wanted: VmWanted, vm: VmSeen) -> None:
-    _refuse_foreign_names(wanted.name, wanted.site, wanted.host, vm)
-
-
-def _refuse_foreign_names(name: str, site: str, host: str, vm: VmSeen) -> None:
+def _refuse_foreign(name: str, site: str, host: str, vm: VmSeen) -> None:
     if vm.marker is None and vm.trace:
         raise Conflict(
             f"cannot use VM {name} on {host}: it has no marker of vmproxy, though {vm.trace}",
@@ -134,20 +88,3 @@ def _refuse_renamed(name: str, host: str, seen: HostSeen) -> None:
             f"cannot find VM {name} on {host}: it was renamed to {seen.renamed}",
             hint=f"give it its name back ({name}), or remove it, then run again",
         )
-
-
-def _start(wanted: VmWanted, *, cold: bool = False) -> Action:
-    return _action("start", wanted, "it must run", (Drift("state", "running", "stopped"),), cold=cold)
-
-
-def _action(verb: str, wanted: VmWanted, why: str, drift: tuple[Drift, ...], *, cold: bool = False) -> Action:
-    params = {
-        "vm": wanted.name,
-        "site": wanted.site,
-        "host": wanted.host,
-        "address": wanted.address,
-        "image": wanted.image,
-        "seed": wanted.seed,
-        "settings": dict(wanted.settings),
-    }
-    return Action("host", verb, f"vm {wanted.name}", why, drift, params, cold)

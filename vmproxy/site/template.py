@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from vmproxy.errors import UsageError
+from vmproxy.model.net import Network
 from vmproxy.model.seen import ClusterSeen
 from vmproxy.site import yamltree
 from vmproxy.site.model import Site
@@ -54,8 +55,8 @@ def findings(seen: ClusterSeen) -> Findings:
     )
 
 
-def _ipv4(networks: Iterable[str]) -> tuple[str, ...]:
-    return tuple(network for network in networks if ":" not in network)
+def _ipv4(networks: Iterable[Network]) -> tuple[str, ...]:
+    return tuple(str(network) for network in networks if network.version == 4)
 
 
 def draft() -> Site:

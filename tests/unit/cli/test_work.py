@@ -15,11 +15,11 @@ from vmproxy.engine import reconcile
 from vmproxy.engine.machine import Machine
 from vmproxy.engine.reconcile import HostResult
 from vmproxy.errors import NotReady, UsageError, VmproxyError
-from vmproxy.model.plan import Action, Outcome
+from vmproxy.model.steps import StartVm, Step
 from vmproxy.operations import destruction
 from vmproxy.site.model import Host
 
-DONE = Outcome(Action("host", "create", "vm a-b", "there is none", (), {}), "done")
+DONE = StartVm("a-b")
 
 
 def run(folder: Path, *words: str, command: str = "apply") -> Result:
@@ -31,7 +31,7 @@ def run(folder: Path, *words: str, command: str = "apply") -> Result:
     return CliRunner().invoke(chosen, ["-f", str(path), *words], standalone_mode=False)
 
 
-def fails(error: VmproxyError, done: tuple[Outcome, ...]) -> object:
+def fails(error: VmproxyError, done: tuple[Step, ...]) -> object:
     def work(site: object, host: Host, report: object, **_: object) -> HostResult:
         return HostResult(host.name, done, error=error) if host.name == "b" else HostResult(host.name)
 
@@ -69,7 +69,7 @@ def test_a_host_that_failed_at_once_shows_nothing_as_done(
 
 def test_an_apply_that_fails_keeps_what_it_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def half(self: reconcile._Apply) -> None:
-        self.outcomes.append(DONE)
+        self.done.append(DONE)
         raise NotReady("no answer")
 
     monkeypatch.setattr(reconcile._Apply, "all_layers", half)

@@ -8,7 +8,7 @@ import pytest
 
 from vmproxy.cluster.api import Cluster
 from vmproxy.errors import Conflict
-from vmproxy.model.plan import Action
+from vmproxy.model.steps import CreateObject, DeleteObject
 from vmproxy.site import model
 
 NAMESPACE = {"kind": "Namespace", "metadata": {"name": "vmproxy"}}
@@ -43,8 +43,8 @@ class Api:
 
 def done(api: Api, verb: str, item: dict[str, Any]) -> list[str]:
     cluster = Cluster(api, wanted=model.Cluster(), server="", ca="")  # type: ignore[arg-type]
-    action = Action("cluster", verb, "it", "", (), {"object": item, "live": LIVE})
-    return [outcome.action.verb for outcome in cluster.apply([action], print)]
+    step = CreateObject(item) if verb == "create" else DeleteObject(item, LIVE)
+    return [verb] if cluster.do(step) else []
 
 
 def test_a_namespace_that_another_hosts_run_has_just_made_will_do() -> None:
@@ -79,5 +79,5 @@ def test_a_service_of_both_families_is_known_by_its_ipv4_address() -> None:
     ]
     api = Api({"/api/v1/services": services})
     cluster = Cluster(api, wanted=model.Cluster(), server="", ca="")  # type: ignore[arg-type]
-    found = {seen.name: seen.cluster_ip for seen in cluster.services()}
+    found = {seen.name: str(seen.cluster_ip) for seen in cluster.services()}
     assert found == {"n/both": "10.96.0.9", "n/old": "10.96.0.8"}

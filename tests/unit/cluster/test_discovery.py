@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from tests.values import node
 from vmproxy.cluster import discovery
 from vmproxy.errors import Forbidden, VmproxyError
-from vmproxy.model.seen import NodeSeen
 from vmproxy.site.model import Cluster
 
 
@@ -39,7 +39,8 @@ def cidr(*ranges: str, ready: str = "True") -> dict[str, Any]:
 
 
 def found(answers: dict[str, Any], wanted: Cluster | None = None) -> tuple[str, ...]:
-    return discovery.service_cidrs(Api(answers), wanted or Cluster())  # type: ignore[arg-type]
+    ranges = discovery.service_cidrs(Api(answers), wanted or Cluster())  # type: ignore[arg-type]
+    return tuple(map(str, ranges))
 
 
 def test_the_site_file_s_word_is_final() -> None:
@@ -98,5 +99,9 @@ def test_a_cluster_that_tells_nothing_is_an_error_with_a_way_out() -> None:
 
 
 def test_pod_ranges_come_from_the_nodes() -> None:
-    nodes = [NodeSeen("a", (), ("10.244.1.0/24", "fd00::/64")), NodeSeen("b", (), ("10.244.2.0/24",))]
-    assert discovery.pod_cidrs(Cluster(), nodes) == ("10.244.1.0/24", "10.244.2.0/24", "fd00::/64")
+    nodes = [
+        node("a", "10.0.0.1", "10.244.1.0/24", "fd00::/64"),
+        node("b", "10.0.0.2", "10.244.2.0/24"),
+    ]
+    ranges = discovery.pod_cidrs(Cluster(), nodes)
+    assert [str(cidr) for cidr in ranges] == ["10.244.1.0/24", "10.244.2.0/24", "fd00::/64"]

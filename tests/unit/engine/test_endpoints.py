@@ -8,13 +8,16 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from ipaddress import ip_address, ip_network
 from typing import Any, Literal, cast
 
 import pytest
 
+from tests.values import node
 from vmproxy.engine.endpoints import Target, broken, unreachable
 from vmproxy.guest.connection import Endpoint, Guest, Reach
-from vmproxy.model.seen import ClusterSeen, EndpointSeen, NodeSeen, ServiceSeen
+from vmproxy.model.net import Address
+from vmproxy.model.seen import ClusterSeen, EndpointSeen, ServiceSeen
 from vmproxy.util import assets
 
 POD, NODE, ELSEWHERE = "10.244.1.10", "192.168.100.20", "192.168.100.1"
@@ -22,10 +25,10 @@ CLUSTER = ClusterSeen(
     version="v1.36.3",
     server="https://192.168.100.10:6443",
     ca="",
-    service_cidrs=("10.96.0.0/16",),
+    service_cidrs=(ip_network("10.96.0.0/16"),),
     pod_cidrs=(),
-    nodes=(NodeSeen("node-01", (NODE,), ("fd00::/64", "10.244.1.0/24")),),
-    canary=("10.96.0.1", 443),
+    nodes=(node("node-01", NODE, "fd00::/64", "10.244.1.0/24"),),
+    canary=(ip_address("10.96.0.1"), 443),
     account_uid=None,
     identity={},
 )
@@ -33,8 +36,14 @@ REACHED = Reach(None, silent=False, refused=False, via=None)
 
 
 def target(protocol: Literal["tcp", "udp"], *addresses: str) -> Target:
-    endpoints = tuple(EndpointSeen(item, True, None, {(80, protocol): 8080}) for item in addresses)
-    return Target(ServiceSeen("demo/web", "10.96.3.3", ((80, protocol),), endpoints), 80, protocol)
+    endpoints = tuple(EndpointSeen(ip_address(item), True, {(80, protocol): 8080}) for item in addresses)
+    return Target(
+        ServiceSeen("demo/web", ip_address("10.96.3.3"), ((80, protocol),), endpoints), 80, protocol
+    )
+
+
+def hop(address: str | None) -> Address | None:
+    return ip_address(address) if address else None
 
 
 class Answers:
@@ -45,7 +54,7 @@ class Answers:
         self.asked: list[str] = []
 
     def reach(self, endpoints: Sequence[Endpoint]) -> list[Reach]:
-        self.asked += [endpoint.address for endpoint in endpoints]
+        self.asked += [str(endpoint.address) for endpoint in endpoints]
         return [self._by_protocol.get(endpoint.protocol, REACHED) for endpoint in endpoints]
 
 
@@ -59,7 +68,9 @@ def test_silence_on_another_way_than_over_the_node_is_a_missing_route(
     protocol: Literal["tcp", "udp"],
 ) -> None:
     for via in (ELSEWHERE, None):
-        why = lost(target(protocol, POD), Reach("no answer within 3 s", silent=True, refused=False, via=via))
+        why = lost(
+            target(protocol, POD), Reach("no answer within 3 s", silent=True, refused=False, via=hop(via))
+        )
         assert why == (
             "the VM does not reach 10.244.1.10:8080: no answer within 3 s; missing route: 10.244.1.0/24 via "
             "192.168.100.20 (Node node-01): set network.podRoutes: nodes, or network.routes"
@@ -67,14 +78,14 @@ def test_silence_on_another_way_than_over_the_node_is_a_missing_route(
 
 
 def test_with_the_route_there_a_silent_tcp_endpoint_is_lost_and_no_route_is_named() -> None:
-    why = lost(target("tcp", POD), Reach("no answer within 3 s", silent=True, refused=False, via=NODE))
+    why = lost(target("tcp", POD), Reach("no answer within 3 s", silent=True, refused=False, via=hop(NODE)))
     assert why == "the VM does not reach 10.244.1.10:8080: no answer within 3 s"
 
 
 @pytest.mark.parametrize(("address", "via"), [(POD, NODE), ("192.168.100.30", None)])
 def test_silent_udp_proves_nothing_without_a_missing_route(address: str, via: str | None) -> None:
     assert (
-        lost(target("udp", address), Reach("no answer within 3 s", silent=True, refused=False, via=via))
+        lost(target("udp", address), Reach("no answer within 3 s", silent=True, refused=False, via=hop(via)))
         is None
     )
 
@@ -83,7 +94,7 @@ def test_silent_udp_proves_nothing_without_a_missing_route(address: str, via: st
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
 def test_a_refusal_is_proof_but_of_no_missing_route(protocol: Literal["tcp", "udp"], via: str) -> None:
     """Something else may know the way to the pods, as a router that speaks BGP with the Nodes."""
-    why = lost(target(protocol, POD), Reach("Connection refused", silent=False, refused=True, via=via))
+    why = lost(target(protocol, POD), Reach("Connection refused", silent=False, refused=True, via=hop(via)))
     assert why == "the VM does not reach 10.244.1.10:8080: Connection refused"
 
 
@@ -96,7 +107,7 @@ def test_targets_that_share_an_endpoint_ask_for_it_once() -> None:
 
 
 def test_one_network_is_warned_of_once_and_named_by_its_service() -> None:
-    guest = Answers(tcp=Reach("No route to host", silent=False, refused=False, via=ELSEWHERE))
+    guest = Answers(tcp=Reach("No route to host", silent=False, refused=False, via=hop(ELSEWHERE)))
     services = [target("tcp", POD, "10.244.1.11").service, target("udp", POD).service]
     (warning,) = unreachable(cast(Guest, guest), services, CLUSTER)
     assert warning.startswith(

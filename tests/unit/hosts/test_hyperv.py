@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from ipaddress import ip_interface
 from pathlib import Path
 
 import pytest
@@ -12,21 +13,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.hosts.windows import GIB, FakeWindows, failed
+from tests.values import route as route_to
 from vmproxy.errors import Busy, Conflict, Forbidden, NotReady, RemoteFailed, Unreachable
 from vmproxy.hosts.hyperv import host as module
 from vmproxy.hosts.hyperv.host import HypervHost
-from vmproxy.hosts.protocols import Connection, Delivery
+from vmproxy.hosts.protocols import Connection, Delivery, Report
 from vmproxy.image import Download
-from vmproxy.model.plan import Action
-from vmproxy.model.seen import HostSeen, Route
+from vmproxy.model.seen import HostSeen
+from vmproxy.model.steps import HostStep, VmWanted
 from vmproxy.resources import route, vm
-from vmproxy.resources.vm import VmWanted
 from vmproxy.site.model import Site
 
 NAME = "vmproxy-plant-a-win-01"
 IMAGE, SEED = "a" * 64, "b" * 64
 DIRECTORY = r"C:\ProgramData\vmproxy"
-ROUTES = (Route("10.96.0.0/16", "192.168.10.5"),)
+ROUTES = (route_to("10.96.0.0/16", "192.168.10.5"),)
 SITE = Site.model_validate(
     {
         "name": "plant-a",
@@ -72,25 +73,32 @@ class World:
             NAME,
             "plant-a",
             "win-01",
-            "192.168.10.5/24",
+            ip_interface("192.168.10.5/24"),
             IMAGE,
             SEED,
             {**own, **place.settings(), **changes},
         )
 
-    def plan(self, place: HypervHost, seen: HostSeen) -> tuple[Action, ...]:
+    def plan(self, place: HypervHost, seen: HostSeen) -> tuple[HostStep, ...]:
         machine = vm.plan(self.wanted(place), seen)
         return machine or route.plan(ROUTES, seen, host="win-01")
 
-    def converge(self, place: HypervHost) -> list[Action]:
+    def converge(self, place: HypervHost) -> list[HostStep]:
         """What it took until nothing was left to do."""
-        done: list[Action] = []
+        done: list[HostStep] = []
         for _ in range(4):
             todo = self.plan(place, place.observe())
             if not todo:
                 return done
-            done += [outcome.action for outcome in place.apply(todo, self.said.append)]
+            carry_out(place, todo, self.said.append)
+            done += todo
         raise AssertionError([action.target for action in todo])
+
+
+def carry_out(place: HypervHost, steps: Iterable[HostStep], report: Report) -> None:
+    for step in steps:
+        report(f"{step.verb} {step.target}")
+        place.do(step, report)
 
 
 @pytest.fixture
@@ -182,7 +190,7 @@ def test_destroy_leaves_no_file_behind(world: World) -> None:
             *route.remove_plan(ROUTES, seen, why="", cold=True),
             *vm.destroy_plan(NAME, site="plant-a", host="win-01", seen=seen),
         )
-        list(place.apply(gone, world.said.append))
+        carry_out(place, gone, world.said.append)
     assert (world.windows.files, world.windows.vms, world.windows.routes) == ({}, [], [])
 
 
@@ -192,7 +200,7 @@ def test_destroy_removes_what_is_left_of_a_vm_that_somebody_else_removed(world: 
     with world.place() as place:
         gone = vm.destroy_plan(NAME, site="plant-a", host="win-01", seen=place.observe())
         assert "files that an earlier run left" in gone[0].why
-        list(place.apply(gone, world.said.append))
+        carry_out(place, gone, world.said.append)
         assert vm.destroy_plan(NAME, site="plant-a", host="win-01", seen=place.observe()) == ()
     assert world.windows.files == {}
 
@@ -276,9 +284,9 @@ def test_routes_of_the_hosts_own_addresses_are_no_routes_to_us(world: World) -> 
     world.windows.add_route("10.244.7.0/24", "0.0.0.0", stores=("ActiveStore",))
     with world.place() as place:
         routes = place.observe().routes
-    assert [(item.prefix, item.via) for item in routes] == [
+    assert [(str(item.prefix), str(item.via)) for item in routes] == [
         ("0.0.0.0/0", "192.168.10.1"),
-        ("10.244.7.0/24", ""),
+        ("10.244.7.0/24", "None"),
     ]
 
 
@@ -447,7 +455,7 @@ def test_a_vm_made_anew_keeps_the_marks_of_routes_that_stay(world: World) -> Non
         seen = place.observe()
         assert seen.vm is not None
         lost = replace(seen, vm=replace(seen.vm, running=False, disk=None))
-        list(place.apply(vm.plan(world.wanted(place), lost), world.said.append))
+        carry_out(place, vm.plan(world.wanted(place), lost), world.said.append)
         again = place.observe()
     assert again.vm is not None
     assert again.vm.marker is not None

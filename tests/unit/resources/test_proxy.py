@@ -1,23 +1,31 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmproxy.model.plan import Action
+from tests.values import node, route
 from vmproxy.model.seen import (
     ClusterSeen,
     FileSeen,
     GuestSeen,
-    NodeSeen,
     ProxySeen,
-    Route,
     TokenSeen,
     UnitSeen,
     Unobservable,
+)
+from vmproxy.model.steps import (
+    GuestStep,
+    LoadGuard,
+    PushFile,
+    RenewToken,
+    SetGuestRoute,
+    SetSysctl,
+    StartUnit,
 )
 from vmproxy.resources import proxy
 from vmproxy.resources.proxy import GuestWanted, Program, Tools
@@ -43,18 +51,18 @@ SITE = Site.model_validate(
 )
 HOST = SITE.hosts[0]
 NODES = (
-    NodeSeen("win-01", ("192.168.10.2",), ("10.244.9.0/24",)),
-    NodeSeen("node-01", ("192.168.10.20",), ("10.244.1.0/24", "fd00::/64")),
-    NodeSeen("far", ("172.16.0.9",), ("10.244.7.0/24",)),
+    node("win-01", "192.168.10.2", "10.244.9.0/24"),
+    node("node-01", "192.168.10.20", "10.244.1.0/24", "fd00::/64"),
+    node("far", "172.16.0.9", "10.244.7.0/24"),
 )
 CLUSTER = ClusterSeen(
     version="v1.36.3",
     server="https://192.168.10.4:6443",
     ca="-----BEGIN CERTIFICATE-----\n",
-    service_cidrs=("10.96.0.0/16", "fd01::/112"),
-    pod_cidrs=("10.244.0.0/16",),
+    service_cidrs=(ip_network("10.96.0.0/16"), ip_network("fd01::/112")),
+    pod_cidrs=(ip_network("10.244.0.0/16"),),
     nodes=NODES,
-    canary=("10.96.0.1", 443),
+    canary=(ip_address("10.96.0.1"), 443),
     account_uid="uid-1",
     identity={},
 )
@@ -86,24 +94,26 @@ def good(want: GuestWanted) -> GuestSeen:
     )
 
 
-def carried_out(actions: tuple[Action, ...], seen: GuestSeen) -> GuestSeen:
+def carried_out(actions: tuple[GuestStep, ...], seen: GuestSeen) -> GuestSeen:
     """What the guest is like after the actions, by what each of them means."""
     want, follows = wanted(), []
     files, sysctls, units = dict(seen.files), dict(seen.sysctls), dict(seen.units)
     setup, token = set(), seen.token
     for action in actions:
-        if "file" in action.params:
-            file = action.params["file"]
-            files[action.params["path"]] = FileSeen(file.sha256, file.mode, file.owner)
-            follows.append(file.follow)
-        elif "sysctl" in action.params:
-            sysctls[action.params["sysctl"]] = action.params["value"]
-        elif "setup" in action.params:
-            setup.add(action.params["setup"])
-        elif "token" in action.params:
-            token = TOKEN
-        else:
-            units[action.params["unit"]] = UnitSeen(active=True, enabled=True, stale=False)
+        match action:
+            case PushFile(path, file):
+                files[path] = FileSeen(file.sha256, file.mode, file.owner)
+                follows.append(file.follow)
+            case SetSysctl(name, value):
+                sysctls[name] = value
+            case LoadGuard():
+                setup.add("guard")
+            case SetGuestRoute():
+                setup.add("routes")
+            case RenewToken():
+                token = TOKEN
+            case StartUnit(unit):
+                units[unit] = UnitSeen(active=True, enabled=True, stale=False)
     for follow in follows:
         setup |= set(follow.setup)
         token = TOKEN if follow.renew else token
@@ -120,7 +130,7 @@ def carried_out(actions: tuple[Action, ...], seen: GuestSeen) -> GuestSeen:
     )
 
 
-def fields(actions: tuple[Action, ...]) -> list[str]:
+def fields(actions: tuple[GuestStep, ...]) -> list[str]:
     return [drift.field for action in actions for drift in action.drift]
 
 
@@ -169,9 +179,9 @@ def test_a_unit_that_runs_with_older_files_is_restarted() -> None:
 
 def test_pod_routes_go_by_the_nodes_that_are_on_the_network_and_the_others_are_warned_of() -> None:
     assert wanted().routes == (
-        Route("10.244.1.0/24", "192.168.10.20"),
-        Route("10.244.9.0/24", "192.168.10.2"),
-        Route("10.9.0.0/24", "192.168.10.9"),
+        route("10.244.1.0/24", "192.168.10.20"),
+        route("10.244.9.0/24", "192.168.10.2"),
+        route("10.9.0.0/24", "192.168.10.9"),
     )
     assert any("far" in warning for warning in wanted().warnings)
 
@@ -188,10 +198,9 @@ def test_no_token_and_no_key_is_among_the_files() -> None:
     assert not any(b"PRIVATE KEY" in (file.content or b"") for file in wanted().files.values())
 
 
-def test_what_the_plan_carries_for_the_guest_is_not_in_its_json() -> None:
+def test_what_the_plan_carries_for_the_guest_is_not_shown() -> None:
     empty = replace(good(wanted()), files={})
-    shown = [action.as_json() for action in proxy.plan(wanted(), empty)]
-    assert all("params" not in action for action in shown)
+    shown = [(step.target, step.why, step.drift, repr(step)) for step in proxy.plan(wanted(), empty)]
     assert "BEGIN CERTIFICATE" not in str(shown)
 
 
@@ -218,7 +227,7 @@ guests = st.builds(
     ),
     guard=st.sampled_from([None, "other", GOOD.guard]),
     routes=st.lists(
-        st.sampled_from([*GOOD.routes, Route("10.9.0.0/24", "192.168.10.7"), Route("10.8.0.0/24", "")]),
+        st.sampled_from([*GOOD.routes, route("10.9.0.0/24", "192.168.10.7"), route("10.8.0.0/24", "")]),
         unique_by=lambda route: route.prefix,
     ).map(tuple),
     token=st.sampled_from([None, TOKEN, replace(TOKEN, uid="uid-0"), replace(TOKEN, expires=int(NOW))]),

@@ -1,36 +1,38 @@
 from __future__ import annotations
 
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, ip_address, ip_interface
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.values import route as route_to
 from vmproxy.errors import Conflict
-from vmproxy.model.plan import Action
-from vmproxy.model.seen import HostSeen, Marker, Route, VmSeen
+from vmproxy.model.net import Route, overlap
+from vmproxy.model.seen import HostSeen, Marker, VmSeen
+from vmproxy.model.steps import MarkRoutes, RouteStep, SetRoute
 from vmproxy.resources import route
 
 VM = "192.168.10.5"
-WANTED = (Route("10.96.0.0/16", VM),)
-DEFAULT = Route("0.0.0.0/0", "192.168.10.1")
+ADDRESS = ip_address(VM)
+WANTED = (route_to("10.96.0.0/16", VM),)
+DEFAULT = route_to("0.0.0.0/0", "192.168.10.1")
 
 
 def seen(*routes: Route, marked: tuple[Route, ...] = ()) -> HostSeen:
-    marker = Marker("site", "host", f"{VM}/24", "seed", "image", "key", marked)
+    marker = Marker("site", "host", ip_interface(f"{VM}/24"), "seed", "image", "key", marked)
     return HostSeen(VmSeen("vm", True, {}, marker, "image", "seed"), None, routes)
 
 
-def carried_out(actions: tuple[Action, ...], before: HostSeen) -> HostSeen:
-    """What a host looks like after the actions, by what each of them means."""
+def carried_out(steps: tuple[RouteStep, ...], before: HostSeen) -> HostSeen:
+    """What a host looks like after the steps, by what each of them means."""
     routes, marked = list(before.routes), before.vm.marker.routes if before.vm and before.vm.marker else ()
-    for action in actions:
-        changed: Route | None = action.params.get("route")
-        if changed is not None:
-            routes = [item for item in routes if item.prefix != changed.prefix]
-            if action.verb in {"add", "replace"}:
-                routes.append(changed)
-        marked = tuple(action.params["routes"])
+    for step in steps:
+        if not isinstance(step, MarkRoutes):
+            routes = [item for item in routes if item.prefix != step.route.prefix]
+        if isinstance(step, SetRoute):
+            routes.append(step.route)
+        marked = step.routes
     return seen(*routes, marked=marked)
 
 
@@ -41,13 +43,13 @@ def test_a_missing_route_is_added_and_named_alone() -> None:
 
 
 def test_a_marked_route_with_another_next_hop_is_drift() -> None:
-    (action,) = route.plan(WANTED, seen(Route("10.96.0.0/16", "192.168.10.9"), marked=WANTED), host="h")
+    (action,) = route.plan(WANTED, seen(route_to("10.96.0.0/16", "192.168.10.9"), marked=WANTED), host="h")
     assert action.verb == "replace"
     assert action.drift[0].seen == "192.168.10.9"
 
 
 def test_a_second_route_to_the_same_range_is_drift_though_the_wanted_one_is_there() -> None:
-    other = Route("10.96.0.0/16", "192.168.10.9")
+    other = route_to("10.96.0.0/16", "192.168.10.9")
     (action,) = route.plan(WANTED, seen(*WANTED, other, marked=WANTED), host="h")
     assert action.verb == "replace"
     assert action.drift[0].seen == f"{VM}, 192.168.10.9"
@@ -55,12 +57,16 @@ def test_a_second_route_to_the_same_range_is_drift_though_the_wanted_one_is_ther
 
 @pytest.mark.parametrize(
     "other",
-    [Route("10.96.0.0/16", "192.168.10.9"), Route("10.96.3.0/24", ""), Route("10.0.0.0/8", "192.168.10.1")],
+    [
+        route_to("10.96.0.0/16", "192.168.10.9"),
+        route_to("10.96.3.0/24", ""),
+        route_to("10.0.0.0/8", "192.168.10.1"),
+    ],
 )
 def test_an_overlapping_route_that_is_not_ours_is_refused_and_named(other: Route) -> None:
     with pytest.raises(Conflict) as caught:
         route.plan(WANTED, seen(DEFAULT, other), host="h")
-    assert other.prefix in caught.value.details[0]
+    assert str(other.prefix) in caught.value.details[0]
 
 
 def test_the_default_route_covers_everything_and_is_no_conflict() -> None:
@@ -68,38 +74,36 @@ def test_the_default_route_covers_everything_and_is_no_conflict() -> None:
 
 
 def test_a_trial_route_left_by_a_killed_run_is_removed() -> None:
-    trial = Route("10.96.0.1/32", VM)
+    trial = route_to("10.96.0.1/32", VM)
     actions = route.plan(WANTED, seen(*WANTED, trial, marked=(*WANTED, trial)), host="h")
     assert [(action.verb, action.target) for action in actions] == [("remove", "route 10.96.0.1/32")]
 
 
 def test_a_range_that_the_cluster_gave_up_is_removed() -> None:
-    old = Route("10.97.0.0/16", VM)
+    old = route_to("10.97.0.0/16", VM)
     actions = route.plan(WANTED, seen(*WANTED, old, marked=(*WANTED, old)), host="h")
     assert [(action.verb, action.target) for action in actions] == [("remove", "route 10.97.0.0/16")]
 
 
-RANGES = [f"10.{second}.0.0/16" for second in range(96, 100)]
+RANGES = [IPv4Network(f"10.{second}.0.0/16") for second in range(96, 100)]
 some_routes = st.lists(
-    st.builds(Route, st.sampled_from(RANGES), st.sampled_from([VM, "192.168.10.9", ""])),
+    st.builds(Route, st.sampled_from(RANGES), st.sampled_from([ADDRESS, ip_address("192.168.10.9"), None])),
     unique_by=lambda item: (item.prefix, item.via),
 )
 
 
 @given(st.lists(st.sampled_from(RANGES), unique=True, min_size=1), some_routes, some_routes)
 def test_after_the_plan_is_carried_out_the_next_plan_is_empty(
-    ranges: list[str], there: list[Route], marked: list[Route]
+    ranges: list[IPv4Network], there: list[Route], marked: list[Route]
 ) -> None:
-    wanted = route.wanted(ranges, VM)
+    wanted = route.wanted(ranges, ADDRESS)
     before = seen(DEFAULT, *there, marked=tuple(marked))
     try:
         actions = route.plan(wanted, before, host="h")
     except Conflict:
         known = set(route.ours(wanted, marked, there))
         foreign = [item for item in there if item not in known]
-        assert any(
-            IPv4Network(item.prefix).overlaps(IPv4Network(cidr)) for item in foreign for cidr in ranges
-        )
+        assert any(overlap(item.prefix, cidr) for item in foreign for cidr in ranges)
         return
     after = carried_out(actions, before)
     assert set(wanted) <= set(after.routes)

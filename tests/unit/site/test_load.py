@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import re
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, ip_network
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -176,8 +176,8 @@ SEEN = ClusterSeen(
     version="v1.30.1",
     server="https://10.1.1.1:6443",
     ca="",
-    service_cidrs=("10.96.0.0/16", "fd00::/108"),
-    pod_cidrs=("192.168.0.0/16", "172.16.0.0/12"),
+    service_cidrs=(ip_network("10.96.0.0/16"), ip_network("fd00::/108")),
+    pod_cidrs=(ip_network("192.168.0.0/16"), ip_network("172.16.0.0/12")),
     nodes=(),
     canary=("10.96.0.1", 443),
     account_uid=None,

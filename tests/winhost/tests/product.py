@@ -7,9 +7,11 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_interface
 from pathlib import Path
 
 from tests import names
+from tests.values import route as route_to
 from tests.winhost import state
 from tests.winhost.host import Machine, Version, WinHost
 from tests.winhost.state import Language
@@ -18,10 +20,9 @@ from tests.winhost.tests.guests import efi_disk
 from vmproxy.hosts.hyperv.host import HypervHost
 from vmproxy.hosts.protocols import Delivery
 from vmproxy.image import Download
-from vmproxy.model.plan import Action
-from vmproxy.model.seen import HostSeen, Route
+from vmproxy.model.seen import HostSeen
+from vmproxy.model.steps import HostStep, VmWanted
 from vmproxy.resources import route, vm
-from vmproxy.resources.vm import VmWanted
 from vmproxy.site.model import Host, Site
 from vmproxy.transport.powershell import PowerShell
 from vmproxy.transport.winrm import Login, WinRM
@@ -32,7 +33,7 @@ NAME = "vmproxy-plant-a-win-01"
 DIRECTORY = r"C:\ProgramData\vmproxy"
 IMAGE, SEED = "a" * 64, "b" * 64
 ADDRESS, VIA = "192.168.77.2", "192.168.77.5"
-ROUTES = (Route("10.96.0.0/16", VIA),)
+ROUTES = (route_to("10.96.0.0/16", VIA),)
 
 
 @contextmanager
@@ -104,11 +105,11 @@ class Windows:
     def wanted(self, place: HypervHost, **changes: object) -> VmWanted:
         own = {"cpus": 2, "memory": 256 * MIB, "mac": "00:15:5d:01:02:03", "switch": "External", "vlan": 0}
         settings = {**own, **place.settings(), **changes}
-        return VmWanted(NAME, "plant-a", "win-01", f"{VIA}/24", IMAGE, SEED, settings)
+        return VmWanted(NAME, "plant-a", "win-01", ip_interface(f"{VIA}/24"), IMAGE, SEED, settings)
 
     def plan(
         self, place: HypervHost, seen: HostSeen, *, starts: bool, **changes: object
-    ) -> tuple[Action, ...]:
+    ) -> tuple[HostStep, ...]:
         """As reconcile does it: the VM first, then the routes. `starts` False leaves the VM off."""
         todo = vm.plan(self.wanted(place, **changes), seen)
         todo = todo if starts else tuple(action for action in todo if action.verb != "start")
@@ -125,8 +126,10 @@ class Windows:
             done += [action.verb for action in todo]
         raise AssertionError([drift for action in todo for drift in action.drift])
 
-    def apply(self, place: HypervHost, actions: Sequence[Action]) -> None:
-        list(place.apply(actions, self.said.append))
+    def apply(self, place: HypervHost, steps: Sequence[HostStep]) -> None:
+        for step in steps:
+            self.said.append(f"{step.verb} {step.target}")
+            place.do(step, self.said.append)
 
     def run(self, *, starts: bool = False, **changes: object) -> list[str]:
         """One apply as a user's: the lock, and all that it takes."""

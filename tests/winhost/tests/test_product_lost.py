@@ -137,7 +137,8 @@ def test_a_host_that_restarts_in_the_middle_is_an_error_and_the_next_apply_conve
 
     def interrupted() -> None:
         with world.place() as place, place.lock(world.said.append):
-            list(place.apply(world.plan(place, place.observe(), starts=False), restarts))
+            for step in world.plan(place, place.observe(), starts=False):
+                place.do(step, restarts)
 
     with pytest.raises(VmproxyError):
         interrupted()

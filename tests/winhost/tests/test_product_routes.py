@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.values import route as route_to
 from tests.winhost import net
 from tests.winhost.presence import require
 from tests.winhost.tests.product import ADDRESS, ROUTES, VIA, Windows, windows
 from vmproxy.errors import Conflict, RemoteFailed
 from vmproxy.hosts.protocols import Connection
-from vmproxy.model.seen import Route
 from vmproxy.resources import route
 from vmproxy.util import netns
 from vmproxy.util.run import run
@@ -103,7 +103,7 @@ def test_the_interface_is_found_anew_when_its_index_has_changed(made: Windows) -
 def test_a_vm_address_that_is_on_no_network_of_the_host_is_told(world: Windows) -> None:
     with world.place() as place, place.lock(world.said.append):
         world.converge(place)
-        far = Route("10.97.0.0/16", "172.16.0.9")
+        far = route_to("10.97.0.0/16", "172.16.0.9")
         actions = route.plan((*ROUTES, far), place.observe(), host="win-01")
         with pytest.raises(RemoteFailed, match=r"172\.16\.0\.9 is not on a network of this host"):
             world.apply(place, actions)
@@ -128,8 +128,8 @@ def test_a_trial_that_was_cut_off_is_cleaned_up_by_the_next_run(made: Windows) -
     """As if the host had lost its power between marker and route, and the route were still there."""
     with made.place() as place:
         place.observe()
-        trial = Route("10.96.0.1/32", VIA)
-        place._mark_routes({"routes": (*ROUTES, trial)}, print)
+        trial = route_to("10.96.0.1/32", VIA)
+        place._mark_routes((*ROUTES, trial))
     made.powershell(
         f"New-NetRoute -DestinationPrefix {trial.prefix} -NextHop {VIA} -PolicyStore ActiveStore "
         f"-InterfaceIndex (Get-NetIPAddress -IPAddress {ADDRESS}).InterfaceIndex | Out-Null"

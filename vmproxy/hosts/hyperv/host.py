@@ -13,8 +13,8 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
-from ipaddress import IPv4Network
-from typing import Any, Literal
+from ipaddress import ip_network
+from typing import Any, Literal, assert_never
 
 from vmproxy.errors import Busy, NotReady, VmproxyError
 from vmproxy.hosts.hyperv import login, notes
@@ -24,16 +24,27 @@ from vmproxy.hosts.hyperv.paths import Paths
 from vmproxy.hosts.hyperv.probe import answers_of, lines_of, question
 from vmproxy.hosts.hyperv.seen import ONLY_US, Asked, parse
 from vmproxy.hosts.protocols import Answer, Connection, Delivery, Report
-from vmproxy.model.plan import Action, Outcome
-from vmproxy.model.seen import HostSeen, Marker, Route
+from vmproxy.model.names import UEFI_CA
+from vmproxy.model.net import Address, Route, sample
+from vmproxy.model.seen import HostSeen, Marker
+from vmproxy.model.steps import (
+    CreateVm,
+    DeleteVm,
+    HostStep,
+    MarkRoutes,
+    ReconfigureVm,
+    RemoveRoute,
+    SetRoute,
+    SetVm,
+    StartVm,
+    VmWanted,
+)
 from vmproxy.site.model import Host, Site
 from vmproxy.transport.powershell import PowerShellFailed
 from vmproxy.util import wait
 
 _log = logging.getLogger(__name__)
 
-UEFI_CA = "272e7447-90a4-4563-a4b9-8e4ab00526ce"
-"""The Secure Boot template with Microsoft's CA for other systems' boot loaders; by id, as names fail."""
 _LOCK_SECONDS = 330.0
 """Longer than the process of a controller that died lives on: a minute when it waits for work, as long as
 its shell may be idle when it is in the middle of some."""
@@ -114,32 +125,46 @@ class HypervHost:
         self._marker = self._seen.vm.marker if self._seen.vm else None
         return self._seen
 
-    def apply(self, actions: Sequence[Action], report: Report) -> Iterator[Outcome]:
-        for action in actions:
-            doing = f"{action.verb} {action.target}"
-            report(doing)
-            try:
-                _VERBS[action.verb](self, action.params, report)
-            except PowerShellFailed as exc:
-                problem = explained(exc, doing, self._host.name)
-                yield Outcome(action, "failed", problem.message)
-                raise problem from exc
-            except VmproxyError as exc:
-                yield Outcome(action, "failed", exc.message)
-                raise
-            yield Outcome(action, "done")
+    def check(self, steps: Sequence[HostStep]) -> None:
+        """Hyper-V itself refuses a size that it cannot give, before it changes anything."""
+
+    def do(self, step: HostStep, report: Report) -> None:
+        try:
+            self._do(step, report)
+        except PowerShellFailed as exc:
+            raise explained(exc, f"{step.verb} {step.target}", self._host.name) from exc
+
+    def _do(self, step: HostStep, report: Report) -> None:
+        match step:
+            case CreateVm():
+                self._create(step.vm, report)
+            case StartVm():
+                self._start()
+            case SetVm():
+                self._configure(step.vm.settings, cold=False)
+            case ReconfigureVm():
+                self._reconfigure(step.vm.settings, report)
+            case DeleteVm():
+                self._delete()
+            case SetRoute():
+                self._add_route(step)
+            case RemoveRoute():
+                self._remove_route(step)
+            case MarkRoutes():
+                self._mark_routes(step.routes)
+            case _:
+                assert_never(step)
 
     def probe(self, connections: Sequence[Connection]) -> list[Answer]:
         return self._probe(connections, None)
 
-    def trial(self, connection: Connection, via: str) -> Answer:
+    def trial(self, connection: Connection, via: Address) -> Answer:
         """The marker names the route while it is there: it is known as ours if the host stops meanwhile."""
         marker = self._known_marker()
-        trial = Route(f"{connection.address}/32", via)
+        trial = Route(ip_network(connection.address), via)
         during = replace(marker, routes=(*marker.routes, trial))
         route = {
-            "prefix": trial.prefix,
-            "via": via,
+            **_plain(trial),
             "during": notes.block(during),
             "after": notes.block(marker),
         }
@@ -151,8 +176,8 @@ class HypervHost:
         facts: dict[str, Any] = self._run("doctor.ps1", "look at the host", data)
         return facts
 
-    def open_guest(self, address: str, port: int) -> socket.socket:
-        return socket.create_connection((address, port), timeout=10.0)
+    def open_guest(self, address: Address, port: int) -> socket.socket:
+        return socket.create_connection((str(address), port), timeout=10.0)
 
     def console(self, lines: int) -> list[str]:
         return [str(line) for line in lines_of(self._watch(lines=lines))]
@@ -203,71 +228,62 @@ class HypervHost:
 
     # The VM.
 
-    def _create(self, params: Mapping[str, Any], report: Report) -> None:
+    def _create(self, vm: VmWanted, report: Report) -> None:
         delivery = self._deliver()
-        image = str(params["image"])
-        there = self._seen is not None and image in self._seen.images
-        Bringer(self._shell, self._paths, self._host.name, report).bring(image, delivery, there=there)
-        marker = self._new_marker(params, delivery.host_key)
+        there = self._seen is not None and vm.image in self._seen.images
+        Bringer(self._shell, self._paths, self._host.name, report).bring(vm.image, delivery, there=there)
+        marker = self._new_marker(vm, delivery.host_key)
         report(f"making the VM's disk from the image on {self._host.name}")
-        settings = params["settings"]
         data = {
             **self._folder(),
             "marker": notes.block(marker),
-            "base": self._paths.base(image),
-            "disk": self._paths.disk(image),
+            "base": self._paths.base(vm.image),
+            "disk": self._paths.disk(vm.image),
             "seed": self._paths.seed(marker.seed),
             "seedData": base64.b64encode(gzip.compress(delivery.seed, mtime=0)).decode(),
-            **{name: settings[name] for name in ("memory", "mac", "switch")},
+            **{name: vm.settings[name] for name in ("memory", "mac", "switch")},
         }
         self._shell.call("create.ps1", data, timeout=_COPY_SECONDS)
         self._marker = marker
-        self._configure(settings, cold=True)
+        self._configure(vm.settings, cold=True)
 
-    def _new_marker(self, params: Mapping[str, Any], host_key: str) -> Marker:
+    def _new_marker(self, vm: VmWanted, host_key: str) -> Marker:
         """Routes that stay while the VM is made anew are still known as ours."""
-        known = {name: str(params[name]) for name in ("site", "host", "address", "seed", "image")}
         routes = self._marker.routes if self._marker else ()
-        return Marker(**known, host_key=host_key, routes=routes)
+        return Marker(vm.site, vm.host, vm.address, vm.seed, vm.image, host_key, routes)
 
-    def _start(self, _params: Mapping[str, Any], _report: Report) -> None:
+    def _start(self) -> None:
         self._shell.call("start.ps1", self._folder(), timeout=_STOP_SECONDS)
 
-    def _set(self, params: Mapping[str, Any], _report: Report) -> None:
-        self._configure(params["settings"], cold=False)
-
-    def _reconfigure(self, params: Mapping[str, Any], report: Report) -> None:
+    def _reconfigure(self, settings: Mapping[str, Any], report: Report) -> None:
         report("shutting the VM down")
         self._shell.call("stop.ps1", self._folder(), timeout=_STOP_SECONDS)
-        self._configure(params["settings"], cold=True)
-        self._start(params, report)
+        self._configure(settings, cold=True)
+        self._start()
 
     def _configure(self, settings: Mapping[str, Any], *, cold: bool) -> None:
         data = {**self._folder(), "settings": dict(settings), "cold": cold}
         self._shell.call("configure.ps1", data)
 
-    def _delete(self, _params: Mapping[str, Any], _report: Report) -> None:
+    def _delete(self) -> None:
         self._shell.call("delete.ps1", self._folder(), timeout=_STOP_SECONDS)
         self._marker = None
         tidy(self._shell, self._paths, image=None, part=None)
 
     # The routes.
 
-    def _add_route(self, params: Mapping[str, Any], _report: Report) -> None:
-        route: Route = params["route"]
-        marker = self._known_marker()
-        old = [item for item in self._seen.routes if item.prefix == route.prefix] if self._seen else []
-        network = IPv4Network(route.prefix)
-        sample = network[1] if network.num_addresses > 2 else network[0]
+    def _add_route(self, step: SetRoute) -> None:
+        marker, route = self._known_marker(), step.route
+        added = {**_plain(route), "sample": str(sample(route.prefix))}
         self._route(
-            {"remove": [_plain(item) for item in old], "add": {**_plain(route), "sample": str(sample)}},
+            {"remove": [_plain(item) for item in step.before], "add": added},
             during=replace(marker, routes=tuple(dict.fromkeys((*marker.routes, route)))),
-            after=replace(marker, routes=params["routes"]),
+            after=replace(marker, routes=step.routes),
         )
 
-    def _remove_route(self, params: Mapping[str, Any], _report: Report) -> None:
-        after = replace(self._marker, routes=params["routes"]) if self._marker else None
-        self._route({"remove": [_plain(params["route"])], "add": None}, during=self._marker, after=after)
+    def _remove_route(self, step: RemoveRoute) -> None:
+        after = replace(self._marker, routes=step.routes) if self._marker else None
+        self._route({"remove": [_plain(step.route)], "add": None}, during=self._marker, after=after)
 
     def _route(self, change: dict[str, Any], *, during: Marker | None, after: Marker | None) -> None:
         blocks = {
@@ -277,8 +293,8 @@ class HypervHost:
         self._shell.call("route.ps1", {**self._folder(), **change, **blocks})
         self._marker = after
 
-    def _mark_routes(self, params: Mapping[str, Any], _report: Report) -> None:
-        marker = replace(self._known_marker(), routes=params["routes"])
+    def _mark_routes(self, routes: tuple[Route, ...]) -> None:
+        marker = replace(self._known_marker(), routes=routes)
         self._shell.call("mark.ps1", {**self._folder(), "marker": notes.block(marker)})
         self._marker = marker
 
@@ -340,19 +356,5 @@ class HypervHost:
             raise explained(exc, doing, self._host.name) from exc
 
 
-_VERBS: dict[str, Callable[[HypervHost, Mapping[str, Any], Report], None]] = {
-    "create": HypervHost._create,
-    "recreate": HypervHost._create,
-    "start": HypervHost._start,
-    "set": HypervHost._set,
-    "reconfigure": HypervHost._reconfigure,
-    "delete": HypervHost._delete,
-    "add": HypervHost._add_route,
-    "replace": HypervHost._add_route,
-    "remove": HypervHost._remove_route,
-    "mark": HypervHost._mark_routes,
-}
-
-
 def _plain(route: Route) -> dict[str, str]:
-    return {"prefix": route.prefix, "via": route.via}
+    return {"prefix": str(route.prefix), "via": str(route.via or "")}

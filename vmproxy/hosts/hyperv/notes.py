@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import json
 import re
+from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
-from vmproxy.model.seen import Marker, Route
+from vmproxy.model.net import Route
+from vmproxy.model.seen import Marker
 
 _BLOCK = re.compile(r"\[vmproxy\](.*?)\[/vmproxy\]", re.DOTALL)
-_FIELDS = {
-    "site": "site",
-    "host": "host",
-    "address": "address",
-    "seed": "seed",
-    "image": "image",
-    "host_key": "hostKey",
-}
 
 
 def block(marker: Marker) -> str:
     """ASCII without line breaks inside, some 500 characters."""
-    data: dict[str, Any] = {key: getattr(marker, name) for name, key in _FIELDS.items()}
-    data["routes"] = [[route.prefix, route.via] for route in marker.routes]
+    data = {
+        "site": marker.site,
+        "host": marker.host,
+        "address": str(marker.address),
+        "seed": marker.seed,
+        "image": marker.image,
+        "hostKey": marker.host_key,
+        "routes": [[str(route.prefix), str(route.via or "")] for route in marker.routes],
+    }
     return f"[vmproxy]{json.dumps(data, separators=(',', ':'))}[/vmproxy]"
 
 
@@ -33,7 +34,18 @@ def parse(notes: str) -> Marker | None:
         return None
     try:
         data: dict[str, Any] = json.loads(found[1])
-        routes = tuple(Route(str(prefix), str(via)) for prefix, via in data["routes"])
-        return Marker(**{name: str(data[key]) for name, key in _FIELDS.items()}, routes=routes)
+        return Marker(
+            site=str(data["site"]),
+            host=str(data["host"]),
+            address=ip_interface(str(data["address"])),
+            seed=str(data["seed"]),
+            image=str(data["image"]),
+            host_key=str(data["hostKey"]),
+            routes=tuple(_route(prefix, via) for prefix, via in data["routes"]),
+        )
     except (ValueError, LookupError, TypeError):
         return None
+
+
+def _route(prefix: str, via: str) -> Route:
+    return Route(ip_network(str(prefix)), ip_address(str(via)) if via else None)

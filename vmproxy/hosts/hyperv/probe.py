@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
 from typing import Any
 
 from vmproxy.hosts.hyperv.seen import items
 from vmproxy.hosts.protocols import Answer, Connection
+from vmproxy.model.net import Address
 
 _WORDS = {
     "ConnectionRefused": "refused",
@@ -23,14 +25,18 @@ _WORDS = {
 def question(connection: Connection) -> dict[str, Any]:
     return {
         "protocol": connection.protocol,
-        "address": connection.address,
+        "address": str(connection.address),
         "port": connection.port,
         "payload": base64.b64encode(connection.payload).decode(),
     }
 
 
 def answers_of(lines: Iterable[Mapping[str, Any]]) -> list[Answer]:
-    return [Answer(line["ok"], _detail(line), line["via"]) for line in lines]
+    return [Answer(line["ok"], _detail(line), _next_hop(line["via"])) for line in lines]
+
+
+def _next_hop(via: str | None) -> Address | None:
+    return ip_address(via) if via else None
 
 
 def lines_of(seen: Mapping[str, Any]) -> list[Any]:

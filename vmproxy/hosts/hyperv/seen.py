@@ -6,20 +6,20 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface, IPv4Network, ip_address, ip_network
 from pathlib import PureWindowsPath
 from typing import Any
 
 from vmproxy.errors import Conflict
 from vmproxy.hosts.hyperv import notes
 from vmproxy.hosts.hyperv.paths import Paths
-from vmproxy.model.plan import ABSENT
-from vmproxy.model.seen import HostSeen, Marker, Route, SwitchSeen, VmSeen
+from vmproxy.model.drift import ABSENT
+from vmproxy.model.names import SHUTDOWN, TIME_SYNC
+from vmproxy.model.net import Address, Network, Route, is_default
+from vmproxy.model.seen import HostSeen, Marker, SwitchSeen, VmSeen
 
 Facts = Mapping[str, Any]
 
-TIME_SYNC = "2497F4DE-E9FA-4204-80E4-4B75C46419C0"
-SHUTDOWN = "9F8233AC-BE49-4C79-8EE3-E7E1985B2077"
 ONLY_US = "Administrators, SYSTEM"
 _DEFAULT_SWITCH = "c08cb7b8-9b3c-408e-8e30-5e16a3aeb444"
 _RUNS = {"Running", "Starting"}
@@ -61,11 +61,7 @@ def parse(facts: Facts, asked: Asked) -> HostSeen:
         leftovers=() if vms else _leftovers(facts["folder"], asked.paths),
         free_memory=int(about["freeMemory"]),
         free_disk=int(about["freeDisk"]),
-        addresses=tuple(
-            f"{item['address']}/{item['length']}"
-            for item in items(facts["addresses"])
-            if not str(item["address"]).startswith("127.")
-        ),
+        addresses=tuple(own for own in _own(items(facts["addresses"])) if not own.is_loopback),
         renamed=None if vms else _renamed(items(facts["marked"]), asked),
         mac_pool=(about["macMinimum"], about["macMaximum"]) if about["macMinimum"] else None,
     )
@@ -207,18 +203,18 @@ def _switch(switch: Facts, name: str) -> SwitchSeen:
 def _routes(routes: list[Facts], addresses: list[Facts]) -> tuple[Route, ...]:
     """Each route once, without those of the host's own interfaces; `flaw` when a store lacks it."""
     own = _own(addresses)
-    stores: dict[tuple[str, str], Counter[str]] = {}
+    stores: dict[tuple[Network, Address | None], Counter[str]] = {}
     for item in routes:
-        via = "" if item["via"] == "0.0.0.0" else str(item["via"])  # noqa: S104 (no address to listen on)
-        prefix = str(item["prefix"])
-        if ":" in prefix or (not via and _is_own(IPv4Network(prefix), own)):
+        prefix, next_hop = ip_network(str(item["prefix"])), ip_address(str(item["via"]))
+        via = None if next_hop.is_unspecified else next_hop
+        if not isinstance(prefix, IPv4Network) or (not via and _is_own(prefix, own)):
             continue
         stores.setdefault((prefix, via), Counter())[str(item["store"])] += 1
     return tuple(Route(prefix, via, _flaw(prefix, seen)) for (prefix, via), seen in stores.items())
 
 
-def _flaw(prefix: str, seen: Counter[str]) -> str:
-    if prefix == "0.0.0.0/0":
+def _flaw(prefix: Network, seen: Counter[str]) -> str:
+    if is_default(prefix):
         return ""  # DHCP's is in the active store only, and never ours
     if not seen[_PERSISTENT]:
         return "(until the next restart of the host only)"

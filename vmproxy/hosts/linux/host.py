@@ -10,7 +10,8 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Literal
+from ipaddress import ip_address, ip_network
+from typing import Any, Literal, assert_never
 
 import filelock
 
@@ -18,8 +19,20 @@ from vmproxy.errors import Busy, ToolFailed, UsageError, VmproxyError
 from vmproxy.hosts.linux.probe import try_connection
 from vmproxy.hosts.linux.vm import Definition, QemuVm, free_memory
 from vmproxy.hosts.protocols import Answer, Connection, Delivery, Report
-from vmproxy.model.plan import Action, Outcome
-from vmproxy.model.seen import HostSeen, Marker, Route, SwitchSeen, VmSeen
+from vmproxy.model.net import Address, Network, Route
+from vmproxy.model.seen import HostSeen, Marker, SwitchSeen, VmSeen
+from vmproxy.model.steps import (
+    CreateVm,
+    DeleteVm,
+    HostStep,
+    MarkRoutes,
+    ReconfigureVm,
+    RemoveRoute,
+    SetRoute,
+    SetVm,
+    StartVm,
+    VmWanted,
+)
 from vmproxy.site.model import Host, Site
 from vmproxy.util import netns, paths
 from vmproxy.util.run import run
@@ -79,24 +92,41 @@ class QemuHost:
             free_disk=shutil.disk_usage(self._state).free,
         )
 
-    def apply(self, actions: Sequence[Action], report: Report) -> Iterator[Outcome]:
-        for action in actions:
-            if action.verb in _SIZED:
-                self._vm.check_memory(int(action.params["settings"]["memory"]))
-        for action in actions:
-            report(f"{action.verb} {action.target}")
-            try:
-                _VERBS[action.verb](self, action.params)
-            except VmproxyError as exc:
-                yield Outcome(action, "failed", exc.message)
-                raise
-            yield Outcome(action, "done")
+    def check(self, steps: Sequence[HostStep]) -> None:
+        """A VM that runs goes on running when its new size cannot be had."""
+        for step in steps:
+            if isinstance(step, CreateVm | ReconfigureVm):
+                self._vm.check_memory(int(step.vm.settings["memory"]))
+
+    def do(self, step: HostStep, report: Report) -> None:  # noqa: ARG002 (the protocol's)
+        match step:
+            case CreateVm():
+                self._create(step.vm)
+            case StartVm():
+                self._vm.start()
+            case SetVm():
+                self._set(step.vm.settings)
+            case ReconfigureVm():
+                self._vm.stop()
+                self._redefine(step.vm.settings)
+                self._vm.start()
+            case DeleteVm():
+                self._vm.delete()
+            case SetRoute():
+                self._add_route(step)
+            case RemoveRoute():
+                self._unset_route(step.route)
+                self._mark(step.routes)
+            case MarkRoutes():
+                self._mark(step.routes)
+            case _:
+                assert_never(step)
 
     def probe(self, connections: Sequence[Connection]) -> list[Answer]:
         return [try_connection(item, self._socket, via=self._via(item.address)) for item in connections]
 
-    def trial(self, connection: Connection, via: str) -> Answer:
-        route = Route(f"{connection.address}/32", via)
+    def trial(self, connection: Connection, via: Address) -> Answer:
+        route = Route(ip_network(connection.address), via)
         before = self._marker().routes
         self._mark((*before, route))
         try:
@@ -106,8 +136,8 @@ class QemuHost:
             self._unset_route(route)
             self._mark(before)
 
-    def open_guest(self, address: str, port: int) -> socket.socket:
-        return netns.connect(self._namespace, (address, port), timeout=10.0)
+    def open_guest(self, address: Address, port: int) -> socket.socket:
+        return netns.connect(self._namespace, (str(address), port), timeout=10.0)
 
     def console(self, lines: int) -> list[str]:
         try:
@@ -165,44 +195,30 @@ class QemuHost:
     def _routes(self) -> tuple[Route, ...]:
         shown = run(["ip", "-n", self._namespace, "-j", "-4", "route", "show"])
         routes = [entry for entry in json.loads(shown.stdout or "[]") if entry.get("protocol") != "kernel"]
-        found = (Route(_prefix(entry["dst"]), entry.get("gateway", "")) for entry in routes)
+        found = (Route(_prefix(entry["dst"]), _address(entry.get("gateway"))) for entry in routes)
         return tuple(dict.fromkeys(found))
 
-    def _via(self, address: str) -> str | None:
-        shown = run(["ip", "-n", self._namespace, "-j", "route", "get", address], ok=(0, 2))
+    def _via(self, address: Address) -> Address | None:
+        shown = run(["ip", "-n", self._namespace, "-j", "route", "get", str(address)], ok=(0, 2))
         entries = json.loads(shown.stdout or "[]")
-        return entries[0].get("gateway") if entries else None
+        return _address(entries[0].get("gateway")) if entries else None
 
     def _socket(self, connection: Connection) -> socket.socket:
         return netns.open_socket(self._namespace, connection.protocol)
 
-    def _create(self, params: Mapping[str, Any]) -> None:
+    def _create(self, vm: VmWanted) -> None:
         self._vm.delete()
         delivery = self._deliver()
-        known = {name: params[name] for name in ("site", "host", "address", "seed", "image")}
-        marker = Marker(**known, host_key=delivery.host_key)
-        definition = Definition(params["settings"], marker)
-        self._vm.create(definition, image=delivery.image(), seed=delivery.seed)
+        marker = Marker(vm.site, vm.host, vm.address, vm.seed, vm.image, delivery.host_key)
+        self._vm.create(Definition(vm.settings, marker), image=delivery.image(), seed=delivery.seed)
 
-    def _start(self, _params: Mapping[str, Any]) -> None:
-        self._vm.start()
-
-    def _set(self, params: Mapping[str, Any]) -> None:
-        settings = params["settings"]
+    def _set(self, settings: Mapping[str, Any]) -> None:
         if self._vm.pid():
             self._vm.connect_to(str(settings["switch"]), int(settings["vlan"]))
         self._redefine(settings)
 
-    def _reconfigure(self, params: Mapping[str, Any]) -> None:
-        self._vm.stop()
-        self._redefine(params["settings"])
-        self._vm.start()
-
-    def _delete(self, _params: Mapping[str, Any]) -> None:
-        self._vm.delete()
-
-    def _add_route(self, params: Mapping[str, Any]) -> None:
-        route: Route = params["route"]
+    def _add_route(self, step: SetRoute) -> None:
+        route = step.route
         self._mark((*self._marker().routes, route))
         self._set_route(route)
         for other in self._routes():
@@ -210,21 +226,14 @@ class QemuHost:
                 self._unset_route(other)
         if route not in self._routes():
             raise ToolFailed(f"cannot route {route.prefix} on {self._host.name}: the route is not there")
-        self._mark(params["routes"])
-
-    def _remove_route(self, params: Mapping[str, Any]) -> None:
-        self._unset_route(params["route"])
-        self._mark(params["routes"])
-
-    def _mark_routes(self, params: Mapping[str, Any]) -> None:
-        self._mark(params["routes"])
+        self._mark(step.routes)
 
     def _set_route(self, route: Route) -> None:
-        run(["ip", "-n", self._namespace, "route", "replace", route.prefix, "via", route.via])
+        run(["ip", "-n", self._namespace, "route", "replace", str(route.prefix), "via", str(route.via)])
 
     def _unset_route(self, route: Route) -> None:
-        via = ["via", route.via] if route.via else []
-        run(["ip", "-n", self._namespace, "route", "del", route.prefix, *via], ok=(0, 2))
+        via = ["via", str(route.via)] if route.via else []
+        run(["ip", "-n", self._namespace, "route", "del", str(route.prefix), *via], ok=(0, 2))
 
     def _marker(self) -> Marker:
         definition = self._vm.definition()
@@ -246,23 +255,6 @@ class QemuHost:
             self._vm.define(replace(definition, settings=settings))
 
 
-_VERBS: dict[str, Callable[[QemuHost, Mapping[str, Any]], None]] = {
-    "create": QemuHost._create,
-    "recreate": QemuHost._create,
-    "start": QemuHost._start,
-    "set": QemuHost._set,
-    "reconfigure": QemuHost._reconfigure,
-    "delete": QemuHost._delete,
-    "add": QemuHost._add_route,
-    "replace": QemuHost._add_route,
-    "remove": QemuHost._remove_route,
-    "mark": QemuHost._mark_routes,
-}
-
-_SIZED = frozenset({"create", "recreate", "reconfigure"})
-"""What is looked at before anything is changed: a VM that runs goes on when its new size can not be had."""
-
-
 def _both(now: Mapping[str, Any], at_the_next_start: Mapping[str, Any]) -> dict[str, Any]:
     """What runs, and where the definition says otherwise both: each of them is drift."""
     both = {**at_the_next_start, **now}
@@ -272,8 +264,10 @@ def _both(now: Mapping[str, Any], at_the_next_start: Mapping[str, Any]) -> dict[
     return both
 
 
-def _prefix(destination: str) -> str:
+def _prefix(destination: str) -> Network:
     """`ip` writes "default" and leaves out /32."""
-    if destination == "default":
-        return "0.0.0.0/0"
-    return destination if "/" in destination else f"{destination}/32"
+    return ip_network("0.0.0.0/0" if destination == "default" else destination)
+
+
+def _address(text: str | None) -> Address | None:
+    return ip_address(text) if text else None

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from vmproxy.hosts.protocols import Answer, Connection
+from vmproxy.model.net import Address
 
 _SECONDS = 5.0
 _UDP_TRIES = 3
@@ -16,14 +17,14 @@ _REFUSED = {errno.ECONNREFUSED: "refused", errno.EHOSTUNREACH: "no route to host
 
 
 def try_connection(
-    connection: Connection, open_socket: Callable[[Connection], socket.socket], *, via: str | None
+    connection: Connection, open_socket: Callable[[Connection], socket.socket], *, via: Address | None
 ) -> Answer:
     """TCP is answered when it connects; UDP only when bytes come back, and silence stays unknown."""
     started = time.monotonic()
     try:
         with open_socket(connection) as channel:
             channel.settimeout(_SECONDS)
-            channel.connect((connection.address, connection.port))
+            channel.connect((str(connection.address), connection.port))
             if connection.protocol == "udp" and not _echoed(channel, connection.payload):
                 return Answer(None, f"no answer to {_UDP_TRIES} datagrams", via)
     except TimeoutError:

@@ -13,13 +13,15 @@ import signal
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
+from ipaddress import ip_address, ip_interface, ip_network
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from vmproxy.errors import NotReady, ToolFailed, VmproxyError
 from vmproxy.hosts.linux.accel import accelerator
-from vmproxy.model.seen import Marker, Route
+from vmproxy.model.net import Route
+from vmproxy.model.seen import Marker
 from vmproxy.util import netns, wait
 from vmproxy.util.run import run
 
@@ -61,8 +63,11 @@ class QemuVm:
         try:
             data = json.loads(path.read_text())
             marker = data["marker"]
-            routes = tuple(Route(**route) for route in marker.pop("routes"))
-            return Definition(data["settings"], Marker(**marker, routes=routes))
+            routes = tuple(
+                Route(ip_network(route["prefix"]), ip_address(route["via"])) for route in marker.pop("routes")
+            )
+            address = ip_interface(marker.pop("address"))
+            return Definition(data["settings"], Marker(**marker, address=address, routes=routes))
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as exc:
@@ -73,7 +78,7 @@ class QemuVm:
     def define(self, definition: Definition) -> None:
         path = self.folder / "vm.json"
         part = path.with_suffix(".part")
-        part.write_text(json.dumps(asdict(definition), indent=2))
+        part.write_text(json.dumps(asdict(definition), indent=2, default=str))
         part.replace(path)
 
     def create(self, definition: Definition, *, image: Path, seed: bytes) -> None:

@@ -50,12 +50,12 @@ def _place_findings(machine: Machine) -> Iterator[Finding]:
 def _cluster_findings(machine: Machine) -> Iterator[Finding]:
     try:
         seen = machine.observe_cluster()
-        missing = machine.cluster.missing_rights(machine.site, machine.host)
+        missing = machine.cluster.missing_rights()
     except VmproxyError as exc:
         yield failed("cluster", exc)
         return
     yield Finding("cluster", ok=True, detail=f"Kubernetes {seen.version} at {seen.server}")
-    yield Finding("Service ranges", ok=True, detail=", ".join(seen.service_cidrs))
+    yield Finding("Service ranges", ok=True, detail=", ".join(map(str, seen.service_cidrs)))
     yield Finding(
         "rights in the cluster",
         not missing,
@@ -105,7 +105,7 @@ def _sizes(machine: Machine, seen: HostSeen) -> Iterator[Finding]:
 
 def _address_free(machine: Machine) -> Finding:
     """Something that refuses or accepts a connection has the address; silence means free."""
-    address = str(machine.address.ip)
+    address = machine.address.ip
     answer = machine.place.probe([Connection("tcp", address, 22)])[0]
     taken = bool(answer.ok) or answer.detail == "refused"
     next_step = "give the VM another address: hosts[].network.address" if taken else ""

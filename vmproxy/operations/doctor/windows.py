@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from vmproxy.hosts.hyperv.host import UEFI_CA, HypervHost
+from vmproxy.hosts.hyperv.host import HypervHost
 from vmproxy.hosts.hyperv.seen import items
 from vmproxy.model.mac import static_mac
+from vmproxy.model.names import UEFI_CA
 from vmproxy.operations.doctor.finding import Finding, checked
 from vmproxy.site.model import Host, Site
 

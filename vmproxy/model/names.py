@@ -1,0 +1,62 @@
+"""Every name that more than one module writes or reads, once."""
+
+from __future__ import annotations
+
+NAMESPACE = "vmproxy"
+"""Of the ServiceAccounts, Roles and RoleBindings."""
+MANAGED_BY = ("app.kubernetes.io/managed-by", "vmproxy")
+"""The label of everything that vmproxy makes in the cluster."""
+SITE_LABEL, HOST_LABEL = "vmproxy.io/site", "vmproxy.io/host"
+
+PROXY_UNIT = "vmproxy-kube-proxy.service"
+SETUP_UNIT = "vmproxy-setup.service"
+TOKEN_UNIT = "vmproxy-token.service"  # noqa: S105
+TIMER_UNIT = "vmproxy-token.timer"
+UNITS = "/etc/systemd/system"
+"""The folder of the units in the guest."""
+
+PROGRAM = "/usr/local/lib/vmproxy/kube-proxy"
+SETUP = "/usr/local/lib/vmproxy/setup.py"
+RENEW = "/usr/local/lib/vmproxy/renew.py"
+CONFIG = "/etc/vmproxy/kube-proxy.yaml"
+KUBECONFIG = "/etc/vmproxy/kubeconfig"
+CA = "/etc/vmproxy/ca.crt"
+TOKEN = "/etc/vmproxy/token"  # noqa: S105
+CREDENTIAL = "/etc/vmproxy/credential.json"
+GUARD = "/etc/vmproxy/guard.nft"
+ROUTES = "/etc/vmproxy/routes.json"
+SYSCTLS = "/etc/sysctl.d/99-vmproxy.conf"
+INTERFACE = "eth0"
+"""The guest's one network interface, named by the seed."""
+
+TIME_SYNC = "2497F4DE-E9FA-4204-80E4-4B75C46419C0"
+SHUTDOWN = "9F8233AC-BE49-4C79-8EE3-E7E1985B2077"
+"""Hyper-V's integration services by id: their names are translated."""
+UEFI_CA = "272e7447-90a4-4563-a4b9-8e4ab00526ce"
+"""The Secure Boot template with Microsoft's CA for other systems' boot loaders, by id."""
+
+
+def vm_name(site: str, host: str) -> str:
+    return f"vmproxy-{site}-{host}"
+
+
+def account(site: str, host: str) -> str:
+    """The ServiceAccount of a host's VM."""
+    return f"{site}-{host}"
+
+
+def identity(account: str) -> dict[str, str]:
+    """The names of the identity's objects by kind, in the order in which they are made."""
+    return {
+        "Namespace": NAMESPACE,
+        "ServiceAccount": account,
+        "ClusterRole": f"vmproxy-{account}",
+        "ClusterRoleBinding": f"vmproxy-{account}",
+        "Role": account,
+        "RoleBinding": account,
+    }
+
+
+def key(kind: str, name: str) -> str:
+    """How an object of the identity is named in plans and observations."""
+    return f"{kind.lower()}/{name}"

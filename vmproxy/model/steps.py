@@ -1,0 +1,519 @@
+"""Every step that a run may take, as data: what a step changes is what it shows.
+
+Each class has, beside what it takes to carry it out: `place`, where it is done; `verb` and `target`, how a
+reader sees it; `why`; `drift`, the differences that it removes; `cold`, whether it interrupts a VM that
+runs now and needs consent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from vmproxy.errors import VmproxyError
+from vmproxy.model import names
+from vmproxy.model.drift import ABSENT, Drift, deep_differences, differences
+from vmproxy.model.net import Address, Interface, Network, Route
+from vmproxy.model.seen import FileSeen, UnitSeen, VmSeen
+
+Object = dict[str, Any]
+"""A Kubernetes object as JSON."""
+
+# The VM's identity in the cluster.
+
+_COMPARED = ("rules", "roleRef", "subjects", "automountServiceAccountToken")
+
+
+@dataclass(frozen=True)
+class CreateObject:
+    """Make an object of the VM's identity."""
+
+    object: Object = field(repr=False)
+    place: ClassVar = "cluster"
+    verb: ClassVar = "create"
+    why: ClassVar = "kube-proxy reads the cluster as this account"
+    cold: ClassVar = False
+
+    @property
+    def target(self) -> str:
+        return object_key(self.object)
+
+    @property
+    def drift(self) -> tuple[Drift, ...]:
+        return (Drift(self.target, "present", ABSENT),)
+
+
+@dataclass(frozen=True)
+class UpdateObject:
+    """Bring an object to what is wanted; `live` is the object as it is."""
+
+    object: Object = field(repr=False)
+    live: Object = field(repr=False)
+    place: ClassVar = "cluster"
+    verb: ClassVar = "update"
+    why: ClassVar = "kube-proxy reads the cluster as this account"
+    cold: ClassVar = False
+
+    @property
+    def target(self) -> str:
+        return object_key(self.object)
+
+    @property
+    def drift(self) -> tuple[Drift, ...]:
+        found: list[Drift] = []
+        for part in _COMPARED:
+            if part in self.object:
+                found += deep_differences(f"{self.target}: {part}", self.object[part], self.live.get(part))
+        labels = self.live["metadata"].get("labels") or {}
+        for label, value in self.object["metadata"]["labels"].items():
+            if labels.get(label) != value:
+                found.append(Drift(f"{self.target}: labels.{label}", value, labels.get(label, ABSENT)))
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class DeleteObject:
+    """Remove that very object: `live` has its UID."""
+
+    object: Object = field(repr=False)
+    live: Object = field(repr=False)
+    place: ClassVar = "cluster"
+    verb: ClassVar = "delete"
+    why: ClassVar = "nothing uses it then"
+    cold: ClassVar = False
+
+    @property
+    def target(self) -> str:
+        return object_key(self.object)
+
+    @property
+    def drift(self) -> tuple[Drift, ...]:
+        return (Drift(self.target, ABSENT, "present"),)
+
+
+def object_key(item: Object) -> str:
+    return names.key(item["kind"], item["metadata"]["name"])
+
+
+# The VM on its host.
+
+HOT = frozenset(
+    {
+        "switch",
+        "vlan",
+        "macSpoofing",
+        "start",
+        "startDelay",
+        "checkpoints",
+        "automaticCheckpoints",
+        "timeSync",
+        "guestShutdown",
+        "folderAccess",
+    }
+)
+"""Settings that change while the VM runs; every other one needs it off."""
+
+FIXED = frozenset({"generation"})
+"""Settings that no VM ever changes."""
+
+
+@dataclass(frozen=True)
+class VmWanted:
+    """`settings` by the names that the host reports them under; `image` and `seed` are hashes."""
+
+    name: str
+    site: str
+    host: str
+    address: Interface
+    image: str
+    seed: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class CreateVm:
+    """Make the VM from its image and a new seed, in place of `before`; None: there is none."""
+
+    vm: VmWanted
+    before: VmSeen | None = None
+    place: ClassVar = "host"
+
+    @property
+    def verb(self) -> str:
+        return "recreate" if self.before else "create"
+
+    @property
+    def target(self) -> str:
+        return f"vm {self.vm.name}"
+
+    @property
+    def why(self) -> str:
+        if self.before is None:
+            return "there is no VM of that name"
+        if all(item.field in FIXED for item in self.drift):
+            return "no VM changes that"
+        return "its disk or seed is not the wanted one, and both are used at the first boot only"
+
+    @property
+    def drift(self) -> tuple[Drift, ...]:
+        return made_of(self.vm, self.before) if self.before else (Drift("vm", "present", ABSENT),)
+
+    @property
+    def cold(self) -> bool:
+        return self.before is not None and self.before.running
+
+
+@dataclass(frozen=True)
+class StartVm:
+    """Start the VM; cold when it runs now and a step before this one stops it."""
+
+    name: str
+    cold: bool = False
+    place: ClassVar = "host"
+    verb: ClassVar = "start"
+    why: ClassVar = "it must run"
+    drift: ClassVar = (Drift("state", "running", "stopped"),)
+
+    @property
+    def target(self) -> str:
+        return f"vm {self.name}"
+
+
+@dataclass(frozen=True)
+class SetVm:
+    """Change what a VM takes while it runs."""
+
+    vm: VmWanted
+    drift: tuple[Drift, ...]
+    place: ClassVar = "host"
+    verb: ClassVar = "set"
+    why: ClassVar = "it changes while the VM runs"
+    cold: ClassVar = False
+
+    @property
+    def target(self) -> str:
+        return f"vm {self.vm.name}"
+
+
+@dataclass(frozen=True)
+class ReconfigureVm:
+    """Change what a VM takes only while it is off: stop it, change it, start it."""
+
+    vm: VmWanted
+    drift: tuple[Drift, ...]
+    cold: bool
+    place: ClassVar = "host"
+    verb: ClassVar = "reconfigure"
+    why: ClassVar = "it changes only while the VM is off: stopped, set, started"
+
+    @property
+    def target(self) -> str:
+        return f"vm {self.vm.name}"
+
+
+@dataclass(frozen=True)
+class DeleteVm:
+    """Remove the VM with its files; `leftovers` are files of ours where there is no VM."""
+
+    name: str
+    leftovers: tuple[str, ...] = ()
+    place: ClassVar = "host"
+    verb: ClassVar = "delete"
+    cold: ClassVar = True
+
+    @property
+    def target(self) -> str:
+        return self.name
+
+    @property
+    def why(self) -> str:
+        return "files that an earlier run left" if self.leftovers else "with its disk and seed"
+
+    @property
+    def drift(self) -> tuple[Drift, ...]:
+        if self.leftovers:
+            return tuple(Drift(path, ABSENT, "present") for path in self.leftovers)
+        return (Drift("vm", ABSENT, "present"),)
+
+
+def made_of(wanted: VmWanted, vm: VmSeen) -> tuple[Drift, ...]:
+    """What only a new VM changes: its disk, its seed and what no VM ever changes."""
+    assert vm.marker is not None
+    seed = vm.seed if vm.seed is None else vm.marker.seed
+    seen = {"disk": vm.disk or ABSENT, "seed": seed or ABSENT}
+    fixed = {name: value for name, value in wanted.settings.items() if name in FIXED}
+    return differences({"disk": wanted.image, "seed": wanted.seed, **fixed}, {**vm.settings, **seen})
+
+
+# The routes of the machine whose traffic goes through the VM.
+
+
+@dataclass(frozen=True)
+class SetRoute:
+    """Set a route in place of `before`. `routes` are those that the marker names afterwards."""
+
+    route: Route
+    before: tuple[Route, ...]
+    routes: tuple[Route, ...]
+    place: ClassVar = "host"
+    why: ClassVar = "Service traffic goes through the VM"
+    cold: ClassVar = False
+
+    @property
+    def verb(self) -> str:
+        return "replace" if self.before else "add"
+
+    @property
+    def target(self) -> str:
+        return f"route {self.route.prefix}"
+
+    @property
+    def drift(self) -> tuple[Drift, ...]:
+        """A prefix may have several routes: the one with the lower metric counts, whoever set it."""
+        seen = ", ".join(
+            " ".join(filter(None, (str(item.via or "on-link"), item.flaw))) for item in self.before
+        )
+        return (Drift(self.target, str(self.route.via), seen or ABSENT),)
+
+
+@dataclass(frozen=True)
+class RemoveRoute:
+    """Take a route away. `routes` are those that the marker names afterwards."""
+
+    route: Route
+    routes: tuple[Route, ...]
+    why: str
+    cold: bool = False
+    place: ClassVar = "host"
+    verb: ClassVar = "remove"
+
+    @property
+    def target(self) -> str:
+        return f"route {self.route.prefix}"
+
+    @property
+    def drift(self) -> tuple[Drift, ...]:
+        return (Drift(self.target, ABSENT, str(self.route.via or "")),)
+
+
+@dataclass(frozen=True)
+class MarkRoutes:
+    """Let the marker name `routes` in place of `before`; the routes themselves are as they should be."""
+
+    routes: tuple[Route, ...]
+    before: tuple[Route, ...]
+    place: ClassVar = "host"
+    verb: ClassVar = "mark"
+    target: ClassVar = "routes"
+    why: ClassVar = "so that they are known as ours"
+    cold: ClassVar = False
+
+    @property
+    def drift(self) -> tuple[Drift, ...]:
+        return (Drift("marker: routes", _routes(self.routes), _routes(self.before)),)
+
+
+def _routes(routes: tuple[Route, ...]) -> str:
+    return ", ".join(f"{route.prefix} via {route.via or ''}" for route in routes) or ABSENT
+
+
+# Inside the guest.
+
+
+@dataclass(frozen=True)
+class Follow:
+    """What has to follow a changed file: units restarted, setup.py run for a part, a new token."""
+
+    restart: tuple[str, ...] = ()
+    setup: tuple[str, ...] = ()
+    reload: bool = False
+    renew: bool = False
+
+
+@dataclass(frozen=True)
+class ManagedFile:
+    """Exactly one of `content` and `source` (a large file on this machine, a program of that `version`)."""
+
+    sha256: str
+    mode: str = "0644"
+    owner: str = "root"
+    content: bytes | None = field(default=None, repr=False)
+    source: Path | None = None
+    version: str | None = None
+    follow: Follow = Follow()
+
+
+@dataclass(frozen=True)
+class PushFile:
+    """Write a file, whole or not at all; `before` None: it does not exist."""
+
+    path: str
+    file: ManagedFile
+    before: FileSeen | None
+    place: ClassVar = "guest"
+    verb: ClassVar = "push"
+    cold: ClassVar = False
+
+    @property
+    def target(self) -> str:
+        return self.path
+
+    @property
+    def why(self) -> str:
+        follow = self.file.follow
+        parts = [f"restarts {unit}" for unit in follow.restart] + [
+            f"loads the {part}" for part in follow.setup
+        ]
+        return "; ".join(["it is not as it should be", *parts])
+
+    @property
+    def drift(self) -> tuple[Drift, ...]:
+        if self.before is None:
+            return (Drift(self.path, "present", ABSENT),)
+        pairs = {
+            "sha256": (self.file.sha256, self.before.sha256),
+            "mode": (self.file.mode, self.before.mode),
+            "owner": (self.file.owner, self.before.owner),
+        }
+        return tuple(
+            Drift(f"{self.path}: {name}", *pair) for name, pair in pairs.items() if pair[0] != pair[1]
+        )
+
+
+@dataclass(frozen=True)
+class SetSysctl:
+    """Set a kernel setting; `before` None: the kernel does not have it."""
+
+    name: str
+    value: str
+    before: str | None
+    place: ClassVar = "guest"
+    verb: ClassVar = "set"
+    why: ClassVar = "a one-armed router needs it"
+    cold: ClassVar = False
+
+    @property
+    def target(self) -> str:
+        return f"sysctl {self.name}"
+
+    @property
+    def drift(self) -> tuple[Drift, ...]:
+        return (Drift(self.name, self.value, ABSENT if self.before is None else self.before),)
+
+
+@dataclass(frozen=True)
+class LoadGuard:
+    """Load the guard table anew; `missing`: there is none, else it was changed."""
+
+    missing: bool
+    place: ClassVar = "guest"
+    verb: ClassVar = "load"
+    target: ClassVar = "guard table"
+    why: ClassVar = "it drops what kube-proxy does not know, and all input but SSH"
+    cold: ClassVar = False
+
+    @property
+    def drift(self) -> tuple[Drift, ...]:
+        return (Drift("guard table", "as in guard.nft", ABSENT if self.missing else "changed"),)
+
+
+@dataclass(frozen=True)
+class SetGuestRoute:
+    """Bring one of the guest's routes to `via`; None: it goes, or does not exist."""
+
+    prefix: Network
+    via: Address | None
+    before: Address | None
+    place: ClassVar = "guest"
+    verb: ClassVar = "load"
+    why: ClassVar = "how the VM reaches endpoints"
+    cold: ClassVar = False
+
+    @property
+    def target(self) -> str:
+        return f"guest route {self.prefix}"
+
+    @property
+    def drift(self) -> tuple[Drift, ...]:
+        return (Drift(f"route {self.prefix}", str(self.via or ABSENT), str(self.before or ABSENT)),)
+
+
+@dataclass(frozen=True)
+class RenewToken:
+    """Give the VM a new token: it has none, or one that is no good, as `why` says."""
+
+    why: str
+    place: ClassVar = "guest"
+    verb: ClassVar = "renew"
+    target: ClassVar = "token"
+    cold: ClassVar = False
+
+    @property
+    def drift(self) -> tuple[Drift, ...]:
+        return (Drift("token", "valid", self.why),)
+
+
+@dataclass(frozen=True)
+class StartUnit:
+    """Enable and start a unit anew. `restarted`: a pushed file starts it anyway, it is only enabled."""
+
+    unit: str
+    before: UnitSeen | None
+    restarted: bool
+    place: ClassVar = "guest"
+    verb: ClassVar = "start"
+    why: ClassVar = "it must run, now and after a restart of the VM"
+    cold: ClassVar = False
+
+    @property
+    def target(self) -> str:
+        return self.unit
+
+    @property
+    def drift(self) -> tuple[Drift, ...]:
+        found = []
+        if self.before is None or not self.before.enabled:
+            found.append(Drift(f"{self.unit}: enabled", "yes", "no"))
+        if not self.restarted and (self.before is None or not self.before.active):
+            found.append(Drift(f"{self.unit}: active", "yes", "no"))
+        elif not self.restarted and self.before and self.before.stale:
+            found.append(Drift(f"{self.unit}: started with", "the files as they are", "older ones"))
+        return tuple(found)
+
+
+ClusterStep = CreateObject | UpdateObject | DeleteObject
+VmStep = CreateVm | StartVm | SetVm | ReconfigureVm | DeleteVm
+RouteStep = SetRoute | RemoveRoute | MarkRoutes
+HostStep = VmStep | RouteStep
+GuestStep = PushFile | SetSysctl | LoadGuard | SetGuestRoute | RenewToken | StartUnit
+Step = ClusterStep | HostStep | GuestStep
+
+
+@contextmanager
+def failing_at(step: Step) -> Iterator[None]:
+    """An error inside carries the step that failed."""
+    try:
+        yield
+    except VmproxyError as exc:
+        exc.step = step
+        raise
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Ordered steps; none means in sync.
+
+    `unseen` names what could not be looked at yet and when it will be.
+    `warnings` are findings that no step of ours repairs.
+    """
+
+    steps: tuple[Step, ...] = ()
+    unseen: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def in_sync(self) -> bool:
+        return not self.steps and not self.unseen
