@@ -21,6 +21,7 @@ from threading import Event, Thread
 from vmproxy import image, seed
 from vmproxy.hosts.linux.vm import Definition, QemuVm
 from vmproxy.model.seen import Marker
+from vmproxy.model.topology import compile_site
 from vmproxy.site.model import Site
 from vmproxy.transport import ssh
 from vmproxy.util import netns, wait
@@ -219,7 +220,8 @@ def _seen_on(console: Path, text: bytes) -> Iterator[list[float]]:
 def _spec(user_key: str) -> seed.Seed:
     network = {"address": f"{ADDRESS}/24", "gateway": GATEWAY}
     site = Site.model_validate({"name": "boot", "hosts": [{"name": "boot", "qemu": {}, "network": network}]})
-    return seed.spec(site, site.hosts[0], user_key=user_key, mac=MAC)
+    topology = compile_site(site)
+    return seed.spec(topology.members[0].vm, topology.cloud_init, user_key=user_key, mac=MAC)
 
 
 def _open() -> socket.socket:

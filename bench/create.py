@@ -12,6 +12,7 @@ import time
 from bench.measure import tell
 from tests.integration.world import World
 from vmproxy.engine.machine import Machine
+from vmproxy.model.topology import compile_site
 from vmproxy.resources import vm
 from vmproxy.site.load import load
 from vmproxy.util import wait
@@ -58,9 +59,9 @@ def _apply(world: World) -> tuple[float, float]:
 
 def _proxy_start(world: World) -> float:
     """kube-proxy alone, started again in a guest that does nothing else."""
-    site = load(world.site_file)
-    with Machine(site, site.hosts[0], lambda text: None) as machine:
-        machine.note_host(machine.place.observe())
+    topology = compile_site(load(world.site_file))
+    with Machine(topology, topology.members[0], lambda text: None) as machine:
+        machine.note_carrier(machine.carrier.observe())
         cluster, guest = machine.observe_cluster(), machine.guest()
         started = time.perf_counter()
         guest.run("systemctl restart vmproxy-kube-proxy.service")
@@ -71,14 +72,14 @@ def _proxy_start(world: World) -> float:
 def _raw_boot(world: World) -> float:
     """Make the VM by hand through the same place, and wait for SSH only."""
     world.vmproxy("destroy", "--yes")
-    site = load(world.site_file)
-    with Machine(site, site.hosts[0], lambda text: None) as machine:
-        steps = vm.plan(machine.wanted_vm(), machine.place.observe())
-        for _ in machine.apply_host(steps[:1]):
+    topology = compile_site(load(world.site_file))
+    with Machine(topology, topology.members[0], lambda text: None) as machine:
+        steps = vm.plan(machine.wanted_vm(), machine.carrier.observe())
+        for _ in machine.change_vm(steps[:1]):
             started = time.perf_counter()
-        for _ in machine.apply_host(steps[1:]):
+        for _ in machine.change_vm(steps[1:]):
             pass
-        machine.note_host(machine.place.observe())
+        machine.note_carrier(machine.carrier.observe())
         wait.until("SSH", machine.banner, timeout=600, every=0.2).close()
         seconds = time.perf_counter() - started
     world.vmproxy("destroy", "--yes")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bench.measure import medians, tell, timed
 from tests.integration.world import World
 from vmproxy.engine.machine import Machine
+from vmproxy.model.topology import compile_site
 from vmproxy.site.load import load
 
 ROUNDS = 7
@@ -34,9 +35,9 @@ def run(world: World) -> None:
 
 def _ssh_command(world: World) -> list[str]:
     """The same key and pinned host key, by the ordinary client."""
-    site = load(world.site_file)
-    with Machine(site, site.hosts[0], lambda text: None) as machine:
-        machine.note_host(machine.place.observe())
+    topology = compile_site(load(world.site_file))
+    with Machine(topology, topology.members[0], lambda text: None) as machine:
+        machine.note_carrier(machine.carrier.observe())
         return [*machine.ssh_command(), "true"]
 
 

@@ -1,4 +1,4 @@
-# Everything about the host and its VM in one look; nothing is changed. Emits one object.
+# Everything about the VM and the host that carries it in one look; nothing is changed. Emits one object.
 param($Data, $Session)
 . $Session.Lib
 
@@ -71,18 +71,6 @@ function Get-FolderFacts([string] $Path) {
     [ordered]@{ sddl = [string](Get-Acl -LiteralPath $Path).Sddl; files = $Files }
 }
 
-function Get-RouteFacts {
-    foreach ($Store in 'ActiveStore', 'PersistentStore') {
-        Get-Routes $Store | ForEach-Object {
-            [ordered]@{
-                store = $Store
-                prefix = [string]$_.DestinationPrefix
-                via = [string]$_.NextHop
-            }
-        }
-    }
-}
-
 $All = @(Hyper-V\Get-VM)
 $Pending = if (Test-Path -LiteralPath $Data.pending) { [IO.File]::ReadAllText($Data.pending) } else { $null }
 [ordered]@{
@@ -100,8 +88,4 @@ $Pending = if (Test-Path -LiteralPath $Data.pending) { [IO.File]::ReadAllText($D
         }
     })
     folder = Get-FolderFacts $Data.directory
-    routes = @(Get-RouteFacts)
-    addresses = @(NetTCPIP\Get-NetIPAddress -AddressFamily IPv4 | ForEach-Object {
-        [ordered]@{ address = [string]$_.IPAddress; length = [int]$_.PrefixLength }
-    })
 }

@@ -67,15 +67,10 @@ $Trial = @{
     NextHop = $Data.trial.via
     PolicyStore = 'ActiveStore'
 }
-Set-Marker (Get-OurVM $Data) $Data.trial.during
-try {
-    # A trial that was cut off may have left it.
-    $Left = @(Get-Routes 'ActiveStore' | Where-Object {
-        $_.DestinationPrefix -eq $Trial.DestinationPrefix -and $_.NextHop -eq $Trial.NextHop
-    })
-    if ($Left.Count) { NetTCPIP\Remove-NetRoute @Trial -Confirm:$false }
-    NetTCPIP\New-NetRoute @Trial | Out-Null
-    try { Test-All } finally { NetTCPIP\Remove-NetRoute @Trial -Confirm:$false }
-} finally {
-    Set-Marker (Get-OurVM $Data) $Data.trial.after
-}
+# A trial that was cut off may have left it.
+$Left = @(Get-Routes 'ActiveStore' | Where-Object {
+    $_.DestinationPrefix -eq $Trial.DestinationPrefix -and $_.NextHop -eq $Trial.NextHop
+})
+if ($Left.Count) { NetTCPIP\Remove-NetRoute @Trial -Confirm:$false }
+NetTCPIP\New-NetRoute @Trial | Out-Null
+try { Test-All } finally { NetTCPIP\Remove-NetRoute @Trial -Confirm:$false }

@@ -1,7 +1,6 @@
-# Set a route by way of the VM, or take one away, in both stores; the marker names it before it is there.
+# Set a route by way of the VM, or take one away, in both stores.
 param($Data, $Session)
 . $Session.Lib
-if (Get-VMByName $Data.vm) { Set-Marker (Get-OurVM $Data) $Data.during }
 $Stores = 'ActiveStore', 'PersistentStore'
 foreach ($Gone in @($Data.remove)) {
     foreach ($Store in $Stores) {
@@ -35,4 +34,3 @@ if ($Data.add) {
         throw "the route $($New.prefix) is set, but $($New.sample) goes by $($Way.NextHop)"
     }
 }
-if (Get-VMByName $Data.vm) { Set-Marker (Get-OurVM $Data) $Data.after }

@@ -11,6 +11,7 @@ import pytest
 
 from vmproxy import image, seed
 from vmproxy.hosts.linux.accel import accelerator
+from vmproxy.model.topology import compile_site
 from vmproxy.site.model import Site
 from vmproxy.util import wait
 
@@ -38,8 +39,9 @@ def seed_file(folder: Path) -> Path:
             "hosts": [{"name": "vm", "qemu": {}, "network": network}],
         }
     )
-    key = seed.new_host_key()
-    made.write_bytes(seed.build(seed.spec(site, site.hosts[0], user_key=key.public, mac=MAC), host_key=key))
+    topology, key = compile_site(site), seed.new_host_key()
+    spec = seed.spec(topology.members[0].vm, topology.cloud_init, user_key=key.public, mac=MAC)
+    made.write_bytes(seed.build(spec, host_key=key))
     return made
 
 

@@ -14,6 +14,7 @@ from vmproxy.cli.look import status, verify
 from vmproxy.cli.work import apply, plan
 from vmproxy.engine.machine import Machine
 from vmproxy.errors import VmproxyError
+from vmproxy.model.topology import compile_site
 from vmproxy.site.load import load
 from vmproxy.util.run import run
 
@@ -86,12 +87,11 @@ class _Show:
 
     def _break(self) -> None:
         with self._machine() as machine:
-            seen = machine.place.observe()
-            machine.note_host(seen)
+            machine.note_carrier(machine.carrier.observe())
             machine.guest().run("systemctl stop vmproxy-kube-proxy.service")
             for route in machine.wanted_routes(machine.observe_cluster()):
                 run(["ip", "-n", self.host_namespace, "route", "del", str(route.prefix)])
 
     def _machine(self) -> Machine:
-        site = load(self.site_file)
-        return Machine(site, site.hosts[0], console.progress)
+        topology = compile_site(load(self.site_file))
+        return Machine(topology, topology.members[0], console.progress)

@@ -24,9 +24,9 @@ def doctor(path: Path, names: tuple[str, ...], output: str) -> int:
     """Check host, cluster and network before anything is changed; every finding has a next step."""
     chosen = choose(path, names)
     results = reconcile.for_each(
-        chosen.hosts, lambda host: doctors.doctor_host(chosen.site, host, chosen.reporter(host))
+        chosen.members, lambda host: doctors.doctor_host(chosen.topology, host, chosen.reporter(host))
     )
-    named = list(zip((host.name for host in chosen.hosts), results, strict=True))
+    named = list(zip((host.name for host in chosen.members), results, strict=True))
     if output == "json":
         console.result_json({"hosts": [_json(*pair) for pair in named]})
     for name, result in named:

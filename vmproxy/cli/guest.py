@@ -20,9 +20,9 @@ from vmproxy.engine.machine import Machine
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def ssh(path: Path, name: str | None, command: tuple[str, ...]) -> None:
     """Log in to HOST's VM as root with the pinned key, or run COMMAND there."""
-    site, host = one_host(path, name)
-    with Machine(site, host, console.progress) as machine:
-        machine.note_host(machine.place.observe())
+    topology, member = one_host(path, name)
+    with Machine(topology, member, console.progress) as machine:
+        machine.note_carrier(machine.carrier.observe())
         words = machine.ssh_command()
     os.execvp(words[0], [*words, *command])  # noqa: S606 (the user's terminal goes to ssh)
 
@@ -42,8 +42,8 @@ def ssh(path: Path, name: str | None, command: tuple[str, ...]) -> None:
 @click.option("-n", "--lines", default=50, show_default=True, type=click.IntRange(1, 100_000))
 def logs(path: Path, name: str | None, which: Literal["proxy", "cloud-init", "console"], lines: int) -> int:
     """The last lines of kube-proxy's, cloud-init's or the serial console's log of HOST's VM."""
-    site, host = one_host(path, name)
-    with Machine(site, host, console.progress) as machine:
-        machine.note_host(machine.place.observe())
+    topology, member = one_host(path, name)
+    with Machine(topology, member, console.progress) as machine:
+        machine.note_carrier(machine.carrier.observe())
         console.result(machine.logs(which, lines))
     return 0

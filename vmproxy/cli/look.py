@@ -27,9 +27,9 @@ def status(path: Path, names: tuple[str, ...], output: str) -> int:
     """VM, kube-proxy, rule age, credential and routes: one row a host."""
     chosen = choose(path, names)
     results = reconcile.for_each(
-        chosen.hosts, lambda host: statuses.status_host(chosen.site, host, chosen.reporter(host))
+        chosen.members, lambda host: statuses.status_host(chosen.topology, host, chosen.reporter(host))
     )
-    named = list(zip((host.name for host in chosen.hosts), results, strict=True))
+    named = list(zip((host.name for host in chosen.members), results, strict=True))
     if output == "json":
         console.result_json({"hosts": [_status_json(*pair) for pair in named]})
     else:
@@ -57,10 +57,10 @@ def verify(path: Path, names: tuple[str, ...], output: str, services: tuple[str,
     """Connect from the host through the VM to Services, and tell where it breaks."""
     chosen = choose(path, names)
     results = reconcile.for_each(
-        chosen.hosts,
-        lambda host: checks.verify_host(chosen.site, host, chosen.reporter(host), services=services),
+        chosen.members,
+        lambda host: checks.verify_host(chosen.topology, host, chosen.reporter(host), services=services),
     )
-    named = list(zip((host.name for host in chosen.hosts), results, strict=True))
+    named = list(zip((host.name for host in chosen.members), results, strict=True))
     if output == "json":
         console.result_json({"hosts": [_checks_json(*pair) for pair in named]})
     for name, result in named:

@@ -11,8 +11,8 @@ import click
 
 from vmproxy.cli import console
 from vmproxy.errors import UsageError, VmproxyError
+from vmproxy.model.topology import Member, Topology, compile_site
 from vmproxy.site.load import load
-from vmproxy.site.model import Host, Site
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -52,35 +52,35 @@ verbose_option = click.option(
 class Chosen:
     """The site and those of its hosts that the command line names; all when it names none."""
 
-    site: Site
-    hosts: tuple[Host, ...]
+    topology: Topology
+    members: tuple[Member, ...]
 
-    def reporter(self, host: Host) -> Callable[[str], None]:
+    def reporter(self, host: Member) -> Callable[[str], None]:
         """Progress lines name their host where there are several."""
-        prefix = f"{host.name}: " if len(self.hosts) > 1 else ""
+        prefix = f"{host.name}: " if len(self.members) > 1 else ""
         return lambda text: console.progress(prefix + text)
 
 
 def choose(path: Path, names: Sequence[str]) -> Chosen:
     """Raises UsageError for a wrong site file, or a host that is not in it."""
-    site = load(path)
-    known = {host.name: host for host in site.hosts}
+    topology = compile_site(load(path))
+    known = {member.name: member for member in topology.members}
     unknown = [name for name in names if name not in known]
     if unknown:
         raise UsageError(
             f"no host named {', '.join(unknown)} in {path}", hint=f"its hosts are: {', '.join(known)}"
         )
-    return Chosen(site, tuple(known[name] for name in dict.fromkeys(names)) or site.hosts)
+    return Chosen(topology, tuple(known[name] for name in dict.fromkeys(names)) or topology.members)
 
 
-def one_host(path: Path, name: str | None) -> tuple[Site, Host]:
+def one_host(path: Path, name: str | None) -> tuple[Topology, Member]:
     """The named host; None: the only one of the site."""
     chosen = choose(path, [name] if name else [])
-    if len(chosen.hosts) > 1:
+    if len(chosen.members) > 1:
         raise UsageError(
-            f"{path} has several hosts: name one", hint=", ".join(host.name for host in chosen.hosts)
+            f"{path} has several hosts: name one", hint=", ".join(host.name for host in chosen.members)
         )
-    return chosen.site, chosen.hosts[0]
+    return chosen.topology, chosen.members[0]
 
 
 def json_error(problem: VmproxyError | None) -> dict[str, object] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -10,6 +11,8 @@ from vmproxy.cli import console
 from vmproxy.cli.options import file_option
 from vmproxy.cluster.api import Cluster
 from vmproxy.errors import VmproxyError
+from vmproxy.model.net import Network
+from vmproxy.model.seen import ClusterSeen
 from vmproxy.site import load, template
 from vmproxy.site.template import Findings
 
@@ -37,7 +40,20 @@ def _found() -> Findings:
     """What the cluster of the usual kubeconfig says; a cluster that does not answer is a note."""
     draft = template.draft()
     try:
-        seen = Cluster.connect(draft.cluster).observe(draft, draft.hosts[0])
+        seen = Cluster.connect(draft.cluster).observe(())
     except VmproxyError as exc:
         return Findings(notes=(f"the cluster: {exc.message}" + (f" ({exc.hint})" if exc.hint else ""),))
-    return template.findings(seen)
+    return findings(seen)
+
+
+def findings(seen: ClusterSeen) -> Findings:
+    return Findings(
+        server=seen.server,
+        service_cidrs=_ipv4(seen.service_cidrs),
+        pod_cidrs=_ipv4(seen.pod_cidrs),
+        version=seen.version,
+    )
+
+
+def _ipv4(networks: Iterable[Network]) -> tuple[str, ...]:
+    return tuple(str(network) for network in networks if network.version == 4)

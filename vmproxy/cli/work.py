@@ -38,7 +38,7 @@ def plan(path: Path, names: tuple[str, ...], output: str, *, exit_code: bool) ->
     """Show what apply would do, field by field."""
     chosen = choose(path, names)
     plans = reconcile.for_each(
-        chosen.hosts, lambda host: reconcile.plan_host(chosen.site, host, chosen.reporter(host))
+        chosen.members, lambda host: reconcile.plan_host(chosen.topology, host, chosen.reporter(host))
     )
     if output == "json":
         console.result_json({"hosts": [_plan_json(*pair) for pair in _named(chosen, plans)]})
@@ -58,7 +58,8 @@ def apply(path: Path, names: tuple[str, ...], output: str, *, yes: bool) -> int:
     """Make it so; again: nothing to do, or exactly the drift repaired."""
     chosen = choose(path, names)
     results = reconcile.for_each(
-        chosen.hosts, lambda host: reconcile.apply_host(chosen.site, host, chosen.reporter(host), yes=yes)
+        chosen.members,
+        lambda host: reconcile.apply_host(chosen.topology, host, chosen.reporter(host), yes=yes),
     )
     return _results(chosen, results, output, console.outcomes)
 
@@ -73,9 +74,9 @@ def destroy(path: Path, names: tuple[str, ...], output: str, *, yes: bool) -> in
     """Remove the routes, then the VM with its disks, then the identity in the cluster."""
     chosen = choose(path, names)
     results = reconcile.for_each(
-        chosen.hosts,
+        chosen.members,
         lambda host: destruction.destroy_host(
-            chosen.site, host, chosen.reporter(host), yes=yes, going=chosen.hosts
+            chosen.topology, host, chosen.reporter(host), yes=yes, going=chosen.members
         ),
     )
     return _results(chosen, results, output, console.removal)
@@ -91,8 +92,10 @@ def render(path: Path, names: tuple[str, ...], directory: Path) -> int:
     chosen = choose(path, names)
     if directory.exists() and any(directory.iterdir()):
         raise UsageError(f"cannot render to {directory}: it is not empty", hint="name a new directory")
-    for host in chosen.hosts:
-        for name in rendering.render_host(chosen.site, host, directory / host.name, chosen.reporter(host)):
+    for host in chosen.members:
+        for name in rendering.render_host(
+            chosen.topology, host, directory / host.name, chosen.reporter(host)
+        ):
             console.result(str(name))
     return 0
 
@@ -120,7 +123,7 @@ def _results(
 
 
 def _named(chosen: Chosen, items: list[T]) -> list[tuple[str, T]]:
-    return [(host.name, item) for host, item in zip(chosen.hosts, items, strict=True)]
+    return [(host.name, item) for host, item in zip(chosen.members, items, strict=True)]
 
 
 def _show_or_tell(name: str, planned: Plan | VmproxyError, *, as_text: bool, many: bool) -> None:

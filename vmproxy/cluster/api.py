@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address, ip_network
 from typing import assert_never
@@ -15,7 +16,6 @@ from vmproxy.model.net import Address
 from vmproxy.model.seen import ClusterSeen, EndpointSeen, NodeSeen, ServiceSeen
 from vmproxy.model.steps import ClusterStep, CreateObject, DeleteObject, UpdateObject
 from vmproxy.site import model
-from vmproxy.site.model import Host, Site
 from vmproxy.util import wait
 
 _GOING_SECONDS = 120.0
@@ -68,18 +68,18 @@ class Cluster:
             ca=login.authority(session),
         )
 
-    def observe(self, site: Site, host: Host) -> ClusterSeen:
-        """The requests go out side by side. Raises VmproxyError when something needed is not found."""
-        paths = _paths(site.account(host))
+    def observe(self, accounts: Sequence[str]) -> ClusterSeen:
+        """With the identities of these ServiceAccounts. The requests go out side by side. Raises VmproxyError
+        when something needed is not found."""
+        paths = {name: path for account in accounts for name, path in _paths(account).items()}
         with ThreadPoolExecutor(8) as pool:
             version = pool.submit(self._client.get, "/version")
             ranges = pool.submit(discovery.service_cidrs, self._client, self._wanted)
             nodes = pool.submit(lambda: [_node(item) for item in self._client.items("/api/v1/nodes")])
             canary = pool.submit(self._canary)
-            accounts = pool.submit(self._accounts)
+            every = pool.submit(self._accounts)
             live = list(pool.map(self._client.find, paths.values()))
         found = {name: item for name, item in zip(paths, live, strict=True) if item and not _goes(item)}
-        account = found.get(key("ServiceAccount", site.account(host)))
         return ClusterSeen(
             version=_version(version.result()["gitVersion"]),
             server=self.server,
@@ -88,9 +88,8 @@ class Cluster:
             pod_cidrs=discovery.pod_cidrs(self._wanted, nodes.result()),
             nodes=tuple(nodes.result()),
             canary=canary.result(),
-            account_uid=account["metadata"]["uid"] if account else None,
             identity=found,
-            other_accounts=tuple(name for name in accounts.result() if name != site.account(host)),
+            accounts=tuple(every.result()),
         )
 
     def do(self, step: ClusterStep) -> bool:
@@ -113,14 +112,14 @@ class Cluster:
             case _:
                 assert_never(step)
 
-    def mint(self, site: Site, host: Host) -> str:
-        """A token for the host's VM, of the site file's life, or as long as the server allows."""
+    def mint(self, account: str, *, seconds: int) -> str:
+        """A token for that ServiceAccount, of that life, or as long as the server allows."""
         body = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
-            "spec": {"expirationSeconds": site.proxy.token_ttl},
+            "spec": {"expirationSeconds": seconds},
         }
-        path = f"{_PLURALS['ServiceAccount']}/{site.account(host)}/token"
+        path = f"{_PLURALS['ServiceAccount']}/{account}/token"
         token: str = self._client.create(path, body)["status"]["token"]
         return token
 

@@ -7,26 +7,27 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from vmproxy import binaries, image, seed
 from vmproxy.cluster.api import Cluster
+from vmproxy.engine.marking import Marking
 from vmproxy.errors import NotReady, Unreachable, VmproxyError
 from vmproxy.guest.connection import CloudInit, Guest
-from vmproxy.hosts.hyperv.host import HypervHost
-from vmproxy.hosts.linux.host import QemuHost
-from vmproxy.hosts.protocols import Connection, Delivery, HostPlace
+from vmproxy.hosts.kinds import kind_of
+from vmproxy.hosts.protocols import CarrierDriver, ClientDriver, Connection, Delivery, Drivers
 from vmproxy.image import Download
 from vmproxy.model.mac import static_mac
 from vmproxy.model.net import Interface, Route
-from vmproxy.model.seen import ClusterSeen, GuestSeen, HostSeen, Marker, Unobservable
-from vmproxy.model.steps import ClusterStep, GuestStep, HostStep, VmWanted, failing_at
+from vmproxy.model.seen import CarrierSeen, ClusterSeen, GuestSeen, Marker, Unobservable
+from vmproxy.model.steps import ClusterStep, GuestStep, RouteStep, VmStep, VmWanted, failing_at
+from vmproxy.model.topology import Member, Topology, Vm
 from vmproxy.resources import proxy, route
 from vmproxy.resources.proxy import GuestWanted, Program, Tools
 from vmproxy.seed import keys
-from vmproxy.site.model import Host, Site
 from vmproxy.transport import ssh
 from vmproxy.util import paths, wait
 
@@ -41,9 +42,10 @@ _LOG_LINES = 15
 class Machine:
     """Use as a context manager: what was opened is closed at its end."""
 
-    def __init__(self, site: Site, host: Host, report: Report) -> None:
-        self.site = site
-        self.host = host
+    def __init__(self, topology: Topology, member: Member, report: Report) -> None:
+        self.topology = topology
+        self.member = member
+        self.kind = kind_of(member.carrier)
         self._report = report
         self._stack = ExitStack()
         self._guest: Guest | None = None
@@ -57,50 +59,56 @@ class Machine:
         self._stack.close()
 
     @cached_property
-    def place(self) -> HostPlace:
-        if self.host.hyperv is not None:
-            return self._stack.enter_context(HypervHost(self.site, self.host, deliver=self._deliver))
-        return self._stack.enter_context(QemuHost(self.site, self.host, deliver=self._deliver))
+    def drivers(self) -> Drivers:
+        return self._stack.enter_context(self.kind.open(self.member.vm, self.member.client))
+
+    @property
+    def carrier(self) -> CarrierDriver:
+        return self.drivers.carrier
+
+    @property
+    def client(self) -> ClientDriver:
+        return self.drivers.client
 
     @cached_property
     def cluster(self) -> Cluster:
-        return Cluster.connect(self.site.cluster)
+        return Cluster.connect(self.topology.cluster)
 
     # What is wanted.
 
     @cached_property
     def image(self) -> image.Image:
-        return image.resolve(self.site.image, report=self._report)
+        return image.resolve(self.topology.image, report=self._report)
 
     @cached_property
     def download(self) -> Download | None:
         """Where the host fetches the image itself, if it can use the published file as it is."""
-        return image.download_of(self.site.image) if self.host.hyperv else None
+        return image.download_of(self.topology.image) if self.kind.fetches else None
 
     @cached_property
     def seed(self) -> seed.Seed:
-        public = keys.identity(self.site).public
-        return seed.spec(self.site, self.host, user_key=public, mac=self._mac)
+        public = keys.identity(self.topology.name, self.topology.ssh).public
+        return seed.spec(self.member.vm, self.topology.cloud_init, user_key=public, mac=self._mac)
 
     def program(self, version: str) -> Program:
-        binary = binaries.kube_proxy(self.site.proxy, version, report=self._report)
+        binary = binaries.kube_proxy(self.topology.proxy, version, report=self._report)
         return Program(binary.path, binary.sha256, version)
 
     def wanted_vm(self) -> VmWanted:
-        size = self.site.vm_size(self.host)
+        vm = self.member.vm
         settings = {
-            "cpus": size.cpus,
-            "memory": size.memory,
+            "cpus": vm.size.cpus,
+            "memory": vm.size.memory,
             "mac": self._mac,
-            "switch": self.host.switch.name,
-            "vlan": self.host.network.vlan,
-            **self.place.settings(),
+            "switch": vm.carrier.switch,
+            "vlan": vm.network.vlan,
+            **self.kind.settings(vm.name),
         }
         return VmWanted(
-            name=self.site.vm_name(self.host),
-            site=self.site.name,
-            host=self.host.name,
-            address=self.host.network.address,
+            name=vm.name,
+            site=vm.site,
+            host=vm.host,
+            address=vm.address,
             image=self.download.sha256 if self.download else self.image.sha256,
             seed=self.seed.hash,
             settings=settings,
@@ -112,10 +120,10 @@ class Machine:
     def wanted_guest(self, cluster: ClusterSeen, guest: GuestSeen | Unobservable) -> GuestWanted:
         seen = guest if isinstance(guest, GuestSeen) else None
         return proxy.wanted(
-            self.site,
-            self._host_as_it_is,
+            self._vm_as_it_is,
+            self.topology.proxy,
             cluster,
-            program=self.program(self.site.proxy.version or cluster.version),
+            program=self.program(self.topology.proxy.version or cluster.version),
             tools=Tools(seen.kernel if seen else None, seen.nft if seen else None),
         )
 
@@ -125,11 +133,11 @@ class Machine:
     # What is seen.
 
     def observe_cluster(self) -> ClusterSeen:
-        return self.cluster.observe(self.site, self.host)
+        return self.cluster.observe((self.member.vm.account,))
 
-    def note_host(self, seen: HostSeen) -> None:
+    def note_carrier(self, seen: CarrierSeen) -> None:
         """The marker of the VM that is there says how to reach it; its MAC stays clear of the host's own."""
-        self._marker = seen.vm.marker if seen.vm else None
+        self._marker = seen.marker
         self._mac_pool = seen.mac_pool
 
     def observe_guest(self, cluster: ClusterSeen | Unobservable) -> GuestSeen:
@@ -156,12 +164,21 @@ class Machine:
             if done:
                 yield step
 
-    def change_host(self, steps: tuple[HostStep, ...]) -> Iterator[HostStep]:
-        self.place.check(steps)
+    def change_vm(self, steps: tuple[VmStep, ...]) -> Iterator[VmStep]:
+        self.carrier.check(steps)
         for step in steps:
             self._report(f"{step.verb} {step.target}")
             with failing_at(step):
-                self.place.do(step, self._report)
+                self.carrier.do(step, self._deliver, self._marked(), self._report)
+            yield step
+
+    def change_routes(self, steps: tuple[RouteStep, ...]) -> Iterator[RouteStep]:
+        marking = Marking(self.carrier, self.client, self._marker)
+        for step in steps:
+            self._report(f"{step.verb} {step.target}")
+            with failing_at(step):
+                marking.do(step)
+            self._marker = marking.marker
             yield step
 
     def change_guest(self, steps: tuple[GuestStep, ...]) -> Iterator[GuestStep]:
@@ -170,15 +187,15 @@ class Machine:
     def forget_guest(self) -> None:
         """The VM was changed: look at its marker again, and connect anew."""
         self._guest = None
-        self.note_host(self.place.observe())
+        self.note_carrier(self.carrier.observe())
 
     def wait_for_boot(self) -> None:
         """Until the guest lets us in; cloud-init may still be at work."""
         started = time.monotonic()
-        what = f"SSH of VM {self.site.vm_name(self.host)} at {self.address.ip}"
+        what = f"SSH of VM {self.member.vm.name} at {self.address.ip}"
         self._report(f"waiting for {what}")
         try:
-            seconds = self.site.vm_size(self.host).boot_timeout
+            seconds = self.member.vm.size.boot_timeout
             greeted = wait.until(what, self.banner, timeout=seconds, every=0.25)
             self._guest = self._log_in(lambda: greeted)
         except VmproxyError as exc:
@@ -192,59 +209,66 @@ class Machine:
     def try_route(self, cluster: ClusterSeen) -> None:
         """One ClusterIP by way of the VM, from the host itself, before the whole range goes there."""
         address, port = cluster.canary
-        self._report(f"trying {address}:{port} from {self.host.name} through the VM")
-        answer = self.place.trial(Connection("tcp", address, port), self.address.ip)
+        self._report(f"trying {address}:{port} from {self.member.name} through the VM")
+        marking = Marking(self.carrier, self.client, self._marker)
+        answer = marking.trial(Connection("tcp", address, port), self.address.ip)
         if not answer.ok:
             raise NotReady(
-                f"cannot route the Service range on {self.host.name}: {address}:{port} through the VM: "
+                f"cannot route the Service range on {self.member.name}: {address}:{port} through the VM: "
                 f"{answer.detail}",
-                hint="the routes were not changed; look at: vmproxy logs " + self.host.name,
+                hint="the routes were not changed; look at: vmproxy logs " + self.member.name,
             )
 
     def ssh_command(self) -> list[str]:
         """The ssh client's command line to the guest, with the pinned host key."""
         marker = self._made_by_us()
-        known_hosts = paths.state_dir("ssh", self.site.name) / f"known_hosts-{self.host.name}"
+        known_hosts = paths.state_dir("ssh", self.topology.name) / f"known_hosts-{self.member.name}"
         part = known_hosts.with_suffix(f".{os.getpid()}")
         part.write_text(f"{self.address.ip} {marker.host_key}\n")
         part.replace(known_hosts)
         options = {
-            "IdentityFile": keys.identity(self.site).private,
+            "IdentityFile": keys.identity(self.topology.name, self.topology.ssh).private,
             "IdentitiesOnly": "yes",
             "UserKnownHostsFile": known_hosts,
             "GlobalKnownHostsFile": "/dev/null",
             "StrictHostKeyChecking": "yes",
         }
         words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-        return [*self.place.ssh_command(), *words, f"root@{self.address.ip}"]
+        return [*self.carrier.ssh_command(), *words, f"root@{self.address.ip}"]
 
     def logs(self, which: Literal["proxy", "cloud-init", "console"], lines: int) -> str:
         self._made_by_us()
         if which == "console":
-            return "\n".join(self.place.console(lines))
+            return "\n".join(self.carrier.console(lines))
         return self.guest().logs(which, lines)
 
     def _made_by_us(self) -> Marker:
         if self._marker is None:
             raise VmproxyError(
-                f"cannot look into VM {self.site.vm_name(self.host)}: there is no such VM of vmproxy's",
+                f"cannot look into VM {self.member.vm.name}: there is no such VM of vmproxy's",
                 hint="run: vmproxy apply",
             )
         return self._marker
 
     @cached_property
     def _mac(self) -> str:
-        return static_mac(self.site.vm_name(self.host), pool=self._mac_pool)
+        return static_mac(self.member.vm.name, pool=self._mac_pool)
 
     @property
     def address(self) -> Interface:
         """Where the VM is now: the site file's address only once the VM was made with it."""
-        return self._marker.address if self._marker else self.host.network.address
+        return self._marker.address if self._marker else self.member.vm.address
 
     @property
-    def _host_as_it_is(self) -> Host:
-        network = self.host.network.model_copy(update={"address": self.address})
-        return self.host.model_copy(update={"network": network})
+    def _vm_as_it_is(self) -> Vm:
+        vm = self.member.vm
+        return replace(vm, network=vm.network.model_copy(update={"address": self.address}))
+
+    def _mint(self) -> str:
+        return self.cluster.mint(self.member.vm.account, seconds=self.topology.proxy.token_ttl)
+
+    def _marked(self) -> tuple[Route, ...]:
+        return self._marker.routes if self._marker else ()
 
     def _deliver(self) -> Delivery:
         host_key = seed.new_host_key()
@@ -255,35 +279,35 @@ class Machine:
         """The image in the host's format, made when the host turns out to lack it."""
         if self.download is not None:
             return image.packed(self.download, report=self._report)
-        if self.place.image_format() == "raw":
+        if self.kind.image_format == "raw":
             return self.image.raw
         return image.vhdx(self.image, compressed=True, report=self._report)
 
     def _log_in(self, open_socket: Callable[[], socket.socket]) -> Guest:
-        identity = keys.identity(self.site)
+        identity = keys.identity(self.topology.name, self.topology.ssh)
         connection = ssh.connect(
             open_socket,
             host_key=self._made_by_us().host_key,
             identity=identity.private,
             key=identity.openssh(),
-            what=f"VM {self.site.vm_name(self.host)}",
+            what=f"VM {self.member.vm.name}",
         )
         return Guest(
             self._stack.enter_context(connection),
-            name=self.site.vm_name(self.host),
-            mint=lambda: self.cluster.mint(self.site, self.host),
+            name=self.member.vm.name,
+            mint=self._mint,
         )
 
     def _open_ssh(self) -> socket.socket:
-        return self.place.open_guest(self.address.ip, 22)
+        return self.carrier.open_guest(self.address.ip, 22)
 
     def banner(self) -> socket.socket | str:
         """A connection whose other end has greeted, still to be read; or why there is none yet.
 
         Raises Unreachable when the VM has ended.
         """
-        if died := self.place.died():
-            raise Unreachable(f"cannot start VM {self.site.vm_name(self.host)}: {died}")
+        if died := self.carrier.died():
+            raise Unreachable(f"cannot start VM {self.member.vm.name}: {died}")
         try:
             channel = self._open_ssh()
         except OSError as exc:
@@ -300,8 +324,8 @@ class Machine:
 
     def _boot_failed(self, cause: VmproxyError) -> VmproxyError:
         try:
-            lines = self.place.symptoms()
-            lines += [f"console: {line}" for line in self.place.console(_LOG_LINES)]
+            lines = self.carrier.symptoms()
+            lines += [f"console: {line}" for line in self.carrier.console(_LOG_LINES)]
         except VmproxyError as exc:
             lines = [exc.message]
         return NotReady(
@@ -321,7 +345,7 @@ class Machine:
         seen = wait.until("cloud-init", probe, timeout=CLOUD_INIT_SECONDS, every=1.0)
         if seen.errors:
             raise NotReady(
-                f"cannot use VM {self.site.vm_name(self.host)}: cloud-init ended with errors",
+                f"cannot use VM {self.member.vm.name}: cloud-init ended with errors",
                 details=seen.errors,
-                hint="look at: vmproxy logs " + self.host.name,
+                hint="look at: vmproxy logs " + self.member.name,
             )

@@ -14,10 +14,10 @@ from typing import TypeVar
 from vmproxy.engine import endpoints
 from vmproxy.engine.machine import Machine
 from vmproxy.errors import Forbidden, NotReady, Unreachable, VmproxyError, unexpected
-from vmproxy.model.seen import ClusterSeen, GuestSeen, HostSeen, Unobservable
-from vmproxy.model.steps import ClusterStep, GuestStep, HostStep, Plan, RouteStep, Step
+from vmproxy.model.seen import CarrierSeen, ClientSeen, ClusterSeen, GuestSeen, Unobservable
+from vmproxy.model.steps import ClusterStep, GuestStep, Plan, RouteStep, Step, VmStep
+from vmproxy.model.topology import Member, Topology
 from vmproxy.resources import identity, proxy, route, switch, vm
-from vmproxy.site.model import Host, Site
 
 Report = Callable[[str], None]
 T = TypeVar("T")
@@ -30,23 +30,25 @@ class Seen:
     """One look at everything that belongs to a host."""
 
     cluster: ClusterSeen
-    host: HostSeen
+    carrier: CarrierSeen
+    client: ClientSeen
     guest: GuestSeen | Unobservable
 
 
 @dataclass(frozen=True)
 class Steps:
-    """A host's plan by layer."""
+    """A host's plan by layer. `withdrawn`: routes that go before the VM behind them stops or moves."""
 
     cluster: tuple[ClusterStep, ...]
-    machine: tuple[HostStep, ...]
+    withdrawn: tuple[RouteStep, ...]
+    machine: tuple[VmStep, ...]
     guest: tuple[GuestStep, ...]
     routes: tuple[RouteStep, ...]
     unseen: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def plan(self) -> Plan:
-        every = (*self.cluster, *self.machine, *self.guest, *self.routes)
+        every = (*self.cluster, *self.withdrawn, *self.machine, *self.guest, *self.routes)
         return Plan(every, self.unseen, self.warnings)
 
 
@@ -63,8 +65,8 @@ class HostResult:
     error: VmproxyError | None = None
 
 
-def plan_host(site: Site, host: Host, report: Report) -> Plan:
-    with Machine(site, host, report) as machine:
+def plan_host(topology: Topology, member: Member, report: Report) -> Plan:
+    with Machine(topology, member, report) as machine:
         seen = observe(machine)
         planned = steps(machine, seen)
         if isinstance(seen.guest, GuestSeen) and not planned.machine:
@@ -74,62 +76,64 @@ def plan_host(site: Site, host: Host, report: Report) -> Plan:
         return planned.plan()
 
 
-def apply_host(site: Site, host: Host, report: Report, *, yes: bool) -> HostResult:
+def apply_host(topology: Topology, member: Member, report: Report, *, yes: bool) -> HostResult:
     """Make it so. Cold steps are done only with `yes`."""
     done: list[Step] = []
     try:
-        with Machine(site, host, report) as machine, machine.place.lock(report):
+        with Machine(topology, member, report) as machine, machine.carrier.lock(report):
             run = _Apply(machine, report, done, yes=yes)
             run.all_layers()
-            return HostResult(host.name, tuple(done), run.left)
+            return HostResult(member.name, tuple(done), run.left)
     except VmproxyError as exc:
-        return HostResult(host.name, tuple(done), error=exc)
+        return HostResult(member.name, tuple(done), error=exc)
 
 
 def observe(machine: Machine) -> Seen:
     """Look at the cluster and at the host and its guest at the same time."""
     with ThreadPoolExecutor(1) as pool:
         cluster = pool.submit(machine.observe_cluster)
-        host = machine.place.observe()
-        machine.note_host(host)
-        guest = _look_inside(machine, host, cluster.result)
-        return Seen(cluster.result(), host, guest)
+        carrier, client = machine.carrier.observe(), machine.client.observe()
+        machine.note_carrier(carrier)
+        guest = _look_inside(machine, carrier, cluster.result)
+        return Seen(cluster.result(), carrier, client, guest)
 
 
 def steps(machine: Machine, seen: Seen) -> Steps:
     """The plan from what was seen; pure but for the wanted state that `machine` holds ready."""
-    site, host = machine.site, machine.host
-    switch.check(host, seen.host)
-    routes = machine.wanted_routes(seen.cluster)
+    member, marker = machine.member, seen.carrier.marker
+    switch.check(member.carrier, seen.carrier)
+    routes, marked = machine.wanted_routes(seen.cluster), marker.routes if marker else ()
     wanted_guest = machine.wanted_guest(seen.cluster, seen.guest)
     wanted = machine.wanted_vm()
-    on_machine: tuple[HostStep, ...] = vm.plan(wanted, seen.host)
+    on_machine = vm.plan(wanted, seen.carrier)
     cold = any(step.cold for step in on_machine)
-    if cold or (on_machine and vm.moves(wanted, seen.host)):
+    withdrawn: tuple[RouteStep, ...] = ()
+    if cold or (on_machine and vm.moves(wanted, seen.carrier)):
         why = "the VM behind it is about to stop or move; set again afterwards"
-        on_machine = (*route.remove_plan(routes, seen.host, why=why, cold=cold), *on_machine)
+        withdrawn = route.remove_plan(routes, marked, seen.client, why=why, cold=cold)
     return Steps(
-        identity.plan(site, host, seen.cluster),
+        identity.plan(member.vm, seen.cluster),
+        withdrawn,
         on_machine,
         proxy.plan(wanted_guest, seen.guest),
-        route.plan(routes, seen.host, host=host.name),
+        route.plan(routes, marked, seen.client, client=member.client.name),
         _unseen(seen.guest),
         machine.warnings(wanted_guest, seen.guest),
     )
 
 
-def for_each(hosts: Iterable[Host], work: Callable[[Host], T]) -> list[T | VmproxyError]:
-    """`work` on each host, several at once; an error of one never stops the others."""
+def for_each(members: Iterable[Member], work: Callable[[Member], T]) -> list[T | VmproxyError]:
+    """`work` on each member, several at once; an error of one never stops the others."""
 
-    def safely(host: Host) -> T | VmproxyError:
+    def safely(member: Member) -> T | VmproxyError:
         try:
-            return work(host)
+            return work(member)
         except VmproxyError as exc:
             return exc
         except OSError as exc:
             return unexpected(exc)
 
-    some = list(hosts)
+    some = list(members)
     if len(some) == 1:
         return [safely(some[0])]
     pool = ThreadPoolExecutor(_HOSTS_AT_ONCE)
@@ -140,7 +144,7 @@ def for_each(hosts: Iterable[Host], work: Callable[[Host], T]) -> list[T | Vmpro
 
 
 def _look_inside(
-    machine: Machine, host: HostSeen, cluster: Callable[[], ClusterSeen]
+    machine: Machine, host: CarrierSeen, cluster: Callable[[], ClusterSeen]
 ) -> GuestSeen | Unobservable:
     if host.vm is None:
         return Unobservable("there is no VM yet")
@@ -187,13 +191,15 @@ class _Apply:
         todo = steps(self._machine, seen)
         if todo.plan().in_sync:
             return
-        if isinstance(seen.guest, Unobservable) and len(self._allowed(todo.machine)) < len(todo.machine):
+        cold = (*todo.withdrawn, *todo.machine)
+        if isinstance(seen.guest, Unobservable) and len(self._allowed(cold)) < len(cold):
             self.left = todo.plan()  # only the cold change lets us in again
             return
         if self._do(todo.cluster, self._machine.change_cluster):
             seen = observe(self._machine)
             todo = steps(self._machine, seen)
-        changed = self._do(todo.machine, self._machine.change_host)
+        withdrawn = self._do(todo.withdrawn, self._machine.change_routes)
+        changed = self._do(todo.machine, self._machine.change_vm) or withdrawn
         if changed:
             self._machine.forget_guest()
         booted = isinstance(seen.guest, Unobservable) or changed
@@ -221,7 +227,7 @@ class _Apply:
         _side_by_side(waits)
         if routes:
             self._machine.try_route(seen.cluster)
-            self._do(todo.routes, self._machine.change_host)
+            self._do(todo.routes, self._machine.change_routes)
 
     def _look_again(self) -> None:
         """What is left must be cold and not allowed; anything else is an error."""
@@ -229,7 +235,7 @@ class _Apply:
         wrong = self._allowed(left.steps)
         if wrong:
             raise NotReady(
-                f"cannot bring {self._machine.host.name} in sync: still different after the change",
+                f"cannot bring {self._machine.member.name} in sync: still different after the change",
                 details=[
                     f"{step.target}: {item.field}: wanted {item.wanted}, seen {item.seen}"
                     for step in wrong

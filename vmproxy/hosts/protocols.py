@@ -1,18 +1,19 @@
-"""Where actions happen. A place can observe, apply and probe, nothing else."""
+"""What a run asks of the machine that carries a VM, and of the one whose traffic goes through it."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from vmproxy.image import Download
-from vmproxy.model.net import Address
-from vmproxy.model.seen import HostSeen
-from vmproxy.model.steps import HostStep
+from vmproxy.model.net import Address, Route
+from vmproxy.model.seen import CarrierSeen, ClientSeen, Marker
+from vmproxy.model.steps import VmStep
+from vmproxy.model.topology import Client, Vm
 
 Report = Callable[[str], None]
 """Takes one line about what happens now."""
@@ -20,7 +21,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Connection:
-    """A real connection to be tried from the host. UDP sends `payload` and waits for any answer."""
+    """A real connection to be tried from a client. UDP sends `payload` and waits for any answer."""
 
     protocol: Literal["tcp", "udp"]
     address: Address
@@ -37,32 +38,38 @@ class Answer:
     via: Address | None
 
 
-class HostPlace(Protocol):
-    """A machine that carries the VM."""
+@dataclass(frozen=True)
+class Delivery:
+    """What making a VM needs beside the plan: made at the time of applying.
 
-    def __enter__(self) -> HostPlace: ...
+    `image` makes the file when it is called: only when the carrier lacks it. `download` is where the carrier
+    may fetch it itself.
+    """
 
-    def __exit__(self, *exc: object) -> None: ...
+    image: Callable[[], Path]
+    seed: bytes
+    host_key: str
+    download: Download | None = None
+
+
+class CarrierDriver(Protocol):
+    """One VM on the machine that carries it."""
 
     def lock(self, report: Report) -> AbstractContextManager[None]:
-        """Held while changing the host. Raises Busy when another vmproxy keeps it."""
+        """Held while changing anything. Raises Busy when another vmproxy keeps it."""
 
-    def settings(self) -> dict[str, object]:
-        """The VM settings of this kind of host that do not come from the site file."""
+    def observe(self) -> CarrierSeen: ...
 
-    def observe(self) -> HostSeen: ...
-
-    def check(self, steps: Sequence[HostStep]) -> None:
+    def check(self, steps: Sequence[VmStep]) -> None:
         """Raises VmproxyError when one of the steps is sure to fail: before anything is changed."""
 
-    def do(self, step: HostStep, report: Report) -> None:
-        """Carry out one step. Raises VmproxyError."""
+    def do(
+        self, step: VmStep, deliver: Callable[[], Delivery], routes: tuple[Route, ...], report: Report
+    ) -> None:
+        """Carry out one step. The marker of a VM that is made names `routes`. Raises VmproxyError."""
 
-    def probe(self, connections: Sequence[Connection]) -> list[Answer]:
-        """Connect from the host itself, as its applications do."""
-
-    def trial(self, connection: Connection, via: Address) -> Answer:
-        """Connect by way of a route to that one address, which is gone again afterwards."""
+    def mark(self, marker: Marker) -> None:
+        """Write the marker on the VM."""
 
     def open_guest(self, address: Address, port: int) -> socket.socket:
         """A TCP connection from here to the guest. Raises OSError."""
@@ -77,21 +84,52 @@ class HostPlace(Protocol):
         """What a command line for the ssh client starts with on this machine to reach the guest."""
 
     def symptoms(self) -> list[str]:
-        """What this host sees of a VM that does not answer; a line each."""
+        """What the carrier sees of a VM that does not answer; a line each."""
 
-    def image_format(self) -> Literal["raw", "vhdx"]:
-        """What kind of image file `create` takes: raw, or gzip'd VHDX."""
+    def examine(self) -> Mapping[str, Mapping[str, Any]]:
+        """Facts for doctor by name, {"value"} or {"error"}; none where this machine is the carrier."""
+
+
+class ClientDriver(Protocol):
+    """The routes of a machine, and connections from it."""
+
+    def observe(self) -> ClientSeen: ...
+
+    def set_route(self, route: Route, before: Sequence[Route]) -> None:
+        """Set it in place of `before`, now and after a restart, and see that packets take it. Raises
+        VmproxyError."""
+
+    def remove_route(self, route: Route) -> None:
+        """That it is gone already is fine."""
+
+    def probe(self, connections: Sequence[Connection]) -> list[Answer]:
+        """Connect from the machine itself, as its applications do."""
+
+    def trial(self, connection: Connection, route: Route) -> Answer:
+        """Connect by way of a route that is gone again afterwards."""
 
 
 @dataclass(frozen=True)
-class Delivery:
-    """What `create` and `recreate` need beside the plan: made at the time of applying.
+class Drivers:
+    """Open, until the run ends."""
 
-    `image` makes the file when it is called: only when the host lacks it. `download` is where the host
-    may fetch it itself.
+    carrier: CarrierDriver
+    client: ClientDriver
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a kind of host is like, as data.
+
+    `settings` are the VM settings, by the VM's name, that do not come from the site file. `image_format` is
+    what it makes a VM of: a raw disk or a gzip'd VHDX. `fetches`: it can fetch an image itself. `local`: it
+    is this machine. `scripts` are the folders of templates/ that run on it.
     """
 
-    image: Callable[[], Path]
-    seed: bytes
-    host_key: str
-    download: Download | None = None
+    name: Literal["hyperv", "qemu"]
+    image_format: Literal["raw", "vhdx"]
+    fetches: bool
+    local: bool
+    scripts: tuple[str, ...]
+    settings: Callable[[str], dict[str, object]]
+    open: Callable[[Vm, Client], AbstractContextManager[Drivers]]

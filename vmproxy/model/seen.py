@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vmproxy.model import names
 from vmproxy.model.net import Address, Interface, Network, Route
 
 
@@ -66,25 +67,36 @@ class SwitchSeen:
 
 
 @dataclass(frozen=True)
-class HostSeen:
-    """The machine that carries the VM. `routes` are all IPv4 routes but those of its own interfaces.
+class ClientSeen:
+    """A machine whose traffic goes through a VM. `routes` are all IPv4 routes but its own interfaces',
+    `addresses` its own, with their networks' length."""
 
-    `addresses` are its own, with their networks' length. `images` are the hashes of the base images on it.
-    `renamed` is the name that our VM has now, when it is not the wanted one. Sizes are bytes.
-    `leftovers` are files of ours without a VM, known only when there is no VM.
-    `mac_pool`: the first and the last of the addresses that it gives away itself.
+    routes: tuple[Route, ...]
+    addresses: tuple[Interface, ...] = ()
+
+
+@dataclass(frozen=True)
+class CarrierSeen:
+    """A machine that carries VMs, and the one VM of it that was asked about.
+
+    `images` are the hashes of the base images on it. Sizes are bytes. `renamed` is the name that our VM has
+    now, when it is not the wanted one. `leftovers` are files of ours without a VM, known only when there is
+    no VM. `mac_pool`: the first and the last of the addresses that it gives away itself.
     """
 
     vm: VmSeen | None
     switch: SwitchSeen | None
-    routes: tuple[Route, ...]
     images: frozenset[str] = frozenset()
     free_memory: int = 0
     free_disk: int = 0
-    addresses: tuple[Interface, ...] = ()
     leftovers: tuple[str, ...] = ()
     renamed: str | None = None
     mac_pool: tuple[str, str] | None = None
+
+    @property
+    def marker(self) -> Marker | None:
+        """None: there is no VM of vmproxy's."""
+        return self.vm.marker if self.vm else None
 
 
 @dataclass(frozen=True)
@@ -163,12 +175,12 @@ class NodeSeen:
 
 @dataclass(frozen=True)
 class ClusterSeen:
-    """What a host's VM needs to know of the cluster, and the identity that stands there for it.
+    """What VMs need to know of the cluster, and their identities in it.
 
     `version` is the API server's, as v1.36.3. `service_cidrs` in the cluster's order, IPv4 first.
-    `canary` is (ClusterIP, port) of default/kubernetes. `account_uid` None: no ServiceAccount.
-    `identity` holds the live objects' compared fields by "kind/name", missing ones left out.
-    `other_accounts` are those of other VMs.
+    `canary` is (ClusterIP, port) of default/kubernetes.
+    `identity` holds the live objects of the accounts that were asked about by "kind/name", without those that
+    do not exist. `accounts` are all ServiceAccounts of vmproxy.
     `ca` is the API server's CA bundle, PEM. `server` is the API's URL as the VM reaches it.
     """
 
@@ -179,9 +191,13 @@ class ClusterSeen:
     pod_cidrs: tuple[Network, ...]
     nodes: tuple[NodeSeen, ...]
     canary: tuple[Address, int]
-    account_uid: str | None
     identity: Mapping[str, Any]
-    other_accounts: tuple[str, ...] = ()
+    accounts: tuple[str, ...] = ()
+
+    def uid(self, account: str) -> str | None:
+        """Of that ServiceAccount, if it was asked about; None: it does not exist."""
+        found = self.identity.get(names.key("ServiceAccount", account))
+        return str(found["metadata"]["uid"]) if found else None
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,20 @@ from vmproxy import seed
 from vmproxy.engine.machine import Machine
 from vmproxy.errors import ToolFailed
 from vmproxy.model.seen import Unobservable
+from vmproxy.model.topology import Member, Topology
 from vmproxy.resources import identity
 from vmproxy.seed.keys import KeyPair
-from vmproxy.site.model import Host, Site
 from vmproxy.util import assets
 
 REDACTED = KeyPair(private="(redacted: made anew for each seed)", public="(made with the private key)")
 
 
-def render_host(site: Site, host: Host, folder: Path, report: Callable[[str], None]) -> Iterator[Path]:
+def render_host(
+    topology: Topology, member: Member, folder: Path, report: Callable[[str], None]
+) -> Iterator[Path]:
     """The seed's documents, the guest's files, the cluster's objects, and the scripts that run on a
     Windows host. Yields each path written."""
-    with Machine(site, host, report) as machine:
+    with Machine(topology, member, report) as machine:
         cluster = machine.observe_cluster()
         wanted = machine.wanted_guest(cluster, Unobservable("not looked at"))
         for name, text in seed.documents(machine.seed, host_key=REDACTED).items():
@@ -28,10 +30,10 @@ def render_host(site: Site, host: Host, folder: Path, report: Callable[[str], No
         for path, file in wanted.files.items():
             if file.content is not None:
                 yield _write(folder / "guest" / path.lstrip("/"), file.content)
-        for name, text in identity.documents(site, host).items():
+        for name, text in identity.documents(member.vm).items():
             yield _write(folder / "cluster" / name, text.encode())
-        if host.hyperv is not None:
-            for name in assets.names("powershell"):
+        for scripts in machine.kind.scripts:
+            for name in assets.names(scripts):
                 yield _write(folder / name, assets.text(name).encode())
 
 

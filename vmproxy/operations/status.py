@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 
 from vmproxy.engine.machine import Machine
 from vmproxy.errors import VmproxyError
-from vmproxy.model.seen import ClusterSeen, GuestSeen, HostSeen, Unobservable
+from vmproxy.model.seen import CarrierSeen, ClientSeen, ClusterSeen, GuestSeen, Unobservable
+from vmproxy.model.topology import Member, Topology
 from vmproxy.resources import route
-from vmproxy.site.model import Host, Site
 
 
 @dataclass(frozen=True)
@@ -29,18 +29,18 @@ class HostStatus:
         return {**vars(self), "error": None}
 
 
-def status_host(site: Site, host: Host, report: Callable[[str], None]) -> HostStatus:
-    with Machine(site, host, report) as machine:
-        seen = machine.place.observe()
-        machine.note_host(seen)
+def status_host(topology: Topology, member: Member, report: Callable[[str], None]) -> HostStatus:
+    with Machine(topology, member, report) as machine:
+        seen, client = machine.carrier.observe(), machine.client.observe()
+        machine.note_carrier(seen)
         cluster = _cluster(machine)
         guest = _guest(machine, seen, cluster)
         return HostStatus(
-            name=host.name,
+            name=member.name,
             vm=_vm(machine, seen),
             proxy=_proxy(guest),
-            route=_routes(machine, seen, cluster),
-            credential=_credential(guest, cluster),
+            route=_routes(machine, seen, client, cluster),
+            credential=_credential(member.vm.account, guest, cluster),
             converged=isinstance(guest, GuestSeen) and converged(guest),
         )
 
@@ -58,7 +58,9 @@ def _cluster(machine: Machine) -> ClusterSeen | Unobservable:
         return Unobservable(exc.message)
 
 
-def _guest(machine: Machine, seen: HostSeen, cluster: ClusterSeen | Unobservable) -> GuestSeen | Unobservable:
+def _guest(
+    machine: Machine, seen: CarrierSeen, cluster: ClusterSeen | Unobservable
+) -> GuestSeen | Unobservable:
     if seen.vm is None or not seen.vm.running or seen.vm.marker is None:
         return Unobservable("the VM does not run")
     try:
@@ -67,8 +69,8 @@ def _guest(machine: Machine, seen: HostSeen, cluster: ClusterSeen | Unobservable
         return Unobservable(exc.message)
 
 
-def _vm(machine: Machine, seen: HostSeen) -> dict[str, object]:
-    name = machine.site.vm_name(machine.host)
+def _vm(machine: Machine, seen: CarrierSeen) -> dict[str, object]:
+    name = machine.member.vm.name
     if seen.vm is None:
         return {"state": "absent", "name": name}
     if seen.vm.marker is None:
@@ -91,24 +93,28 @@ def _proxy(guest: GuestSeen | Unobservable) -> dict[str, object]:
     }
 
 
-def _routes(machine: Machine, seen: HostSeen, cluster: ClusterSeen | Unobservable) -> dict[str, object]:
-    marked = seen.vm.marker.routes if seen.vm and seen.vm.marker else ()
+def _routes(
+    machine: Machine, seen: CarrierSeen, client: ClientSeen, cluster: ClusterSeen | Unobservable
+) -> dict[str, object]:
+    marked = seen.marker.routes if seen.marker else ()
     wanted = machine.wanted_routes(cluster) if isinstance(cluster, ClusterSeen) else marked
-    there = [item for item in wanted if item in seen.routes]
+    there = [item for item in wanted if item in client.routes]
     state = "set" if wanted and len(there) == len(wanted) else "partly" if there else "missing"
-    mine = route.ours(wanted, marked, seen.routes)
+    mine = route.ours(wanted, marked, client.routes)
     return {
         "state": state,
         "routes": [{"prefix": str(item.prefix), "via": str(item.via or "")} for item in mine],
     }
 
 
-def _credential(guest: GuestSeen | Unobservable, cluster: ClusterSeen | Unobservable) -> dict[str, object]:
+def _credential(
+    account: str, guest: GuestSeen | Unobservable, cluster: ClusterSeen | Unobservable
+) -> dict[str, object]:
     if isinstance(guest, Unobservable):
         return {"state": "unknown", "detail": guest.because}
     if guest.token is None:
         return {"state": "absent"}
     expires = datetime.fromtimestamp(guest.token.expires, UTC).isoformat()
-    revoked = isinstance(cluster, ClusterSeen) and cluster.account_uid != guest.token.uid
+    revoked = isinstance(cluster, ClusterSeen) and cluster.uid(account) != guest.token.uid
     state = "revoked" if revoked else "expired" if guest.token.expires <= time.time() else "valid"
     return {"state": state, "expires": expires}

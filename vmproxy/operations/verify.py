@@ -16,8 +16,8 @@ from vmproxy.engine.machine import Machine
 from vmproxy.errors import UsageError, VmproxyError
 from vmproxy.guest.connection import Guest
 from vmproxy.hosts.protocols import Answer, Connection
-from vmproxy.model.seen import ClusterSeen, HostSeen, ServiceSeen
-from vmproxy.site.model import Host, Site
+from vmproxy.model.seen import CarrierSeen, ClusterSeen, ServiceSeen
+from vmproxy.model.topology import Member, Topology
 
 Hop = Literal["route", "vm", "proxy", "endpoints", "endpoint", "api"]
 MOST = 50
@@ -45,13 +45,13 @@ class Check:
 
 
 def verify_host(
-    site: Site, host: Host, report: Callable[[str], None], *, services: Sequence[str]
+    topology: Topology, member: Member, report: Callable[[str], None], *, services: Sequence[str]
 ) -> tuple[Check, ...]:
     """One check for each port of the named Services ("namespace/name" or with ":port"), or of those
     that the cluster has and that have ready endpoints. Raises UsageError for a name not there."""
-    with Machine(site, host, report) as machine:
-        seen = machine.place.observe()
-        machine.note_host(seen)
+    with Machine(topology, member, report) as machine:
+        seen = machine.carrier.observe()
+        machine.note_carrier(seen)
         try:
             cluster = machine.observe_cluster()
             targets = _targets(machine.cluster.services(), services, report)
@@ -59,8 +59,8 @@ def verify_host(
             raise
         except VmproxyError as exc:
             return (Check("*", "tcp", ok=False, hop="api", detail=exc.message),)
-        report(f"connecting to {len(targets)} ports from {host.name}")
-        answers = machine.place.probe(
+        report(f"connecting to {len(targets)} ports from {member.client.name}")
+        answers = machine.client.probe(
             [Connection(target.protocol, target.service.cluster_ip, target.port) for target in targets]
         )
         diagnosis = Diagnosis(machine, cluster, seen)
@@ -70,7 +70,7 @@ def verify_host(
 class Diagnosis:
     """Finds the hop at which a connection breaks; looks into the guest at most once."""
 
-    def __init__(self, machine: Machine, cluster: ClusterSeen, seen: HostSeen) -> None:
+    def __init__(self, machine: Machine, cluster: ClusterSeen, seen: CarrierSeen) -> None:
         self._machine = machine
         self._cluster = cluster
         self._seen = seen

@@ -12,37 +12,37 @@ from vmproxy.errors import Conflict
 from vmproxy.model.names import HOST_LABEL, MANAGED_BY, NAMESPACE, SITE_LABEL
 from vmproxy.model.seen import ClusterSeen, Unobservable
 from vmproxy.model.steps import ClusterStep, CreateObject, DeleteObject, Object, UpdateObject, object_key
-from vmproxy.site.model import Host, Site
+from vmproxy.model.topology import Vm
 from vmproxy.util import assets
 
 
-def wanted(site: Site, host: Host) -> dict[str, Object]:
+def wanted(vm: Vm) -> dict[str, Object]:
     """The objects by "kind/name", in the order in which they are made."""
-    return {object_key(item): item for item in _parsed(text(site, host))}
+    return {object_key(item): item for item in _parsed(text(vm))}
 
 
-def text(site: Site, host: Host) -> str:
+def text(vm: Vm) -> str:
     """The objects as YAML."""
     return assets.render(
         "kubernetes/identity.yaml.j2",
         namespace=NAMESPACE,
-        account=site.account(host),
-        site=site.name,
-        host=host.name,
-        node=host.acts_for or site.vm_name(host),
+        account=vm.account,
+        site=vm.site,
+        host=vm.host,
+        node=vm.node,
     )
 
 
-def documents(site: Site, host: Host) -> dict[str, str]:
-    return {"identity.yaml": text(site, host)}
+def documents(vm: Vm) -> dict[str, str]:
+    return {"identity.yaml": text(vm)}
 
 
-def plan(site: Site, host: Host, seen: ClusterSeen | Unobservable) -> tuple[ClusterStep, ...]:
+def plan(vm: Vm, seen: ClusterSeen | Unobservable) -> tuple[ClusterStep, ...]:
     """Raises Conflict when an object of that name was not made by vmproxy, or is another site's."""
     if isinstance(seen, Unobservable):
         return ()
     steps: list[ClusterStep] = []
-    for name, item in wanted(site, host).items():
+    for name, item in wanted(vm).items():
         live = seen.identity.get(name)
         if live is None:
             steps.append(CreateObject(item))
@@ -60,7 +60,7 @@ def plan(site: Site, host: Host, seen: ClusterSeen | Unobservable) -> tuple[Clus
 
 
 def destroy_plan(
-    site: Site, host: Host, seen: ClusterSeen | Unobservable, *, going: frozenset[str] = frozenset()
+    vm: Vm, seen: ClusterSeen | Unobservable, *, going: frozenset[str] = frozenset()
 ) -> tuple[ClusterStep, ...]:
     """In reverse; the namespace goes only when it is ours and no other account of ours is left in it.
 
@@ -69,9 +69,9 @@ def destroy_plan(
     if isinstance(seen, Unobservable):
         return ()
     steps = []
-    for name, item in reversed(wanted(site, host).items()):
+    for name, item in reversed(wanted(vm).items()):
         live = seen.identity.get(name)
-        keep = item["kind"] == "Namespace" and set(seen.other_accounts) - going
+        keep = item["kind"] == "Namespace" and set(seen.accounts) - going - {vm.account}
         if live is not None and is_ours(live) and not _other_owner(item, live) and not keep:
             steps.append(DeleteObject(item, live))
     return tuple(steps)

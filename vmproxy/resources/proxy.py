@@ -41,8 +41,9 @@ from vmproxy.model.steps import (
     SetSysctl,
     StartUnit,
 )
+from vmproxy.model.topology import Vm
 from vmproxy.resources import kubeproxyconfig
-from vmproxy.site.model import Host, Site
+from vmproxy.site.model import Proxy
 from vmproxy.util import assets
 
 _NOTHING = Follow()
@@ -99,11 +100,11 @@ class Tools:
     nft: str | None
 
 
-def wanted(site: Site, host: Host, cluster: ClusterSeen, *, program: Program, tools: Tools) -> GuestWanted:
+def wanted(vm: Vm, proxy: Proxy, cluster: ClusterSeen, *, program: Program, tools: Tools) -> GuestWanted:
     """Pure, but for the templates. Raises UsageError for a version or mode that can not be."""
-    mode = kubeproxyconfig.choose_mode(site.proxy.mode, program.version, kernel=tools.kernel, nft=tools.nft)
+    mode = kubeproxyconfig.choose_mode(proxy.mode, program.version, kernel=tools.kernel, nft=tools.nft)
     ranges = [cidr for cidr in cluster.service_cidrs if cidr.version == 4]
-    routes = _routes(host, cluster)
+    routes = _routes(vm, cluster)
     sysctls = _sysctls(program.version)
     guard = assets.render("guest/guard.nft.j2", service_cidrs=ranges).encode()
     files = {
@@ -114,8 +115,8 @@ def wanted(site: Site, host: Host, cluster: ClusterSeen, *, program: Program, to
             version=program.version,
             follow=Follow(restart=(PROXY_UNIT,)),
         ),
-        **_configuration(site, host, cluster, program, mode),
-        **_credential(site, host, cluster),
+        **_configuration(vm, cluster, program, mode),
+        **_credential(vm, proxy, cluster),
         **_setup(guard, routes, sysctls),
     }
     return GuestWanted(
@@ -124,12 +125,12 @@ def wanted(site: Site, host: Host, cluster: ClusterSeen, *, program: Program, to
         sysctls=sysctls,
         guard=hashlib.sha256(guard).hexdigest(),
         routes=routes,
-        subject=f"system:serviceaccount:{names.NAMESPACE}:{site.account(host)}",
-        uid=cluster.account_uid,
-        ttl=site.proxy.token_ttl,
+        subject=f"system:serviceaccount:{names.NAMESPACE}:{vm.account}",
+        uid=cluster.uid(vm.account),
+        ttl=proxy.token_ttl,
         mode=mode,
         version=program.version,
-        warnings=_warnings(host, cluster),
+        warnings=_warnings(vm, cluster),
     )
 
 
@@ -223,11 +224,9 @@ def _unit_plan(want: GuestWanted, seen: GuestSeen, follows: list[Follow]) -> Ite
 
 
 def _configuration(
-    site: Site, host: Host, cluster: ClusterSeen, program: Program, mode: kubeproxyconfig.Mode
+    vm: Vm, cluster: ClusterSeen, program: Program, mode: kubeproxyconfig.Mode
 ) -> dict[str, ManagedFile]:
-    identity = kubeproxyconfig.Identity(
-        host.acts_for or site.vm_name(host), str(host.network.address.ip), host.acts_for is not None
-    )
+    identity = kubeproxyconfig.Identity(vm.node, str(vm.address.ip), acts_for_node=vm.acts_for is not None)
     pods = next((str(cidr) for cidr in cluster.pod_cidrs if cidr.version == 4), "")
     config = kubeproxyconfig.configuration(
         program.version, mode, identity, kubeconfig=KUBECONFIG, pod_cidr=pods
@@ -245,7 +244,7 @@ def _configuration(
     }
 
 
-def _credential(site: Site, host: Host, cluster: ClusterSeen) -> dict[str, ManagedFile]:
+def _credential(vm: Vm, proxy: Proxy, cluster: ClusterSeen) -> dict[str, ManagedFile]:
     """The kubeconfig names files only: the token in its file is renewed by the guest itself."""
     restart = Follow(restart=(PROXY_UNIT,))
     api = {"server": cluster.server, "certificate-authority": CA}
@@ -261,10 +260,10 @@ def _credential(site: Site, host: Host, cluster: ClusterSeen) -> dict[str, Manag
         "server": cluster.server,
         "ca": CA,
         "namespace": names.NAMESPACE,
-        "account": site.account(host),
-        "ttl": site.proxy.token_ttl,
+        "account": vm.account,
+        "ttl": proxy.token_ttl,
     }
-    timer = assets.render(f"guest/{TIMER_UNIT}.j2", seconds=site.proxy.token_ttl // 2)
+    timer = assets.render(f"guest/{TIMER_UNIT}.j2", seconds=proxy.token_ttl // 2)
     return {
         KUBECONFIG: _file(_json(kubeconfig), follow=restart),
         CA: _file(cluster.ca, follow=restart),
@@ -300,39 +299,39 @@ def _sysctls(version: str) -> dict[str, str]:
     return values
 
 
-def _routes(host: Host, cluster: ClusterSeen) -> tuple[Route, ...]:
+def _routes(vm: Vm, cluster: ClusterSeen) -> tuple[Route, ...]:
     """The site file's routes, and with podRoutes one to each Node's pods where the Node is on the network."""
-    routes: dict[Network, Route] = {route.to: Route(route.to, route.via) for route in host.network.routes}
-    if host.network.pod_routes == "nodes":
+    routes: dict[Network, Route] = {route.to: Route(route.to, route.via) for route in vm.network.routes}
+    if vm.network.pod_routes == "nodes":
         for node in cluster.nodes:
-            via = _on_network(node, host)
+            via = _on_network(node, vm)
             for cidr in node.pod_cidrs:
                 if via and cidr.version == via.version:
                     routes.setdefault(cidr, Route(cidr, via))
     return tuple(routes[prefix] for prefix in sorted(routes, key=str))
 
 
-def _on_network(node: NodeSeen, host: Host) -> Address | None:
+def _on_network(node: NodeSeen, vm: Vm) -> Address | None:
     """The Node's address on the VM's network, if it has one."""
-    own = host.network.address
+    own = vm.network.address
     return next((item for item in node.internal_ips if item in own.network and item != own.ip), None)
 
 
-def _warnings(host: Host, cluster: ClusterSeen) -> tuple[str, ...]:
+def _warnings(vm: Vm, cluster: ClusterSeen) -> tuple[str, ...]:
     found = []
     nodes = {node.name for node in cluster.nodes}
-    if host.acts_for is None:
+    if vm.acts_for is None:
         found.append(
             "a plain gateway (no actsFor) waits 30 s for its Node at each start of kube-proxy, then works; "
             "Services with internalTrafficPolicy: Local have no endpoints for it"
         )
-    elif host.acts_for not in nodes:
-        found.append(f"there is no Node {host.acts_for}: kube-proxy waits 30 s for it at each start")
-    if host.network.pod_routes == "nodes":
+    elif vm.acts_for not in nodes:
+        found.append(f"there is no Node {vm.acts_for}: kube-proxy waits 30 s for it at each start")
+    if vm.network.pod_routes == "nodes":
         found += [
             f"no route to the pods of Node {node.name}: its address is not on the VM's network"
             for node in cluster.nodes
-            if node.pod_cidrs and _on_network(node, host) is None
+            if node.pod_cidrs and _on_network(node, vm) is None
         ]
     return tuple(found)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from vmproxy.errors import Conflict
 from vmproxy.model.net import Address, Network, Route, is_default, overlap
-from vmproxy.model.seen import HostSeen
+from vmproxy.model.seen import ClientSeen
 from vmproxy.model.steps import MarkRoutes, RemoveRoute, RouteStep, SetRoute
 
 
@@ -19,10 +19,11 @@ def wanted(service_cidrs: Iterable[Network], address: Address) -> tuple[Route, .
     return tuple(Route(cidr, address) for cidr in service_cidrs if cidr.version == address.version)
 
 
-def plan(routes: tuple[Route, ...], seen: HostSeen, *, host: str) -> tuple[RouteStep, ...]:
+def plan(
+    routes: tuple[Route, ...], marked: tuple[Route, ...], seen: ClientSeen, *, client: str
+) -> tuple[RouteStep, ...]:
     """Raises Conflict when a foreign route stands in the way."""
-    marked = seen.vm.marker.routes if seen.vm and seen.vm.marker else ()
-    _refuse_foreign(routes, marked, seen, host=host)
+    _refuse_foreign(routes, marked, seen, client=client)
     prefixes = {route.prefix for route in routes}
     why = "the cluster has no such Service range any more"
     steps: list[RouteStep] = [
@@ -39,9 +40,10 @@ def plan(routes: tuple[Route, ...], seen: HostSeen, *, host: str) -> tuple[Route
     return tuple(steps)
 
 
-def remove_plan(routes: tuple[Route, ...], seen: HostSeen, *, why: str, cold: bool) -> tuple[RouteStep, ...]:
+def remove_plan(
+    routes: tuple[Route, ...], marked: tuple[Route, ...], seen: ClientSeen, *, why: str, cold: bool
+) -> tuple[RouteStep, ...]:
     """Take away every route of ours, before the VM behind it goes."""
-    marked = seen.vm.marker.routes if seen.vm and seen.vm.marker else ()
     return tuple(RemoveRoute(route, (), why, cold) for route in ours(routes, marked, seen.routes))
 
 
@@ -55,7 +57,7 @@ def ours(routes: Iterable[Route], marked: Iterable[Route], seen: Iterable[Route]
 
 
 def _refuse_foreign(
-    routes: tuple[Route, ...], marked: tuple[Route, ...], seen: HostSeen, *, host: str
+    routes: tuple[Route, ...], marked: tuple[Route, ...], seen: ClientSeen, *, client: str
 ) -> None:
     known = set(ours(routes, marked, seen.routes))
 
@@ -70,7 +72,7 @@ def _refuse_foreign(
     foreign += [f"the host's own address {own}" for own in seen.addresses if overlaps(own.network)]
     if foreign:
         raise Conflict(
-            f"cannot route the Service range on {host}: other routes overlap it",
+            f"cannot route the Service range on {client}: other routes overlap it",
             details=foreign,
             hint="find out who set them (another proxy, a VPN) and remove them, then run again",
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from vmproxy.errors import Conflict
 from vmproxy.model.drift import differences
-from vmproxy.model.seen import HostSeen, VmSeen
+from vmproxy.model.seen import CarrierSeen, VmSeen
 from vmproxy.model.steps import (
     HOT,
     CreateVm,
@@ -25,7 +25,7 @@ from vmproxy.model.steps import (
 )
 
 
-def plan(wanted: VmWanted, seen: HostSeen) -> tuple[VmStep, ...]:
+def plan(wanted: VmWanted, seen: CarrierSeen) -> tuple[VmStep, ...]:
     """The steps to the wanted VM, running. Raises Conflict when a foreign VM has its name."""
     _refuse_renamed(wanted.name, wanted.host, seen)
     vm = seen.vm
@@ -37,13 +37,13 @@ def plan(wanted: VmWanted, seen: HostSeen) -> tuple[VmStep, ...]:
     return _settings(wanted, vm) + (() if vm.running else (StartVm(wanted.name),))
 
 
-def moves(wanted: VmWanted, seen: HostSeen) -> bool:
+def moves(wanted: VmWanted, seen: CarrierSeen) -> bool:
     """Whether the VM has another address now than the wanted one."""
     marker = seen.vm.marker if seen.vm else None
     return marker is not None and marker.address != wanted.address
 
 
-def destroy_plan(name: str, *, site: str, host: str, seen: HostSeen) -> tuple[VmStep, ...]:
+def destroy_plan(name: str, *, site: str, host: str, seen: CarrierSeen) -> tuple[VmStep, ...]:
     """Raises Conflict when a foreign VM has its name."""
     _refuse_renamed(name, host, seen)
     if seen.vm is None:
@@ -82,7 +82,7 @@ def _refuse_foreign(name: str, site: str, host: str, vm: VmSeen) -> None:
         )
 
 
-def _refuse_renamed(name: str, host: str, seen: HostSeen) -> None:
+def _refuse_renamed(name: str, host: str, seen: CarrierSeen) -> None:
     if seen.renamed is not None:
         raise Conflict(
             f"cannot find VM {name} on {host}: it was renamed to {seen.renamed}",

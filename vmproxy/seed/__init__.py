@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vmproxy.model.topology import Vm
 from vmproxy.seed import cloudconfig, iso
 from vmproxy.seed.keys import KeyPair, new_key_pair
-from vmproxy.site.model import Host, Site
+from vmproxy.site.model import CloudInit
 from vmproxy.util import assets
 
 HostKey = KeyPair
@@ -33,18 +34,18 @@ class Seed:
     hash: str
 
 
-def spec(site: Site, host: Host, *, user_key: str, mac: str) -> Seed:
+def spec(vm: Vm, cloud_init: CloudInit, *, user_key: str, mac: str) -> Seed:
     """`user_key` is a line of authorized_keys, `mac` as 00:15:5d:01:02:03."""
     values = {
-        "hostname": site.vm_name(host),
+        "hostname": vm.name,
         "user_key": user_key,
         "mac": mac,
-        "address": str(host.network.address),
-        "gateway": str(host.network.gateway),
-        "dns": [str(server) for server in host.network.dns],
-        "alone": site.cloud_init.user_data is None,
+        "address": str(vm.network.address),
+        "gateway": str(vm.network.gateway),
+        "dns": [str(server) for server in vm.network.dns],
+        "alone": cloud_init.user_data is None,
     }
-    custom = cloudconfig.load(site.cloud_init.user_data, _offered(site, host, mac=mac))
+    custom = cloudconfig.load(cloud_init.user_data, _offered(vm, mac=mac))
     documents = _documents(values, custom, host_key=_NO_KEY, instance_id="")
     digest = hashlib.sha256(assets.tojson(documents).encode()).hexdigest()
     return Seed(values, custom, digest)
@@ -61,17 +62,17 @@ def build(seed: Seed, *, host_key: HostKey) -> bytes:
     return iso.image("cidata", {name: content.encode() for name, content in files.items()})
 
 
-def _offered(site: Site, host: Host, *, mac: str) -> dict[str, Any]:
+def _offered(vm: Vm, *, mac: str) -> dict[str, Any]:
     """What the user's template may use; docs/site-file.md lists it."""
     return {
-        "site": site.name,
-        "host": host.name,
-        "vm": site.vm_name(host),
-        "acts_for": host.acts_for,
-        "address": str(host.network.address.ip),
-        "prefix_length": host.network.address.network.prefixlen,
-        "gateway": str(host.network.gateway),
-        "dns": [str(server) for server in host.network.dns],
+        "site": vm.site,
+        "host": vm.host,
+        "vm": vm.name,
+        "acts_for": vm.acts_for,
+        "address": str(vm.network.address.ip),
+        "prefix_length": vm.network.address.network.prefixlen,
+        "gateway": str(vm.network.gateway),
+        "dns": [str(server) for server in vm.network.dns],
         "mac": mac,
     }
 

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from vmproxy.errors import UsageError
-from vmproxy.site.model import Site
+from vmproxy.site.model import Ssh
 from vmproxy.util.paths import state_dir
 
 _OPENSSH = b"-----BEGIN OPENSSH"
@@ -54,14 +54,14 @@ def new_key_pair() -> KeyPair:
     return KeyPair(private=private.decode(), public=public.decode())
 
 
-def identity(site: Site, *, folder: Path | None = None) -> Identity:
-    """The key that the site file names, else the site's own, made when it is not there yet.
+def identity(site: str, ssh: Ssh, *, folder: Path | None = None) -> Identity:
+    """The key that the site file names, else the own one of the site of that name, made when there is none.
 
     `folder` None: the site's folder in vmproxy's state folder.
     """
-    if site.ssh.identity is not None:
-        return _read(site.ssh.identity.file)
-    private = (folder or state_dir("ssh", site.name)) / "id_ed25519"
+    if ssh.identity is not None:
+        return _read(ssh.identity.file)
+    private = (folder or state_dir("ssh", site)) / "id_ed25519"
     if not private.exists():
         _create(private)
     return _read(private)

@@ -393,10 +393,3 @@ class Site(_Model):
             memory=own.memory or common.memory,
             boot_timeout=own.boot_timeout or common.boot_timeout,
         )
-
-    def vm_name(self, host: Host) -> str:
-        return f"vmproxy-{self.name}-{host.name}"
-
-    def account(self, host: Host) -> str:
-        """The ServiceAccount's name."""
-        return f"{self.name}-{host.name}"

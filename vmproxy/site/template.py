@@ -10,8 +10,6 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from vmproxy.errors import UsageError
-from vmproxy.model.net import Network
-from vmproxy.model.seen import ClusterSeen
 from vmproxy.site import yamltree
 from vmproxy.site.model import Site
 from vmproxy.util import assets
@@ -44,19 +42,6 @@ class Findings:
     version: str | None = None
     hosts: tuple[Start, ...] = (Start(),)
     notes: tuple[str, ...] = ()
-
-
-def findings(seen: ClusterSeen) -> Findings:
-    return Findings(
-        server=seen.server,
-        service_cidrs=_ipv4(seen.service_cidrs),
-        pod_cidrs=_ipv4(seen.pod_cidrs),
-        version=seen.version,
-    )
-
-
-def _ipv4(networks: Iterable[Network]) -> tuple[str, ...]:
-    return tuple(str(network) for network in networks if network.version == 4)
 
 
 def draft() -> Site:

@@ -16,8 +16,8 @@ from vmproxy.engine.machine import Machine
 from vmproxy.engine.reconcile import HostResult
 from vmproxy.errors import NotReady, UsageError, VmproxyError
 from vmproxy.model.steps import StartVm, Step
+from vmproxy.model.topology import Member
 from vmproxy.operations import destruction
-from vmproxy.site.model import Host
 
 DONE = StartVm("a-b")
 
@@ -32,7 +32,7 @@ def run(folder: Path, *words: str, command: str = "apply") -> Result:
 
 
 def fails(error: VmproxyError, done: tuple[Step, ...]) -> object:
-    def work(site: object, host: Host, report: object, **_: object) -> HostResult:
+    def work(site: object, host: Member, report: object, **_: object) -> HostResult:
         return HostResult(host.name, done, error=error) if host.name == "b" else HostResult(host.name)
 
     return work
@@ -73,7 +73,7 @@ def test_an_apply_that_fails_keeps_what_it_did(tmp_path: Path, monkeypatch: pyte
         raise NotReady("no answer")
 
     monkeypatch.setattr(reconcile._Apply, "all_layers", half)
-    monkeypatch.setattr(Machine, "place", SimpleNamespace(lock=lambda report: nullcontext()))
+    monkeypatch.setattr(Machine, "carrier", SimpleNamespace(lock=lambda report: nullcontext()))
     told = json.loads(run(tmp_path, "--host", "b", "-o", "json").stdout)["hosts"]
     assert [outcome["target"] for outcome in told[0]["outcomes"]] == ["vm a-b"]
     assert told[0]["error"]["message"] == "no answer"

@@ -29,7 +29,6 @@ CLUSTER = ClusterSeen(
     pod_cidrs=(),
     nodes=(node("node-01", NODE, "fd00::/64", "10.244.1.0/24"),),
     canary=(ip_address("10.96.0.1"), 443),
-    account_uid=None,
     identity={},
 )
 REACHED = Reach(None, silent=False, refused=False, via=None)

@@ -6,10 +6,11 @@ import pytest
 
 from vmproxy.engine import reconcile
 from vmproxy.errors import NotReady, VmproxyError
+from vmproxy.model.topology import Member, compile_site
 from vmproxy.site.model import Site
 
 
-def hosts(*names: str) -> Site:
+def members(*names: str) -> tuple[Member, ...]:
     listed = [
         {
             "name": name,
@@ -18,7 +19,7 @@ def hosts(*names: str) -> Site:
         }
         for number, name in enumerate(names, start=5)
     ]
-    return Site.model_validate({"name": "a", "hosts": listed})
+    return compile_site(Site.model_validate({"name": "a", "hosts": listed})).members
 
 
 def test_a_host_whose_file_can_not_be_read_does_not_stop_the_others() -> None:
@@ -27,7 +28,7 @@ def test_a_host_whose_file_can_not_be_read_does_not_stop_the_others() -> None:
             raise FileNotFoundError(2, "No such file or directory", "/none")
         return "done"
 
-    first, second = reconcile.for_each(hosts("b", "c").hosts, work)
+    first, second = reconcile.for_each(members("b", "c"), work)
     assert isinstance(first, VmproxyError)
     assert "No such file or directory: /none" in first.message
     assert second == "done"

@@ -2,26 +2,27 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from ipaddress import ip_interface
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.opened import HostSeen, Opened, opened, route_plan, route_removal
 from tests.unit.hosts.windows import GIB, FakeWindows, failed
 from tests.values import route as route_to
 from vmproxy.errors import Busy, Conflict, Forbidden, NotReady, RemoteFailed, Unreachable
-from vmproxy.hosts.hyperv import host as module
-from vmproxy.hosts.hyperv.host import HypervHost
-from vmproxy.hosts.protocols import Connection, Delivery, Report
+from vmproxy.hosts.hyperv import carrier as module
+from vmproxy.hosts.protocols import Connection, Delivery
 from vmproxy.image import Download
-from vmproxy.model.seen import HostSeen
-from vmproxy.model.steps import HostStep, VmWanted
-from vmproxy.resources import route, vm
+from vmproxy.model.names import UEFI_CA
+from vmproxy.model.steps import RouteStep, VmStep, VmWanted
+from vmproxy.model.topology import compile_site
+from vmproxy.resources import vm
 from vmproxy.site.model import Site
 
 NAME = "vmproxy-plant-a-win-01"
@@ -41,7 +42,7 @@ SITE = Site.model_validate(
         ],
     }
 )
-HOST = SITE.hosts[0]
+MEMBER = compile_site(SITE).members[0]
 
 
 class World:
@@ -63,11 +64,11 @@ class World:
         return self.file
 
     @contextmanager
-    def place(self) -> Iterator[HypervHost]:
-        with HypervHost(SITE, HOST, deliver=self.deliver, connect=self.windows.connect) as place:
+    def place(self) -> Iterator[Opened]:
+        with opened(MEMBER, self.windows.connect, self.deliver) as place:
             yield place
 
-    def wanted(self, place: HypervHost, **changes: object) -> VmWanted:
+    def wanted(self, place: Opened, **changes: object) -> VmWanted:
         own = {"cpus": 2, "memory": GIB, "mac": "00:15:5d:01:02:03", "switch": "External", "vlan": 0}
         return VmWanted(
             NAME,
@@ -76,29 +77,23 @@ class World:
             ip_interface("192.168.10.5/24"),
             IMAGE,
             SEED,
-            {**own, **place.settings(), **changes},
+            {**own, **place.settings(NAME), **changes},
         )
 
-    def plan(self, place: HypervHost, seen: HostSeen) -> tuple[HostStep, ...]:
+    def plan(self, place: Opened, seen: HostSeen) -> tuple[VmStep | RouteStep, ...]:
         machine = vm.plan(self.wanted(place), seen)
-        return machine or route.plan(ROUTES, seen, host="win-01")
+        return machine or route_plan(ROUTES, seen)
 
-    def converge(self, place: HypervHost) -> list[HostStep]:
+    def converge(self, place: Opened) -> list[VmStep | RouteStep]:
         """What it took until nothing was left to do."""
-        done: list[HostStep] = []
+        done: list[VmStep | RouteStep] = []
         for _ in range(4):
             todo = self.plan(place, place.observe())
             if not todo:
                 return done
-            carry_out(place, todo, self.said.append)
+            place.carry_out(todo, self.said.append)
             done += todo
         raise AssertionError([action.target for action in todo])
-
-
-def carry_out(place: HypervHost, steps: Iterable[HostStep], report: Report) -> None:
-    for step in steps:
-        report(f"{step.verb} {step.target}")
-        place.do(step, report)
 
 
 @pytest.fixture
@@ -127,7 +122,7 @@ def test_a_run_with_nothing_to_do_only_looks(world: World) -> None:
     world.windows.calls.clear()
     with world.place() as place:
         assert world.plan(place, place.observe()) == ()
-    assert world.windows.scripts() == ["lib.ps1", "observe.ps1"]
+    assert world.windows.scripts() == ["lib.ps1", "observe.ps1", "routes.ps1"]
 
 
 def test_the_image_is_made_and_sent_only_when_the_host_lacks_it(world: World) -> None:
@@ -187,10 +182,10 @@ def test_destroy_leaves_no_file_behind(world: World) -> None:
     with world.place() as place:
         seen = place.observe()
         gone = (
-            *route.remove_plan(ROUTES, seen, why="", cold=True),
+            *route_removal(ROUTES, seen),
             *vm.destroy_plan(NAME, site="plant-a", host="win-01", seen=seen),
         )
-        carry_out(place, gone, world.said.append)
+        place.carry_out(gone, world.said.append)
     assert (world.windows.files, world.windows.vms, world.windows.routes) == ({}, [], [])
 
 
@@ -200,7 +195,7 @@ def test_destroy_removes_what_is_left_of_a_vm_that_somebody_else_removed(world: 
     with world.place() as place:
         gone = vm.destroy_plan(NAME, site="plant-a", host="win-01", seen=place.observe())
         assert "files that an earlier run left" in gone[0].why
-        carry_out(place, gone, world.said.append)
+        place.carry_out(gone, world.said.append)
         assert vm.destroy_plan(NAME, site="plant-a", host="win-01", seen=place.observe()) == ()
     assert world.windows.files == {}
 
@@ -293,7 +288,7 @@ def test_routes_of_the_hosts_own_addresses_are_no_routes_to_us(world: World) -> 
 def test_an_address_of_the_host_inside_the_service_range_is_a_conflict(world: World) -> None:
     world.windows.addresses.append({"address": "10.96.3.1", "length": 24})
     with world.place() as place, pytest.raises(Conflict) as caught:
-        route.plan(ROUTES, place.observe(), host="win-01")
+        route_plan(ROUTES, place.observe())
     assert "own address 10.96.3.1/24" in caught.value.details[0]
 
 
@@ -302,7 +297,7 @@ def test_an_address_of_the_host_inside_the_service_range_is_a_conflict(world: Wo
     [
         ({"type": "Private", "managementOS": False}, "private"),
         ({"type": "External", "managementOS": False}, "AllowManagementOS"),
-        ({"type": "Internal", "managementOS": True, "id": module.UEFI_CA}, ""),
+        ({"type": "Internal", "managementOS": True, "id": UEFI_CA}, ""),
         ({"type": "Internal", "managementOS": True, "id": "C08CB7B8-9B3C-408E-8E30-5E16A3AEB444"}, "restart"),
     ],
 )
@@ -368,11 +363,13 @@ def test_a_trial_names_its_route_in_the_marker_only_meanwhile(world: World) -> N
     world.windows.answers = [{"ok": True, "ms": 1.2, "via": "192.168.10.5"}]
     with world.place() as place:
         place.observe()
-        answer = place.trial(Connection("tcp", "10.96.0.1", 443), "192.168.10.5")
+        answer = place.trial(Connection("tcp", ip_address("10.96.0.1"), 443), ip_address("192.168.10.5"))
     assert (answer.ok, answer.detail) == (True, "answered in 1.2 ms")
-    trial = world.windows.calls[-1][1]["trial"]
-    assert "10.96.0.1/32" in trial["during"]
-    assert "10.96.0.1/32" not in trial["after"]
+    before, probe, after = world.windows.calls[-3:]
+    assert [before[0], probe[0], after[0]] == ["mark.ps1", "probe.ps1", "mark.ps1"]
+    assert probe[1]["trial"] == {"prefix": "10.96.0.1/32", "via": "192.168.10.5"}
+    assert "10.96.0.1/32" in before[1]["marker"]
+    assert "10.96.0.1/32" not in after[1]["marker"]
 
 
 def test_answers_are_told_in_words_that_no_language_changes(world: World) -> None:
@@ -381,7 +378,8 @@ def test_answers_are_told_in_words_that_no_language_changes(world: World) -> Non
         {"ok": None, "error": "Silence", "via": "192.168.10.5"},
     ]
     with world.place() as place:
-        answers = place.probe([Connection("tcp", "10.96.0.1", 443), Connection("udp", "10.96.0.1", 53)])
+        service = ip_address("10.96.0.1")
+        answers = place.probe([Connection("tcp", service, 443), Connection("udp", service, 53)])
     assert [(item.ok, item.detail) for item in answers] == [
         (False, "refused"),
         (None, "no answer to 3 datagrams"),
@@ -455,7 +453,7 @@ def test_a_vm_made_anew_keeps_the_marks_of_routes_that_stay(world: World) -> Non
         seen = place.observe()
         assert seen.vm is not None
         lost = replace(seen, vm=replace(seen.vm, running=False, disk=None))
-        carry_out(place, vm.plan(world.wanted(place), lost), world.said.append)
+        place.carry_out(vm.plan(world.wanted(place), lost), world.said.append)
         again = place.observe()
     assert again.vm is not None
     assert again.vm.marker is not None

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import PureWindowsPath
 from typing import Any
 
-from vmproxy.hosts.hyperv.seen import SHUTDOWN, TIME_SYNC
-from vmproxy.site.model import Host
+from vmproxy.model.names import SHUTDOWN, TIME_SYNC
+from vmproxy.site.model import Hyperv
 from vmproxy.transport.powershell import PowerShellFailed, WindowsError
 
 GIB = 1 << 30
@@ -102,7 +102,7 @@ class FakeWindows:
     )
 
     @contextmanager
-    def connect(self, _host: Host) -> Iterator[FakeWindows]:
+    def connect(self, _about: Hyperv, _name: str) -> Iterator[FakeWindows]:
         yield self
 
     def scripts(self) -> list[str]:
@@ -167,9 +167,10 @@ class FakeWindows:
             "pending": self.pending,
             "switches": [item for item in self.switches if item["name"] == data["switch"]],
             "folder": {"sddl": self.sddl, "files": inside} if inside or self.vms else None,
-            "routes": self.routes,
-            "addresses": self.addresses,
         }
+
+    def _routes(self, _data: Call) -> Any:
+        return {"routes": self.routes, "addresses": self.addresses}
 
     def _tidy(self, data: Call) -> Any:
         wanted = {data["base"], data["part"]}
@@ -234,13 +235,11 @@ class FakeWindows:
         self._set_marker(data["vm"], data["marker"])
 
     def _route(self, data: Call) -> None:
-        self._set_marker(data["vm"], data["during"])
         for gone in data["remove"]:
             via = gone["via"] or "0.0.0.0"
             self.routes = [one for one in self.routes if (one["prefix"], one["via"]) != (gone["prefix"], via)]
         if data["add"]:
             self.add_route(data["add"]["prefix"], data["add"]["via"])
-        self._set_marker(data["vm"], data["after"])
 
     def _doctor(self, _data: Call) -> Any:
         return self.examined

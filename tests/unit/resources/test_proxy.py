@@ -27,6 +27,7 @@ from vmproxy.model.steps import (
     SetSysctl,
     StartUnit,
 )
+from vmproxy.model.topology import compile_site
 from vmproxy.resources import proxy
 from vmproxy.resources.proxy import GuestWanted, Program, Tools
 from vmproxy.site.model import Site
@@ -49,7 +50,7 @@ SITE = Site.model_validate(
         ],
     }
 )
-HOST = SITE.hosts[0]
+VM = compile_site(SITE).members[0].vm
 NODES = (
     node("win-01", "192.168.10.2", "10.244.9.0/24"),
     node("node-01", "192.168.10.20", "10.244.1.0/24", "fd00::/64"),
@@ -63,8 +64,7 @@ CLUSTER = ClusterSeen(
     pod_cidrs=(ip_network("10.244.0.0/16"),),
     nodes=NODES,
     canary=(ip_address("10.96.0.1"), 443),
-    account_uid="uid-1",
-    identity={},
+    identity={"serviceaccount/a-win-01": {"metadata": {"uid": "uid-1"}}},
 )
 PROGRAM = Program(Path("/cache/kube-proxy"), "f" * 64, "v1.36.3")
 NEW_UNIT = UnitSeen(active=False, enabled=False, stale=False)
@@ -74,7 +74,8 @@ LIVE = ProxySeen(live=True, mode="nftables", last_synced=NOW, last_queued=NOW - 
 
 
 def wanted(site: Site = SITE, cluster: ClusterSeen = CLUSTER) -> GuestWanted:
-    return proxy.wanted(site, site.hosts[0], cluster, program=PROGRAM, tools=Tools("6.12", "1.1.3"))
+    vm = compile_site(site).members[0].vm
+    return proxy.wanted(vm, site.proxy, cluster, program=PROGRAM, tools=Tools("6.12", "1.1.3"))
 
 
 def good(want: GuestWanted) -> GuestSeen:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from ipaddress import IPv4Network, ip_address, ip_interface
+from dataclasses import dataclass
+from ipaddress import IPv4Network, ip_address
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from tests.values import route as route_to
 from vmproxy.errors import Conflict
 from vmproxy.model.net import Route, overlap
-from vmproxy.model.seen import HostSeen, Marker, VmSeen
+from vmproxy.model.seen import ClientSeen
 from vmproxy.model.steps import MarkRoutes, RouteStep, SetRoute
 from vmproxy.resources import route
 
@@ -19,14 +20,25 @@ WANTED = (route_to("10.96.0.0/16", VM),)
 DEFAULT = route_to("0.0.0.0/0", "192.168.10.1")
 
 
-def seen(*routes: Route, marked: tuple[Route, ...] = ()) -> HostSeen:
-    marker = Marker("site", "host", ip_interface(f"{VM}/24"), "seed", "image", "key", marked)
-    return HostSeen(VmSeen("vm", True, {}, marker, "image", "seed"), None, routes)
+@dataclass(frozen=True)
+class Routed:
+    """A client's routes, and those that the marker of its VM names."""
+
+    routes: tuple[Route, ...]
+    marked: tuple[Route, ...]
 
 
-def carried_out(steps: tuple[RouteStep, ...], before: HostSeen) -> HostSeen:
-    """What a host looks like after the steps, by what each of them means."""
-    routes, marked = list(before.routes), before.vm.marker.routes if before.vm and before.vm.marker else ()
+def seen(*routes: Route, marked: tuple[Route, ...] = ()) -> Routed:
+    return Routed(routes, marked)
+
+
+def plan(there: Routed, wanted: tuple[Route, ...]) -> tuple[RouteStep, ...]:
+    return route.plan(wanted, there.marked, ClientSeen(there.routes), client="h")
+
+
+def carried_out(steps: tuple[RouteStep, ...], before: Routed) -> Routed:
+    """What a client looks like after the steps, by what each of them means."""
+    routes, marked = list(before.routes), before.marked
     for step in steps:
         if not isinstance(step, MarkRoutes):
             routes = [item for item in routes if item.prefix != step.route.prefix]
@@ -37,20 +49,20 @@ def carried_out(steps: tuple[RouteStep, ...], before: HostSeen) -> HostSeen:
 
 
 def test_a_missing_route_is_added_and_named_alone() -> None:
-    (action,) = route.plan(WANTED, seen(DEFAULT), host="h")
+    (action,) = plan(seen(DEFAULT), WANTED)
     assert (action.verb, action.target) == ("add", "route 10.96.0.0/16")
     assert [(d.field, d.wanted, d.seen) for d in action.drift] == [("route 10.96.0.0/16", VM, "absent")]
 
 
 def test_a_marked_route_with_another_next_hop_is_drift() -> None:
-    (action,) = route.plan(WANTED, seen(route_to("10.96.0.0/16", "192.168.10.9"), marked=WANTED), host="h")
+    (action,) = plan(seen(route_to("10.96.0.0/16", "192.168.10.9"), marked=WANTED), WANTED)
     assert action.verb == "replace"
     assert action.drift[0].seen == "192.168.10.9"
 
 
 def test_a_second_route_to_the_same_range_is_drift_though_the_wanted_one_is_there() -> None:
     other = route_to("10.96.0.0/16", "192.168.10.9")
-    (action,) = route.plan(WANTED, seen(*WANTED, other, marked=WANTED), host="h")
+    (action,) = plan(seen(*WANTED, other, marked=WANTED), WANTED)
     assert action.verb == "replace"
     assert action.drift[0].seen == f"{VM}, 192.168.10.9"
 
@@ -65,23 +77,23 @@ def test_a_second_route_to_the_same_range_is_drift_though_the_wanted_one_is_ther
 )
 def test_an_overlapping_route_that_is_not_ours_is_refused_and_named(other: Route) -> None:
     with pytest.raises(Conflict) as caught:
-        route.plan(WANTED, seen(DEFAULT, other), host="h")
+        plan(seen(DEFAULT, other), WANTED)
     assert str(other.prefix) in caught.value.details[0]
 
 
 def test_the_default_route_covers_everything_and_is_no_conflict() -> None:
-    assert route.plan(WANTED, seen(DEFAULT, *WANTED, marked=WANTED), host="h") == ()
+    assert plan(seen(DEFAULT, *WANTED, marked=WANTED), WANTED) == ()
 
 
 def test_a_trial_route_left_by_a_killed_run_is_removed() -> None:
     trial = route_to("10.96.0.1/32", VM)
-    actions = route.plan(WANTED, seen(*WANTED, trial, marked=(*WANTED, trial)), host="h")
+    actions = plan(seen(*WANTED, trial, marked=(*WANTED, trial)), WANTED)
     assert [(action.verb, action.target) for action in actions] == [("remove", "route 10.96.0.1/32")]
 
 
 def test_a_range_that_the_cluster_gave_up_is_removed() -> None:
     old = route_to("10.97.0.0/16", VM)
-    actions = route.plan(WANTED, seen(*WANTED, old, marked=(*WANTED, old)), host="h")
+    actions = plan(seen(*WANTED, old, marked=(*WANTED, old)), WANTED)
     assert [(action.verb, action.target) for action in actions] == [("remove", "route 10.97.0.0/16")]
 
 
@@ -99,7 +111,7 @@ def test_after_the_plan_is_carried_out_the_next_plan_is_empty(
     wanted = route.wanted(ranges, ADDRESS)
     before = seen(DEFAULT, *there, marked=tuple(marked))
     try:
-        actions = route.plan(wanted, before, host="h")
+        actions = plan(before, wanted)
     except Conflict:
         known = set(route.ours(wanted, marked, there))
         foreign = [item for item in there if item not in known]
@@ -107,4 +119,4 @@ def test_after_the_plan_is_carried_out_the_next_plan_is_empty(
         return
     after = carried_out(actions, before)
     assert set(wanted) <= set(after.routes)
-    assert route.plan(wanted, after, host="h") == ()
+    assert plan(after, wanted) == ()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmproxy.errors import Conflict
-from vmproxy.model.seen import HostSeen, Marker, VmSeen
+from vmproxy.model.seen import CarrierSeen, Marker, VmSeen
 from vmproxy.model.steps import VmStep, VmWanted
 from vmproxy.resources import vm
 
@@ -19,8 +19,8 @@ MARKER = Marker("site", "host", ADDRESS, "seed", "image", "key")
 GOOD = VmSeen("vm", running=True, settings=SETTINGS, marker=MARKER, disk="image", seed="seed")
 
 
-def host(seen: VmSeen | None) -> HostSeen:
-    return HostSeen(seen, None, ())
+def host(seen: VmSeen | None) -> CarrierSeen:
+    return CarrierSeen(seen, None)
 
 
 def plan(seen: VmSeen | None) -> tuple[VmStep, ...]:

@@ -12,6 +12,7 @@ import pytest
 from vmproxy import seed
 from vmproxy.errors import SiteError, UsageError
 from vmproxy.model.mac import static_mac
+from vmproxy.model.topology import compile_site
 from vmproxy.seed import cloudconfig, iso
 from vmproxy.site.model import Site
 
@@ -41,7 +42,8 @@ def site(custom: Path | None = None, **network: Any) -> Site:
 
 
 def spec(site: Site, *, user_key: str = USER_KEY) -> seed.Seed:
-    return seed.spec(site, site.hosts[0], user_key=user_key, mac=MAC)
+    topology = compile_site(site)
+    return seed.spec(topology.members[0].vm, topology.cloud_init, user_key=user_key, mac=MAC)
 
 
 def custom(tmp_path: Path, text: str) -> Path:

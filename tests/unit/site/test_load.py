@@ -11,6 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from ruamel.yaml import YAML
 
+from vmproxy.cli.site import findings
 from vmproxy.errors import SiteError, UsageError
 from vmproxy.model.seen import ClusterSeen
 from vmproxy.site import load, template
@@ -180,15 +181,14 @@ SEEN = ClusterSeen(
     pod_cidrs=(ip_network("192.168.0.0/16"), ip_network("172.16.0.0/12")),
     nodes=(),
     canary=("10.96.0.1", 443),
-    account_uid=None,
     identity={},
 )
 
 
 def test_the_template_holds_what_the_cluster_says_and_follows_it(tmp_path: Path) -> None:
-    findings = template.findings(SEEN)
-    site = loaded(tmp_path, findings)
-    text = template.template(findings)
+    known = findings(SEEN)
+    site = loaded(tmp_path, known)
+    text = template.template(known)
     assert str(site.cluster.server) == "https://10.1.1.1:6443/"
     assert '# serviceCIDRs: ["10.96.0.0/16"]  #' in text
     assert '# version: "v1.30.1"  #' in text
@@ -197,7 +197,7 @@ def test_the_template_holds_what_the_cluster_says_and_follows_it(tmp_path: Path)
 
 
 def test_what_the_template_has_as_comments_can_be_uncommented(tmp_path: Path) -> None:
-    text = template.template(template.findings(SEEN))
+    text = template.template(findings(SEEN))
     text = re.sub(r"# (version|serviceCIDRs|podCIDRs|kubeconfig|context|dns|directory):", r"\1:", text)
     site = load.load(written(tmp_path, text))
     assert site.proxy.version == "v1.30.1"

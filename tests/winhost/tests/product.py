@@ -11,19 +11,19 @@ from ipaddress import ip_interface
 from pathlib import Path
 
 from tests import names
+from tests.opened import HostSeen, Opened, opened, route_plan, route_removal
 from tests.values import route as route_to
 from tests.winhost import state
 from tests.winhost.host import Machine, Version, WinHost
 from tests.winhost.state import Language
 from tests.winhost.tests.conftest import SOON
 from tests.winhost.tests.guests import efi_disk
-from vmproxy.hosts.hyperv.host import HypervHost
 from vmproxy.hosts.protocols import Delivery
 from vmproxy.image import Download
-from vmproxy.model.seen import HostSeen
-from vmproxy.model.steps import HostStep, VmWanted
-from vmproxy.resources import route, vm
-from vmproxy.site.model import Host, Site
+from vmproxy.model.steps import RouteStep, VmStep, VmWanted
+from vmproxy.model.topology import compile_site
+from vmproxy.resources import vm
+from vmproxy.site.model import Hyperv, Site
 from vmproxy.transport.powershell import PowerShell
 from vmproxy.transport.winrm import Login, WinRM
 from vmproxy.util import netns
@@ -85,13 +85,13 @@ class Windows:
         return Site.model_validate({"name": "plant-a", "hosts": [host]})
 
     @contextmanager
-    def place(self) -> Iterator[HypervHost]:
-        site = self.site
-        with HypervHost(site, site.hosts[0], deliver=self.deliver, connect=self.connect) as place:
+    def place(self) -> Iterator[Opened]:
+        member = compile_site(self.site).members[0]
+        with opened(member, self.connect, self.deliver) as place:
             yield place
 
     @contextmanager
-    def connect(self, _host: Host, *, idle: float = 60.0) -> Iterator[PowerShell]:
+    def connect(self, _about: Hyperv, _name: str, *, idle: float = 60.0) -> Iterator[PowerShell]:
         login = Login("ntlm", "Administrator", self.winhost.password)
         with (
             WinRM(self.winhost.endpoint, login, ca=str(self.winhost.ca), limits=SOON) as winrm,
@@ -102,20 +102,20 @@ class Windows:
     def deliver(self) -> Delivery:
         return Delivery(lambda: self.file, b"seed" * 512, "ssh-ed25519 AAAA", self.download)
 
-    def wanted(self, place: HypervHost, **changes: object) -> VmWanted:
+    def wanted(self, place: Opened, **changes: object) -> VmWanted:
         own = {"cpus": 2, "memory": 256 * MIB, "mac": "00:15:5d:01:02:03", "switch": "External", "vlan": 0}
-        settings = {**own, **place.settings(), **changes}
+        settings = {**own, **place.settings(NAME), **changes}
         return VmWanted(NAME, "plant-a", "win-01", ip_interface(f"{VIA}/24"), IMAGE, SEED, settings)
 
     def plan(
-        self, place: HypervHost, seen: HostSeen, *, starts: bool, **changes: object
-    ) -> tuple[HostStep, ...]:
+        self, place: Opened, seen: HostSeen, *, starts: bool, **changes: object
+    ) -> tuple[VmStep | RouteStep, ...]:
         """As reconcile does it: the VM first, then the routes. `starts` False leaves the VM off."""
         todo = vm.plan(self.wanted(place, **changes), seen)
         todo = todo if starts else tuple(action for action in todo if action.verb != "start")
-        return todo or route.plan(ROUTES, seen, host="win-01")
+        return todo or route_plan(ROUTES, seen)
 
-    def converge(self, place: HypervHost, *, starts: bool = False, **changes: object) -> list[str]:
+    def converge(self, place: Opened, *, starts: bool = False, **changes: object) -> list[str]:
         """The verbs that it took until nothing was left to do."""
         done: list[str] = []
         for _ in range(4):
@@ -126,10 +126,8 @@ class Windows:
             done += [action.verb for action in todo]
         raise AssertionError([drift for action in todo for drift in action.drift])
 
-    def apply(self, place: HypervHost, steps: Sequence[HostStep]) -> None:
-        for step in steps:
-            self.said.append(f"{step.verb} {step.target}")
-            place.do(step, self.said.append)
+    def apply(self, place: Opened, steps: Sequence[VmStep | RouteStep]) -> None:
+        place.carry_out(steps, self.said.append)
 
     def run(self, *, starts: bool = False, **changes: object) -> list[str]:
         """One apply as a user's: the lock, and all that it takes."""
@@ -139,7 +137,7 @@ class Windows:
     def destroy(self) -> None:
         with self.place() as place, place.lock(self.said.append):
             seen = place.observe()
-            routes = route.remove_plan(ROUTES, seen, why="", cold=True)
+            routes = route_removal(ROUTES, seen)
             self.apply(place, (*routes, *vm.destroy_plan(NAME, site="plant-a", host="win-01", seen=seen)))
 
     def powershell(self, script: str) -> list[object]:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.opened import Opened
 from tests.winhost.hyperv import machine
 from tests.winhost.hyperv.model import hyperv
 from tests.winhost.presence import require
 from tests.winhost.tests.guests import GREETING
 from tests.winhost.tests.product import NAME, VIA, Windows, windows
-from vmproxy.hosts.hyperv.host import HypervHost
 
 pytestmark = pytest.mark.winhost
 
@@ -26,7 +26,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture
-def place(world: Windows) -> Iterator[HypervHost]:
+def place(world: Windows) -> Iterator[Opened]:
     with world.place() as opened, opened.lock(world.said.append):
         yield opened
 
@@ -40,7 +40,7 @@ def eventually(condition: Callable[[], bool]) -> bool:
     return True
 
 
-def test_a_vm_is_made_and_started_on_a_german_host_in_one_process(world: Windows, place: HypervHost) -> None:
+def test_a_vm_is_made_and_started_on_a_german_host_in_one_process(world: Windows, place: Opened) -> None:
     before = world.winhost.processes
     assert world.converge(place, starts=True) == ["create", "start", "add"]
     assert world.winhost.processes == before
@@ -49,7 +49,7 @@ def test_a_vm_is_made_and_started_on_a_german_host_in_one_process(world: Windows
     assert seen.vm.running
 
 
-def test_the_console_is_read_while_it_boots(world: Windows, place: HypervHost) -> None:
+def test_the_console_is_read_while_it_boots(world: Windows, place: Opened) -> None:
     (vm,) = hyperv(world.state).vms.values()
     world.apply(place, world.plan(place, place.observe(), starts=True, cpus=1))
     assert place.died() is None
@@ -57,14 +57,14 @@ def test_the_console_is_read_while_it_boots(world: Windows, place: HypervHost) -
     assert machine.heartbeat(world.state, vm) == "OkApplicationsUnknown"
 
 
-def test_what_the_host_sees_of_it_is_told(place: HypervHost) -> None:
+def test_what_the_host_sees_of_it_is_told(place: Opened) -> None:
     first, second = place.symptoms()
     assert first.startswith("state: Running, heartbeat: ")
     assert second.startswith(f"neighbour at {VIA}: ")
 
 
 def test_a_vm_that_stops_while_it_boots_is_seen_at_once_with_its_last_lines(
-    world: Windows, place: HypervHost
+    world: Windows, place: Opened
 ) -> None:
     world.apply(place, world.plan(place, place.observe(), starts=True, cpus=4))
     assert eventually(lambda: any(GREETING.strip() in line for line in place.console(5)))
@@ -74,7 +74,7 @@ def test_a_vm_that_stops_while_it_boots_is_seen_at_once_with_its_last_lines(
 
 
 def test_a_running_vm_is_reconfigured_by_shutting_it_down_and_starting_it_again(
-    world: Windows, place: HypervHost
+    world: Windows, place: Opened
 ) -> None:
     world.converge(place, starts=True)
     (action,) = world.plan(place, place.observe(), starts=True, cpus=3)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from tests.opened import Opened
 from tests.winhost.presence import require
 from tests.winhost.tests.product import DIRECTORY, MIB, Windows, windows
-from vmproxy.hosts.hyperv.host import HypervHost
 from vmproxy.transport.powershell import PowerShell
 
 pytestmark = pytest.mark.winhost
@@ -24,7 +24,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Windows]:
 
 
 @pytest.fixture(scope="module")
-def place(world: Windows) -> Iterator[HypervHost]:
+def place(world: Windows) -> Iterator[Opened]:
     """The product's, open for the whole file; each test ends in sync."""
     with world.place() as opened, opened.lock(world.said.append):
         world.converge(opened)
@@ -75,7 +75,7 @@ def other(world: Windows) -> Iterator[PowerShell]:
     ],
 )
 def test_each_drift_is_repaired_by_one_apply(
-    world: Windows, place: HypervHost, other: PowerShell, script: str, verbs: list[str]
+    world: Windows, place: Opened, other: PowerShell, script: str, verbs: list[str]
 ) -> None:
     other.call(f"$Vm = Get-VM; {script}")
     assert world.converge(place) == verbs
@@ -86,7 +86,7 @@ def test_each_drift_is_repaired_by_one_apply(
     [({"cpus": 4}, ["reconfigure"]), ({"memory": 512 * MIB}, ["reconfigure"]), ({"vlan": 12}, ["set"])],
 )
 def test_a_changed_wish_is_one_change(
-    world: Windows, place: HypervHost, changes: dict[str, Any], verbs: list[str]
+    world: Windows, place: Opened, changes: dict[str, Any], verbs: list[str]
 ) -> None:
     assert world.converge(place, **changes) == verbs
     assert world.converge(place) == verbs

@@ -6,22 +6,25 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
+from tests.opened import route_plan
 from tests.values import route as route_to
 from tests.winhost import net
 from tests.winhost.presence import require
 from tests.winhost.tests.product import ADDRESS, ROUTES, VIA, Windows, windows
 from vmproxy.errors import Conflict, RemoteFailed
 from vmproxy.hosts.protocols import Connection
-from vmproxy.resources import route
 from vmproxy.util import netns
 from vmproxy.util.run import run
 
 pytestmark = pytest.mark.winhost
-RANGE = ROUTES[0].prefix
+RANGE = str(ROUTES[0].prefix)
+VM_ADDRESS = ip_address(VIA)
 
 
 @pytest.fixture(params=["2022"])
@@ -104,7 +107,7 @@ def test_a_vm_address_that_is_on_no_network_of_the_host_is_told(world: Windows) 
     with world.place() as place, place.lock(world.said.append):
         world.converge(place)
         far = route_to("10.97.0.0/16", "172.16.0.9")
-        actions = route.plan((*ROUTES, far), place.observe(), host="win-01")
+        actions = route_plan((*ROUTES, far), place.observe())
         with pytest.raises(RemoteFailed, match=r"172\.16\.0\.9 is not on a network of this host"):
             world.apply(place, actions)
 
@@ -113,9 +116,9 @@ def test_a_trial_leaves_no_route_behind_whether_it_is_answered_or_not(made: Wind
     with made.place() as place:
         place.observe()
         with listening(made, "10.97.0.1") as port:
-            answer = place.trial(Connection("tcp", "10.97.0.1", port), VIA)
-            assert (answer.ok, answer.via) == (True, VIA)
-        refused = place.trial(Connection("tcp", "10.97.0.1", port), VIA)
+            answer = place.trial(Connection("tcp", ip_address("10.97.0.1"), port), VM_ADDRESS)
+            assert (answer.ok, answer.via) == (True, VM_ADDRESS)
+        refused = place.trial(Connection("tcp", ip_address("10.97.0.1"), port), VM_ADDRESS)
         assert (refused.ok, refused.detail) == (False, "refused")
         seen = place.observe()
     assert "10.97.0.1" not in made.routes()
@@ -127,9 +130,10 @@ def test_a_trial_leaves_no_route_behind_whether_it_is_answered_or_not(made: Wind
 def test_a_trial_that_was_cut_off_is_cleaned_up_by_the_next_run(made: Windows) -> None:
     """As if the host had lost its power between marker and route, and the route were still there."""
     with made.place() as place:
-        place.observe()
+        marker = place.observe().marker
+        assert marker is not None
         trial = route_to("10.96.0.1/32", VIA)
-        place._mark_routes((*ROUTES, trial))
+        place.drivers.carrier.mark(replace(marker, routes=(*ROUTES, trial)))
     made.powershell(
         f"New-NetRoute -DestinationPrefix {trial.prefix} -NextHop {VIA} -PolicyStore ActiveStore "
         f"-InterfaceIndex (Get-NetIPAddress -IPAddress {ADDRESS}).InterfaceIndex | Out-Null"
@@ -146,7 +150,7 @@ def test_a_trial_that_was_cut_off_is_in_nobody_s_way(made: Windows) -> None:
     )
     with made.place() as place:
         place.observe()
-        assert place.trial(Connection("tcp", "10.96.0.1", 9), VIA).via == VIA
+        assert place.trial(Connection("tcp", ip_address("10.96.0.1"), 9), VM_ADDRESS).via == ip_address(VIA)
     assert "10.96.0.1" not in made.routes()
 
 
@@ -154,10 +158,10 @@ def test_probes_run_on_the_host_and_tell_how_they_went(world: Windows) -> None:
     with world.place() as place, listening(world, VIA) as port:
         answers = place.probe(
             [
-                Connection("tcp", VIA, port),
-                Connection("tcp", VIA, 9),
-                Connection("udp", VIA, port),
-                Connection("tcp", "192.168.77.200", 22),
+                Connection("tcp", VM_ADDRESS, port),
+                Connection("tcp", VM_ADDRESS, 9),
+                Connection("udp", VM_ADDRESS, port),
+                Connection("tcp", ip_address("192.168.77.200"), 22),
             ]
         )
     assert [item.ok for item in answers] == [True, False, True, False]

@@ -8,19 +8,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vmproxy.errors import UsageError
-from vmproxy.site.model import Host, Hyperv, SecretFromEnv, SecretRef
+from vmproxy.site.model import Hyperv, SecretFromEnv, SecretRef
 from vmproxy.transport.powershell import PowerShell
 from vmproxy.transport.winrm import Login, WinRM
 
 
 @contextmanager
-def connect(host: Host) -> Iterator[PowerShell]:
+def connect(about: Hyperv, host: str) -> Iterator[PowerShell]:
     """One shell with one powershell.exe in it, until the block ends."""
-    assert host.hyperv is not None
-    about = host.hyperv
     ca = str(about.ca) if about.ca else None
     with (
-        WinRM(str(about.endpoint), login(about, host.name), ca=ca) as winrm,
+        WinRM(str(about.endpoint), login(about, host), ca=ca) as winrm,
         winrm.powershell() as shell,
     ):
         yield shell

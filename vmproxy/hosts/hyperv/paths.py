@@ -47,6 +47,11 @@ class Paths:
     def seed(self, seed: str) -> str:
         return self._at(self.vm, f"seed-{seed}.iso")
 
+    @staticmethod
+    def pipe(vm: str) -> str:
+        """Of the VM's serial console."""
+        return f"{vm}-com1"
+
     def same(self, one: str, other: str) -> bool:
         """Windows' paths differ in neither case nor kind of slash."""
         return PureWindowsPath(one) == PureWindowsPath(other)

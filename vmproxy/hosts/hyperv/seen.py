@@ -16,7 +16,7 @@ from vmproxy.hosts.hyperv.paths import Paths
 from vmproxy.model.drift import ABSENT
 from vmproxy.model.names import SHUTDOWN, TIME_SYNC
 from vmproxy.model.net import Address, Network, Route, is_default
-from vmproxy.model.seen import HostSeen, Marker, SwitchSeen, VmSeen
+from vmproxy.model.seen import CarrierSeen, ClientSeen, Marker, SwitchSeen, VmSeen
 
 Facts = Mapping[str, Any]
 
@@ -42,29 +42,33 @@ class Asked:
     host: str
     site: str
     switch: str
-    address: str
     paths: Paths
 
 
-def parse(facts: Facts, asked: Asked) -> HostSeen:
+def parse(facts: Facts, asked: Asked) -> CarrierSeen:
     """Raises Conflict when names are not unique."""
     vms, switches = items(facts["vms"]), items(facts["switches"])
     _check_unique("VMs", asked.paths.vm, len(vms), asked.host)
     _check_unique("switches", asked.switch, len(switches), asked.host)
     pending = notes.parse(facts["pending"] or "")
     about = facts["host"]
-    return HostSeen(
+    return CarrierSeen(
         vm=_vm(vms[0], facts, pending, asked) if vms else None,
         switch=_switch(switches[0], asked.switch) if switches else None,
-        routes=_routes(items(facts["routes"]), items(facts["addresses"])),
         images=_images(facts["folder"], asked.paths),
         leftovers=() if vms else _leftovers(facts["folder"], asked.paths),
         free_memory=int(about["freeMemory"]),
         free_disk=int(about["freeDisk"]),
-        addresses=tuple(own for own in _own(items(facts["addresses"])) if not own.is_loopback),
         renamed=None if vms else _renamed(items(facts["marked"]), asked),
         mac_pool=(about["macMinimum"], about["macMaximum"]) if about["macMinimum"] else None,
     )
+
+
+def client_seen(facts: Facts) -> ClientSeen:
+    """From routes.ps1's answer."""
+    addresses = items(facts["addresses"])
+    own = tuple(address for address in _own(addresses) if not address.is_loopback)
+    return ClientSeen(_routes(items(facts["routes"]), addresses), own)
 
 
 def items(value: Any) -> list[Any]:

@@ -6,44 +6,43 @@ from collections.abc import Callable, Iterator
 
 from vmproxy.engine.machine import Machine
 from vmproxy.errors import VmproxyError
-from vmproxy.hosts.hyperv.host import HypervHost
 from vmproxy.hosts.protocols import Connection
-from vmproxy.model.seen import HostSeen
+from vmproxy.model.seen import CarrierSeen
+from vmproxy.model.topology import Member, Topology
 from vmproxy.operations.doctor.finding import Finding, enough, failed
 from vmproxy.operations.doctor.linux import DISK_NEEDED, carrier_findings, controller_findings
 from vmproxy.operations.doctor.windows import windows_findings
 from vmproxy.resources import route, switch, vm
-from vmproxy.site.model import Host, Site
 
 __all__ = ["Finding", "doctor_host"]
 
 
-def doctor_host(site: Site, host: Host, report: Callable[[str], None]) -> tuple[Finding, ...]:
-    with Machine(site, host, report) as machine:
+def doctor_host(topology: Topology, member: Member, report: Callable[[str], None]) -> tuple[Finding, ...]:
+    with Machine(topology, member, report) as machine:
         report("looking at this machine")
         findings = list(_machine_findings(machine))
         report("looking at the cluster")
         findings += _cluster_findings(machine)
-        report(f"looking at {host.name} and its network")
+        report(f"looking at {member.name} and its network")
         findings += _place_findings(machine)
     return tuple(findings)
 
 
 def _machine_findings(machine: Machine) -> Iterator[Finding]:
-    if machine.host.hyperv is None:
-        return carrier_findings(machine.site, machine.host)
+    if machine.kind.local:
+        return carrier_findings(machine.member.vm)
     return controller_findings(converts=machine.download is None)
 
 
 def _place_findings(machine: Machine) -> Iterator[Finding]:
     """The host as it is reached, then what apply would look at first."""
     try:
-        place = machine.place
+        carrier = machine.carrier
     except VmproxyError as exc:
-        yield failed("host" if machine.host.hyperv is None else "WinRM", exc)
+        yield failed("host" if machine.kind.local else "WinRM", exc)
         return
-    if isinstance(place, HypervHost):
-        yield from windows_findings(machine.site, machine.host, place)
+    if facts := carrier.examine():
+        yield from windows_findings(machine.member.vm, facts)
     yield from _host_findings(machine)
 
 
@@ -62,7 +61,7 @@ def _cluster_findings(machine: Machine) -> Iterator[Finding]:
         "missing: " + ", ".join(missing) if missing else "all that apply needs",
         "ask the cluster's administrator for them" if missing else "",
     )
-    acts_for = machine.host.acts_for
+    acts_for = machine.member.vm.acts_for
     if acts_for:
         known = any(node.name == acts_for for node in seen.nodes)
         detail = f"{acts_for} is there" if known else f"there is no Node {acts_for}"
@@ -71,29 +70,29 @@ def _cluster_findings(machine: Machine) -> Iterator[Finding]:
 
 def _host_findings(machine: Machine) -> Iterator[Finding]:
     try:
-        seen = machine.place.observe()
-        machine.note_host(seen)
-        switch.check(machine.host, seen)
-        yield Finding("switch", ok=True, detail=machine.host.switch.name)
+        seen, own = machine.carrier.observe(), machine.member.vm
+        machine.note_carrier(seen)
+        switch.check(own.carrier, seen)
+        yield Finding("switch", ok=True, detail=own.carrier.switch)
         yield from _sizes(machine, seen)
-        vm.destroy_plan(
-            machine.site.vm_name(machine.host), site=machine.site.name, host=machine.host.name, seen=seen
-        )
+        vm.destroy_plan(own.name, site=own.site, host=own.host, seen=seen)
         yield Finding("VM name", ok=True, detail="free" if seen.vm is None else "ours")
         if seen.vm is None:
             yield _address_free(machine)
         cluster = machine.observe_cluster()
-        route.plan(machine.wanted_routes(cluster), seen, host=machine.host.name)
+        marked = seen.marker.routes if seen.marker else ()
+        client = machine.client.observe()
+        route.plan(machine.wanted_routes(cluster), marked, client, client=machine.member.client.name)
         yield Finding("routes", ok=True, detail="nothing overlaps the Service ranges")
     except VmproxyError as exc:
         yield failed("host", exc)
 
 
-def _sizes(machine: Machine, seen: HostSeen) -> Iterator[Finding]:
+def _sizes(machine: Machine, seen: CarrierSeen) -> Iterator[Finding]:
     """Of another machine, for a VM that is still to be made."""
-    if machine.host.hyperv is None or seen.vm is not None:
+    if machine.kind.local or seen.vm is not None:
         return
-    needed = machine.site.vm_size(machine.host).memory
+    needed = machine.member.vm.size.memory
     yield enough("memory", seen.free_memory, needed, otherwise="stop a VM, or set vm.memory to less")
     yield enough(
         "disk",
@@ -106,7 +105,7 @@ def _sizes(machine: Machine, seen: HostSeen) -> Iterator[Finding]:
 def _address_free(machine: Machine) -> Finding:
     """Something that refuses or accepts a connection has the address; silence means free."""
     address = machine.address.ip
-    answer = machine.place.probe([Connection("tcp", address, 22)])[0]
+    answer = machine.client.probe([Connection("tcp", address, 22)])[0]
     taken = bool(answer.ok) or answer.detail == "refused"
     next_step = "give the VM another address: hosts[].network.address" if taken else ""
     return Finding("VM address", not taken, f"{address} {'is taken' if taken else 'is free'}", next_step)

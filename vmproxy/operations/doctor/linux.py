@@ -9,8 +9,8 @@ from pathlib import Path
 
 from vmproxy.hosts.linux.accel import accelerator
 from vmproxy.hosts.linux.vm import FIRMWARE, free_memory
+from vmproxy.model.topology import Vm
 from vmproxy.operations.doctor.finding import Finding, checked, enough
-from vmproxy.site.model import Host, Site
 
 DISK_NEEDED = 3 << 30
 
@@ -34,13 +34,13 @@ def controller_findings(*, converts: bool) -> Iterator[Finding]:
     yield from _tools({**(_TO_CONVERT if converts else {}), **_SSH})
 
 
-def carrier_findings(site: Site, host: Host) -> Iterator[Finding]:
+def carrier_findings(vm: Vm) -> Iterator[Finding]:
     """What it takes to carry the VM here."""
     root = os.geteuid() == 0
     yield checked("rights", ok=root, detail="root" if root else "not root", otherwise="run it with sudo")
     yield from _tools(_TO_CARRY)
     yield checked("firmware", ok=FIRMWARE.exists(), detail=str(FIRMWARE), otherwise="install ovmf")
-    yield from _sizes(site, host)
+    yield from _sizes(vm)
     if shutil.which("qemu-system-x86_64"):
         accel, _ = accelerator()
         yield Finding("acceleration", ok=True, detail=_ACCELERATION[accel.partition(",")[0]])
@@ -54,8 +54,8 @@ def _tools(tools: Mapping[str, str]) -> Iterator[Finding]:
         )
 
 
-def _sizes(site: Site, host: Host) -> Iterator[Finding]:
-    needed = site.vm_size(host).memory
+def _sizes(vm: Vm) -> Iterator[Finding]:
+    needed = vm.size.memory
     yield enough("memory", free_memory(), needed, otherwise="stop something, or set vm.memory to less")
     disk = shutil.disk_usage(_existing(Path.home() / ".local" / "state")).free
     yield enough("disk", disk, DISK_NEEDED, otherwise="free disk space")

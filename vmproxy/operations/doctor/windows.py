@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from vmproxy.hosts.hyperv.host import HypervHost
 from vmproxy.hosts.hyperv.seen import items
 from vmproxy.model.mac import static_mac
 from vmproxy.model.names import UEFI_CA
+from vmproxy.model.topology import Vm
 from vmproxy.operations.doctor.finding import Finding, checked
-from vmproxy.site.model import Host, Site
+from vmproxy.site.model import Hyperv
 
 _SKEW_SECONDS = 60.0
 _MTU = 1500
@@ -22,14 +22,13 @@ Facts = Mapping[str, Mapping[str, Any]]
 """By name: {"value"} or {"error"}, as doctor.ps1 gives them."""
 
 
-def windows_findings(site: Site, host: Host, place: HypervHost) -> Iterator[Finding]:
-    assert host.hyperv is not None
-    facts = place.examine()
-    yield Finding("WinRM", ok=True, detail=f"{host.hyperv.endpoint} answers, and lets us in")
+def windows_findings(vm: Vm, facts: Facts) -> Iterator[Finding]:
+    assert isinstance(vm.carrier.connection, Hyperv)
+    yield Finding("WinRM", ok=True, detail=f"{vm.carrier.connection.endpoint} answers, and lets us in")
     for check, (fact, look) in _LOOKS.items():
         yield _judged(check, facts[fact], look)
     yield from _services(facts)
-    yield _judged("MAC address", facts["adapters"], lambda value: _mac(value, site.vm_name(host)))
+    yield _judged("MAC address", facts["adapters"], lambda value: _mac(value, vm.name))
 
 
 Judged = tuple[bool, str, str]

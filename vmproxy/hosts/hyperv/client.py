@@ -1,0 +1,47 @@
+"""The routes of a Windows host, and connections from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from vmproxy.hosts.hyperv.probe import answers_of, question
+from vmproxy.hosts.hyperv.seen import client_seen
+from vmproxy.hosts.hyperv.session import Session
+from vmproxy.hosts.protocols import Answer, Connection
+from vmproxy.model.net import Route, sample
+from vmproxy.model.seen import ClientSeen
+
+
+class WindowsClient:
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def observe(self) -> ClientSeen:
+        return client_seen(self._session.run("routes.ps1", "look at the routes"))
+
+    def set_route(self, route: Route, before: Sequence[Route]) -> None:
+        add = {**_plain(route), "sample": str(sample(route.prefix))}
+        change = {"remove": [_plain(item) for item in before], "add": add}
+        self._session.run("route.ps1", f"set route {route.prefix}", change)
+
+    def remove_route(self, route: Route) -> None:
+        change = {"remove": [_plain(route)], "add": None}
+        self._session.run("route.ps1", f"remove route {route.prefix}", change)
+
+    def probe(self, connections: Sequence[Connection]) -> list[Answer]:
+        return self._probe(connections, None)
+
+    def trial(self, connection: Connection, route: Route) -> Answer:
+        return self._probe([connection], _plain(route))[0]
+
+    def _probe(self, connections: Sequence[Connection], trial: dict[str, str] | None) -> list[Answer]:
+        data = {"connections": [question(item) for item in connections], "trial": trial}
+        answers: list[Any] = []
+        seconds = 60.0 + 6 * len(connections)
+        self._session.run("probe.ps1", "try connections", data, timeout=seconds, each=answers.append)
+        return answers_of(answers)
+
+
+def _plain(route: Route) -> dict[str, str]:
+    return {"prefix": str(route.prefix), "via": str(route.via or "")}
