@@ -8,7 +8,7 @@ import click
 from pydantic import AnyUrl, TypeAdapter, ValidationError
 
 from vmproxy import image as images
-from vmproxy.cli import console
+from vmproxy.cli import answers, console
 from vmproxy.cli.options import output_option
 from vmproxy.errors import UsageError
 from vmproxy.image import Image
@@ -57,7 +57,7 @@ def list_(output: str) -> int:
 
 def _show(found: list[Image], output: str) -> None:
     if output == "json":
-        console.result_json({"images": [item.as_json() for item in found]})
+        console.result_json(answers.images(found))
         return
     rows = [[item.name, f"{item.size >> 20} MiB", item.origin, item.sha256] for item in found]
     console.table(("NAME", "SIZE", "ORIGIN", "SHA-256"), rows)

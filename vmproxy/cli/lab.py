@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from vmproxy import lab as labs
-from vmproxy.cli import console
+from vmproxy.cli import answers, console
 from vmproxy.cli.options import output_option
 from vmproxy.lab import LabStatus
 
@@ -54,7 +54,7 @@ def status(name: str, output: str) -> int:
 
 def _show(seen: LabStatus, output: str) -> None:
     if output == "json":
-        console.result_json(seen.as_json())
+        console.result_json(answers.lab(seen))
         return
     console.result("running" if seen.running else "not running")
     if seen.site:

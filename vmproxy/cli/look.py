@@ -7,13 +7,14 @@ from pathlib import Path
 
 import click
 
-from vmproxy.cli import console
-from vmproxy.cli.options import choose, file_option, host_option, json_error, output_option, verbose_option
+from vmproxy.cli import answers, console
+from vmproxy.cli.options import choose, file_option, host_option, output_option, verbose_option
 from vmproxy.engine import reconcile
 from vmproxy.errors import UsageError, VmproxyError
+from vmproxy.model.seen import Unobservable
 from vmproxy.operations import status as statuses
 from vmproxy.operations import verify as checks
-from vmproxy.operations.status import HostStatus
+from vmproxy.operations.status import CredentialStatus, HostStatus, ProxyStatus
 
 PROBLEM = 4
 
@@ -31,7 +32,7 @@ def status(path: Path, names: tuple[str, ...], output: str) -> int:
     )
     named = list(zip((host.name for host in chosen.hosts), results, strict=True))
     if output == "json":
-        console.result_json({"hosts": [_status_json(*pair) for pair in named]})
+        console.result_json({"hosts": [answers.status(*pair) for pair in named]})
     else:
         headers = ("HOST", "VM", "KUBE-PROXY", "RULES", "ROUTES", "CREDENTIAL", "CONVERGED")
         console.table(headers, [_row(*pair) for pair in named])
@@ -62,7 +63,7 @@ def verify(path: Path, names: tuple[str, ...], output: str, services: tuple[str,
     )
     named = list(zip((host.name for host in chosen.hosts), results, strict=True))
     if output == "json":
-        console.result_json({"hosts": [_checks_json(*pair) for pair in named]})
+        console.result_json({"hosts": [answers.verify(*pair) for pair in named]})
     for name, result in named:
         if isinstance(result, VmproxyError):
             console.error(result)
@@ -85,36 +86,27 @@ def _code(results: list[tuple[checks.Check, ...] | VmproxyError]) -> int:
     return PROBLEM if broken else 0
 
 
-def _status_json(name: str, result: HostStatus | VmproxyError) -> dict[str, object]:
-    if isinstance(result, HostStatus):
-        return result.as_json()
-    nothing = dict.fromkeys(("vm", "proxy", "route", "credential", "converged"))
-    return {"name": name, **nothing, "error": json_error(result)}
-
-
-def _checks_json(name: str, result: tuple[checks.Check, ...] | VmproxyError) -> dict[str, object]:
+def _row(name: str, result: HostStatus | VmproxyError) -> tuple[str, ...]:
     if isinstance(result, VmproxyError):
-        return {"name": name, "ok": False, "checks": [], "error": json_error(result)}
-    ok = all(check.ok is not False for check in result)
-    return {"name": name, "ok": ok, "checks": [check.as_json() for check in result], "error": None}
+        return (name, "unknown", "", "", "", "", "no")
+    credential = _credential(result.credential)
+    converged = "yes" if result.converged else "no"
+    return (name, result.vm.state, *_proxy(result.proxy), result.route.state, credential, converged)
 
 
-def _row(name: str, result: HostStatus | VmproxyError) -> list[str]:
-    if isinstance(result, VmproxyError):
-        return [name, "unknown", "", "", "", "", "no"]
-    proxy, credential = result.proxy, result.credential
-    age = proxy.get("ruleAgeSeconds")
-    return [
-        name,
-        str(result.vm["state"]),
-        " ".join(str(proxy[key]) for key in ("state", "mode", "version") if proxy.get(key)),
-        f"{age} s old" if age is not None else "",
-        str(result.route["state"]),
-        f"{credential['state']} until {credential['expires']}"
-        if "expires" in credential
-        else str(credential["state"]),
-        "yes" if result.converged else "no",
-    ]
+def _proxy(proxy: ProxyStatus | Unobservable) -> tuple[str, str]:
+    """kube-proxy itself, and its rules."""
+    if isinstance(proxy, Unobservable):
+        return "unknown", ""
+    words = [word for word in (proxy.state, proxy.mode, proxy.version) if word]
+    return " ".join(words), "" if proxy.rule_age is None else f"{proxy.rule_age} s old"
+
+
+def _credential(credential: CredentialStatus | Unobservable) -> str:
+    if isinstance(credential, Unobservable):
+        return "unknown"
+    expires = credential.expires
+    return f"{credential.state} until {expires.isoformat()}" if expires else credential.state
 
 
 def _rows(name: str, result: tuple[checks.Check, ...]) -> list[list[str]]:

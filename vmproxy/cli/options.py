@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from vmproxy.cli import console
-from vmproxy.errors import UsageError, VmproxyError
+from vmproxy.errors import UsageError
 from vmproxy.site.load import load
 from vmproxy.site.model import Host, Site
 
@@ -81,7 +81,3 @@ def one_host(path: Path, name: str | None) -> tuple[Site, Host]:
             f"{path} has several hosts: name one", hint=", ".join(host.name for host in chosen.hosts)
         )
     return chosen.site, chosen.hosts[0]
-
-
-def json_error(problem: VmproxyError | None) -> dict[str, object] | None:
-    return problem.as_json() if problem else None

@@ -8,13 +8,12 @@ from typing import TypeVar
 
 import click
 
-from vmproxy.cli import console
+from vmproxy.cli import answers, console
 from vmproxy.cli.options import (
     Chosen,
     choose,
     file_option,
     host_option,
-    json_error,
     output_option,
     verbose_option,
 )
@@ -41,7 +40,7 @@ def plan(path: Path, names: tuple[str, ...], output: str, *, exit_code: bool) ->
         chosen.hosts, lambda host: reconcile.plan_host(chosen.site, host, chosen.reporter(host))
     )
     if output == "json":
-        console.result_json({"hosts": [_plan_json(*pair) for pair in _named(chosen, plans)]})
+        console.result_json({"hosts": [answers.plan(*pair) for pair in _named(chosen, plans)]})
     for name, planned in _named(chosen, plans):
         _show_or_tell(name, planned, as_text=output == "text", many=len(plans) > 1)
     pending = any(isinstance(item, Plan) and not item.in_sync for item in plans)
@@ -109,7 +108,7 @@ def _results(
         for name, item in _named(chosen, items)
     ]
     if output == "json":
-        console.result_json({"hosts": [_result_json(result) for result in results]})
+        console.result_json({"hosts": [answers.changes(result.host, result) for result in results]})
     for result in results:
         if output == "text" and (result.error is None or result.outcomes):
             show(result.host, result.outcomes, result.left)
@@ -141,26 +140,3 @@ def _code(items: Sequence[T | VmproxyError], *, pending: bool) -> int:
     if errors:
         return 2 if all(isinstance(error, UsageError) for error in errors) else 1
     return PENDING if pending else 0
-
-
-def _plan_json(name: str, planned: Plan | VmproxyError) -> dict[str, object]:
-    if isinstance(planned, VmproxyError):
-        return {"name": name, "inSync": False, "actions": [], "error": json_error(planned)}
-    return {
-        "name": name,
-        "inSync": planned.in_sync,
-        "actions": [action.as_json() for action in planned.actions],
-        "later": list(planned.unseen),
-        "warnings": list(planned.warnings),
-        "error": None,
-    }
-
-
-def _result_json(result: HostResult) -> dict[str, object]:
-    done = [
-        {**outcome.action.as_json(), "result": outcome.result, "detail": outcome.detail}
-        for outcome in result.outcomes
-    ]
-    left = [action.as_json() for action in result.left.actions]
-    error = json_error(result.error) if result.error else None
-    return {"name": result.host, "outcomes": done, "left": left, "error": error}

@@ -20,9 +20,6 @@ class Drift:
     wanted: Any
     seen: Any
 
-    def as_json(self) -> dict[str, Any]:
-        return {"field": self.field, "wanted": self.wanted, "seen": self.seen}
-
 
 @dataclass(frozen=True)
 class Action:
@@ -39,16 +36,6 @@ class Action:
     drift: tuple[Drift, ...] = ()
     params: Mapping[str, Any] = field(default_factory=dict, repr=False)
     cold: bool = False
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "place": self.place,
-            "verb": self.verb,
-            "target": self.target,
-            "drift": [drift.as_json() for drift in self.drift],
-            "why": self.why,
-            "cold": self.cold,
-        }
 
 
 @dataclass(frozen=True)

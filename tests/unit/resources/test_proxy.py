@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vmproxy.cli import answers
 from vmproxy.model.plan import Action
 from vmproxy.model.seen import (
     ClusterSeen,
@@ -190,7 +191,7 @@ def test_no_token_and_no_key_is_among_the_files() -> None:
 
 def test_what_the_plan_carries_for_the_guest_is_not_in_its_json() -> None:
     empty = replace(good(wanted()), files={})
-    shown = [action.as_json() for action in proxy.plan(wanted(), empty)]
+    shown = [answers.step(action) for action in proxy.plan(wanted(), empty)]
     assert all("params" not in action for action in shown)
     assert "BEGIN CERTIFICATE" not in str(shown)
 
