@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from vmproxy.cli import answers, console
-from vmproxy.cli.look import PROBLEM
+from vmproxy.cli import answers, console, exit_codes
+from vmproxy.cli.exit_codes import ExitCode
 from vmproxy.cli.options import choose, file_option, host_option, output_option, verbose_option
 from vmproxy.engine import reconcile
 from vmproxy.errors import VmproxyError
@@ -34,10 +34,11 @@ def doctor(path: Path, names: tuple[str, ...], output: str) -> int:
             console.error(result)
         elif output == "text":
             console.table(("HOST", "CHECK", "", "FOUND", "NEXT STEP"), [_row(name, item) for item in result])
-    if any(isinstance(result, VmproxyError) for result in results):
-        return 1
-    bad = any(not item.ok for result in results if isinstance(result, tuple) for item in result)
-    return PROBLEM if bad else 0
+    return exit_codes.of_hosts(results, _code)
+
+
+def _code(found: tuple[Finding, ...]) -> ExitCode:
+    return ExitCode.DONE if all(item.ok for item in found) else ExitCode.PROBLEM
 
 
 def _row(name: str, finding: Finding) -> list[str]:

@@ -40,10 +40,9 @@ def ssh(path: Path, name: str | None, command: tuple[str, ...]) -> None:
     help="Whose log.",
 )
 @click.option("-n", "--lines", default=50, show_default=True, type=click.IntRange(1, 100_000))
-def logs(path: Path, name: str | None, which: Literal["proxy", "cloud-init", "console"], lines: int) -> int:
+def logs(path: Path, name: str | None, which: Literal["proxy", "cloud-init", "console"], lines: int) -> None:
     """The last lines of kube-proxy's, cloud-init's or the serial console's log of HOST's VM."""
     site, host = one_host(path, name)
     with Machine(site, host, console.progress) as machine:
         machine.note_host(machine.place.observe())
         console.result(machine.logs(which, lines))
-    return 0

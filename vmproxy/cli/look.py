@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from vmproxy.cli import answers, console
+from vmproxy.cli import answers, console, exit_codes
+from vmproxy.cli.exit_codes import ExitCode
 from vmproxy.cli.options import choose, file_option, host_option, output_option, verbose_option
 from vmproxy.engine import reconcile
-from vmproxy.errors import UsageError, VmproxyError
+from vmproxy.errors import VmproxyError
 from vmproxy.model.seen import Unobservable
 from vmproxy.operations import status as statuses
 from vmproxy.operations import verify as checks
 from vmproxy.operations.status import CredentialStatus, HostStatus, ProxyStatus
-
-PROBLEM = 4
 
 
 @click.command()
@@ -39,7 +37,7 @@ def status(path: Path, names: tuple[str, ...], output: str) -> int:
     for _, result in named:
         if isinstance(result, VmproxyError):
             console.error(result)
-    return _failed(results)
+    return exit_codes.of_hosts(results, lambda _: ExitCode.DONE)
 
 
 @click.command()
@@ -69,21 +67,11 @@ def verify(path: Path, names: tuple[str, ...], output: str, services: tuple[str,
             console.error(result)
         elif output == "text":
             console.table(("HOST", "SERVICE", "", "ANSWER", "HOP", "DETAIL"), _rows(name, result))
-    return _code(results)
+    return exit_codes.of_hosts(results, _code)
 
 
-def _failed(results: Sequence[object]) -> int:
-    errors = [result for result in results if isinstance(result, VmproxyError)]
-    if not errors:
-        return 0
-    return 2 if all(isinstance(error, UsageError) for error in errors) else 1
-
-
-def _code(results: list[tuple[checks.Check, ...] | VmproxyError]) -> int:
-    if failed := _failed(results):
-        return failed
-    broken = any(check.ok is False for result in results if isinstance(result, tuple) for check in result)
-    return PROBLEM if broken else 0
+def _code(tried: tuple[checks.Check, ...]) -> ExitCode:
+    return ExitCode.PROBLEM if any(check.ok is False for check in tried) else ExitCode.DONE
 
 
 def _row(name: str, result: HostStatus | VmproxyError) -> tuple[str, ...]:

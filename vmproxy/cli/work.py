@@ -8,7 +8,8 @@ from typing import TypeVar
 
 import click
 
-from vmproxy.cli import answers, console
+from vmproxy.cli import answers, console, exit_codes
+from vmproxy.cli.exit_codes import ExitCode
 from vmproxy.cli.options import (
     Chosen,
     choose,
@@ -23,7 +24,6 @@ from vmproxy.errors import UsageError, VmproxyError
 from vmproxy.model.plan import Outcome, Plan
 from vmproxy.operations import destruction, rendering
 
-PENDING = 3
 T = TypeVar("T")
 
 
@@ -35,6 +35,10 @@ T = TypeVar("T")
 @click.option("--exit-code", is_flag=True, help="Exit with 3 when changes are pending.")
 def plan(path: Path, names: tuple[str, ...], output: str, *, exit_code: bool) -> int:
     """Show what apply would do, field by field."""
+
+    def code(planned: Plan) -> ExitCode:
+        return ExitCode.PENDING if exit_code and not planned.in_sync else ExitCode.DONE
+
     chosen = choose(path, names)
     plans = reconcile.for_each(
         chosen.hosts, lambda host: reconcile.plan_host(chosen.site, host, chosen.reporter(host))
@@ -43,8 +47,7 @@ def plan(path: Path, names: tuple[str, ...], output: str, *, exit_code: bool) ->
         console.result_json({"hosts": [answers.plan(*pair) for pair in _named(chosen, plans)]})
     for name, planned in _named(chosen, plans):
         _show_or_tell(name, planned, as_text=output == "text", many=len(plans) > 1)
-    pending = any(isinstance(item, Plan) and not item.in_sync for item in plans)
-    return _code(plans, pending=pending and exit_code)
+    return exit_codes.of_hosts(plans, code)
 
 
 @click.command()
@@ -85,7 +88,7 @@ def destroy(path: Path, names: tuple[str, ...], output: str, *, yes: bool) -> in
 @verbose_option
 @host_option
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
-def render(path: Path, names: tuple[str, ...], directory: Path) -> int:
+def render(path: Path, names: tuple[str, ...], directory: Path) -> None:
     """Write every file that apply would push to DIRECTORY, secrets redacted."""
     chosen = choose(path, names)
     if directory.exists() and any(directory.iterdir()):
@@ -93,7 +96,6 @@ def render(path: Path, names: tuple[str, ...], directory: Path) -> int:
     for host in chosen.hosts:
         for name in rendering.render_host(chosen.site, host, directory / host.name, chosen.reporter(host)):
             console.result(str(name))
-    return 0
 
 
 def _results(
@@ -114,8 +116,7 @@ def _results(
             show(result.host, result.outcomes, result.left)
         if result.error is not None:
             _tell(result.host, result.error, many=len(results) > 1)
-    errors = [result.error for result in results]
-    return _code(errors, pending=any(result.left.actions for result in results))
+    return exit_codes.of_hosts(results, _code)
 
 
 def _named(chosen: Chosen, items: list[T]) -> list[tuple[str, T]]:
@@ -135,8 +136,7 @@ def _tell(name: str, problem: VmproxyError, *, many: bool) -> None:
     console.error(problem)
 
 
-def _code(items: Sequence[T | VmproxyError], *, pending: bool) -> int:
-    errors = [item for item in items if isinstance(item, VmproxyError)]
-    if errors:
-        return 2 if all(isinstance(error, UsageError) for error in errors) else 1
-    return PENDING if pending else 0
+def _code(result: HostResult) -> ExitCode:
+    if result.error is not None:
+        return exit_codes.of_error(result.error)
+    return ExitCode.PENDING if result.left.actions else ExitCode.DONE
