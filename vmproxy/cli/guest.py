@@ -9,7 +9,8 @@ from typing import Literal
 import click
 
 from vmproxy.cli import console
-from vmproxy.cli.options import file_option, one_host, verbose_option
+from vmproxy.cli.hosts import one_host
+from vmproxy.cli.options import file_option, verbose_option
 from vmproxy.engine.machine import Machine
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
 
-from vmproxy.cli import answers, console, exit_codes
+from vmproxy.cli import answers, console
 from vmproxy.cli.exit_codes import ExitCode
-from vmproxy.cli.options import choose, file_option, host_option, output_option, verbose_option
-from vmproxy.engine import reconcile
+from vmproxy.cli.hosts import answer, choose
+from vmproxy.cli.options import file_option, host_option, output_option, verbose_option
 from vmproxy.errors import VmproxyError
 from vmproxy.model.seen import Unobservable
 from vmproxy.operations import status as statuses
 from vmproxy.operations import verify as checks
 from vmproxy.operations.status import CredentialStatus, HostStatus, ProxyStatus
+from vmproxy.operations.verify import Check
 
 
 @click.command()
@@ -24,20 +26,11 @@ from vmproxy.operations.status import CredentialStatus, HostStatus, ProxyStatus
 @output_option
 def status(path: Path, names: tuple[str, ...], output: str) -> int:
     """VM, kube-proxy, rule age, credential and routes: one row a host."""
-    chosen = choose(path, names)
-    results = reconcile.for_each(
-        chosen.hosts, lambda host: statuses.status_host(chosen.site, host, chosen.reporter(host))
-    )
-    named = list(zip((host.name for host in chosen.hosts), results, strict=True))
-    if output == "json":
-        console.result_json({"hosts": [answers.status(*pair) for pair in named]})
-    else:
+    results = choose(path, names).each(statuses.status_host)
+    if output == "text":  # one table for all, so that its columns stand below one another
         headers = ("HOST", "VM", "KUBE-PROXY", "RULES", "ROUTES", "CREDENTIAL", "CONVERGED")
-        console.table(headers, [_row(*pair) for pair in named])
-    for _, result in named:
-        if isinstance(result, VmproxyError):
-            console.error(result)
-    return exit_codes.of_hosts(results, lambda _: ExitCode.DONE)
+        console.table(headers, [_row(*pair) for pair in results])
+    return answer(results, output, as_json=answers.status)
 
 
 @click.command()
@@ -54,23 +47,11 @@ def status(path: Path, names: tuple[str, ...], output: str) -> int:
 )
 def verify(path: Path, names: tuple[str, ...], output: str, services: tuple[str, ...]) -> int:
     """Connect from the host through the VM to Services, and tell where it breaks."""
-    chosen = choose(path, names)
-    results = reconcile.for_each(
-        chosen.hosts,
-        lambda host: checks.verify_host(chosen.site, host, chosen.reporter(host), services=services),
-    )
-    named = list(zip((host.name for host in chosen.hosts), results, strict=True))
-    if output == "json":
-        console.result_json({"hosts": [answers.verify(*pair) for pair in named]})
-    for name, result in named:
-        if isinstance(result, VmproxyError):
-            console.error(result)
-        elif output == "text":
-            console.table(("HOST", "SERVICE", "", "ANSWER", "HOP", "DETAIL"), _rows(name, result))
-    return exit_codes.of_hosts(results, _code)
+    results = choose(path, names).each(partial(checks.verify_host, services=services))
+    return answer(results, output, as_json=answers.verify, show=_show_checks, code=_code)
 
 
-def _code(tried: tuple[checks.Check, ...]) -> ExitCode:
+def _code(tried: tuple[Check, ...]) -> ExitCode:
     return ExitCode.PROBLEM if any(check.ok is False for check in tried) else ExitCode.DONE
 
 
@@ -97,9 +78,10 @@ def _credential(credential: CredentialStatus | Unobservable) -> str:
     return f"{credential.state} until {expires.isoformat()}" if expires else credential.state
 
 
-def _rows(name: str, result: tuple[checks.Check, ...]) -> list[list[str]]:
+def _show_checks(name: str, tried: tuple[Check, ...]) -> None:
     words = {True: "ok", False: "broken", None: "unknown"}
-    return [
-        [name, check.service, check.protocol, words[check.ok], check.hop or "", check.detail]
-        for check in result
+    rows = [
+        (name, check.service, check.protocol, words[check.ok], check.hop or "", check.detail)
+        for check in tried
     ]
+    console.table(("HOST", "SERVICE", "", "ANSWER", "HOP", "DETAIL"), rows)

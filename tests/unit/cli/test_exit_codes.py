@@ -74,7 +74,7 @@ def test_every_command_ends_with_2_when_the_user_must_act_and_with_1_when_someth
         give(monkeypatch, command, b=first, c=second)
         ran = run(tmp_path, "-o", output, command=command)
         assert ran.return_value == code
-        assert "error: no password" in ran.stderr
+        assert "b:\nerror: no password" in ran.stderr
 
 
 @pytest.mark.parametrize(("line", "first", "second", "code"), CASES)
