@@ -43,9 +43,9 @@ class Drift(TypedDict):
     field: str
     """What differs."""
     wanted: Any
-    """What it is to be. A file's content appears as its hash, a secret never."""
+    """The wanted value; a file's content appears as its hash, a secret never."""
     seen: Any
-    """What it is now; "absent" when it is not there."""
+    """The value that was found; "absent" when there is none."""
 
 
 class Step(TypedDict):
@@ -60,7 +60,7 @@ class Step(TypedDict):
     why: str
     """The reason, for a reader."""
     cold: bool
-    """It interrupts a VM that runs now: done only with `--yes`."""
+    """Interrupts a running VM, so it is done only with `--yes`."""
 
 
 class Outcome(Step):
@@ -74,7 +74,7 @@ class HostPlan(TypedDict):
     name: str
     """The host's, in the site file."""
     inSync: bool
-    """There is nothing to do, and nothing that could not be looked at; false when the host failed."""
+    """False when there is something to do, something could not be looked at, or the host failed."""
     actions: list[Step]
     """What apply would do, in its order."""
     later: list[str]
@@ -98,7 +98,7 @@ class HostChanges(TypedDict):
 
 class Vm(TypedDict):
     state: Literal["running", "stopped", "absent", "foreign"]
-    """A VM is foreign that has the name, but was not made by vmproxy."""
+    """A foreign VM has the name but was not made by vmproxy."""
     name: str
     """The VM's, on its host."""
     address: NotRequired[str]
@@ -114,15 +114,15 @@ class Unknown(TypedDict):
 
 class Proxy(TypedDict):
     state: Literal["live", "down"]
-    """What kube-proxy says of its own health; "down" too when it does not answer."""
+    """What kube-proxy reports about its own health; "down" also when it does not answer."""
     mode: str | None
-    """nftables or iptables; null when it does not answer."""
+    """nftables or iptables; null when kube-proxy does not answer."""
     version: str | None
-    """As in v1.36.3; null when it does not answer."""
+    """kube-proxy's, as v1.36.3; null when it does not answer."""
     ruleAgeSeconds: float | None
-    """Seconds since it last synced its rules; null when it has not yet."""
+    """Seconds since the last sync of its rules; null before the first."""
     syncFailures: int
-    """How often that failed since it started."""
+    """Failed syncs of its rules since it started."""
 
 
 class Route(TypedDict):
@@ -141,7 +141,7 @@ class Routes(TypedDict):
 
 class Credential(TypedDict):
     state: Literal["valid", "expired", "revoked", "absent"]
-    """Of the token in the VM. A token is revoked when its ServiceAccount is gone or was made anew."""
+    """Of the token in the VM; revoked means that its ServiceAccount was deleted or replaced."""
     expires: NotRequired[str]
     """When, in ISO 8601; not when the token is absent."""
 
@@ -156,9 +156,9 @@ class HostStatus(TypedDict):
     route: Routes | None
     """The host's routes to the Service ranges; null when the host failed."""
     credential: Credential | Unknown | None
-    """What kube-proxy logs in to the cluster with; null when the host failed."""
+    """The token that kube-proxy uses; null when the host failed."""
     converged: bool | None
-    """kube-proxy is live and has synced all it knows of; null when the host failed."""
+    """Whether kube-proxy is live and has synced all changes; null when the host failed."""
     error: Error | None
     """Why the host could not be looked at; null otherwise."""
 
@@ -169,7 +169,7 @@ class Check(TypedDict):
     protocol: str
     """tcp or udp."""
     ok: Literal[True, False, "unknown"]
-    """UDP that is not answered is "unknown": it proves nothing, unless the path is found broken elsewhere."""
+    """Unanswered UDP is "unknown": it proves nothing, unless the path is found broken elsewhere."""
     hop: Literal["route", "vm", "proxy", "endpoints", "endpoint", "api"] | None
     """Where it breaks; null when it is not known to break."""
     detail: str
@@ -180,7 +180,7 @@ class HostChecks(TypedDict):
     name: str
     """The host's, in the site file."""
     ok: bool
-    """No check is false; false when the host failed."""
+    """False when a check is, or when the host failed."""
     checks: list[Check]
     """One for each port that was tried."""
     error: Error | None
@@ -191,22 +191,22 @@ class Finding(TypedDict):
     check: str
     """What was looked at."""
     ok: bool
-    """Whether it is as apply needs it."""
+    """False when it is a problem, or could not be looked at."""
     detail: str
     """What was found."""
     next: str | None
-    """What to do about it; null when it is ok."""
+    """The next step; null when it is ok."""
 
 
 class HostFindings(TypedDict):
     name: str
     """The host's, in the site file."""
     ok: bool
-    """All findings are; false when the host failed."""
+    """False when a finding is, or when the host failed."""
     findings: list[Finding]
     """One for each thing that was looked at."""
     error: Error | None
-    """Why doctor could not go through; null otherwise."""
+    """Why not everything could be looked at; null otherwise."""
 
 
 class Image(TypedDict):
@@ -215,7 +215,7 @@ class Image(TypedDict):
     size: int
     """The disk's, in bytes."""
     origin: str
-    """Where it came from: a URL, a file, or what it was built of."""
+    """A URL, a file, or the suite that it was built from."""
     sha256: str
     """Of the raw disk."""
     path: str
@@ -224,20 +224,20 @@ class Image(TypedDict):
 
 class Images(TypedDict):
     images: list[Image]
-    """Of build and fetch the one image, of list those in the cache, by name."""
+    """From build and fetch the one image, from list all in the cache, sorted by name."""
 
 
 class Lab(TypedDict):
     running: bool
-    """Whether all of its processes do."""
+    """Whether all of the lab's processes run."""
     kubeconfig: str | None
-    """The file; null when there is none."""
+    """Its path; null when there is none."""
     site: str | None
-    """The site file; null when there is none."""
+    """The path of the site file; null when there is none."""
     namespaces: dict[str, str]
-    """By what plays in it, as `host`: the name of the network namespace."""
+    """The network namespaces by role; `host` is the one that stands for the Windows host."""
     binaries: dict[str, str]
-    """By the program's name: its file."""
+    """The paths of its programs, by name."""
 
 
 def error(problem: VmproxyError) -> Error:

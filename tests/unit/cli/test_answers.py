@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import UnionType
@@ -19,9 +21,10 @@ from typing import (
     is_typeddict,
 )
 
+import click
 import pytest
 
-from vmproxy.cli import answers
+from vmproxy.cli import answers, cli
 from vmproxy.engine.reconcile import HostResult
 from vmproxy.errors import VmproxyError
 from vmproxy.image import Image
@@ -123,6 +126,16 @@ def example(command: str) -> Any:
     return json.loads(text)
 
 
+def answering(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[str]:
+    """The commands that can write JSON."""
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        if isinstance(command, click.Group):
+            yield from answering(command, (*path, name))
+        elif command and any(option.name == "output" for option in command.params):
+            yield " ".join((*path, name))
+
+
 @pytest.mark.parametrize("command", DOCUMENTS)
 def test_each_example_is_what_the_command_writes_and_has_its_types_keys(command: str) -> None:
     shape, document = DOCUMENTS[command]
@@ -130,6 +143,18 @@ def test_each_example_is_what_the_command_writes_and_has_its_types_keys(command:
     assert shown == document
     assert fits(shown, shape)
     assert all(fits(host, GOOD[command][0]) for host in shown.get("hosts", ()))
+
+
+def test_every_command_that_writes_json_has_an_example() -> None:
+    headings = re.findall(r"^## (.+)\n\n```json", PAGE, re.MULTILINE)
+    assert sorted(", ".join(headings).split(", ")) == sorted(answering(cli))
+
+
+def test_the_page_explains_every_key_of_every_shape() -> None:
+    made = runpy.run_path(str(ROOT / "scripts/json-doc"))["page"]()
+    assert made == PAGE, "run scripts/json-doc"
+    shapes = [name for name, kind in vars(answers).items() if is_typeddict(kind)]
+    assert sorted(re.findall(r"^\| (\w+) \| Value", PAGE, re.MULTILINE)) == sorted(shapes)
 
 
 @pytest.mark.parametrize("command", BAD)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import runpy
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.unit.cli.test_work import run
+from vmproxy.cli import cli, exit_codes
 from vmproxy.cli.exit_codes import ExitCode
 from vmproxy.engine import reconcile
 from vmproxy.engine.reconcile import HostResult
@@ -86,3 +89,11 @@ def test_a_command_ends_like_the_host_that_ended_worst(
     assert run(tmp_path, *words, command=command).return_value == code
     give(monkeypatch, command, b=second, c=first)
     assert run(tmp_path, *words, command=command).return_value == code
+
+
+def test_the_help_and_the_page_of_commands_name_every_exit_code() -> None:
+    meanings = runpy.run_path(str(ROOT / "scripts/json-doc"))["docstrings"](exit_codes)["ExitCode"]
+    named = ", ".join(f"{code.value} {meanings[code.name]}" for code in ExitCode)
+    page = re.sub(r"`", "", (ROOT / "docs/commands.md").read_text())
+    for text in (cli.help or "", page.partition("##")[0]):
+        assert f"Exit codes: {named}." in " ".join(text.split())
