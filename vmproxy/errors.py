@@ -35,9 +35,6 @@ class VmproxyError(Exception):
         self.hint = hint
         self.details = tuple(details or ())
 
-    def as_json(self) -> dict[str, object]:
-        return {"message": self.message, "hint": self.hint, "details": list(self.details)}
-
 
 class UsageError(VmproxyError):
     """The command line is wrong."""

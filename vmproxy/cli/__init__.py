@@ -12,8 +12,9 @@ from typing import NoReturn
 import click
 
 import vmproxy
-from vmproxy.cli import console
-from vmproxy.errors import UsageError, VmproxyError, unexpected
+from vmproxy.cli import console, exit_codes
+from vmproxy.cli.exit_codes import ExitCode
+from vmproxy.errors import VmproxyError, unexpected
 
 _COMMANDS = {
     "init": "site",
@@ -68,7 +69,7 @@ def main() -> NoReturn:
         code = cli.main(standalone_mode=False)
     except VmproxyError as exc:
         console.error(exc)
-        sys.exit(2 if isinstance(exc, UsageError) else 1)
+        sys.exit(exit_codes.of_error(exc))
     except click.ClickException as exc:
         exc.show()
         sys.exit(exc.exit_code)
@@ -76,11 +77,11 @@ def main() -> NoReturn:
         hint = "nothing is half-written; the same command goes on from here"
         console.error(VmproxyError("stopped", hint=hint))
         sys.stderr.flush()
-        os._exit(1)  # other hosts' threads are not waited for: each change they make is whole
+        os._exit(ExitCode.FAILED)  # other hosts' threads are not waited for: each change they make is whole
     except OSError as exc:
         console.error(unexpected(exc))
-        sys.exit(1)
-    sys.exit(code if isinstance(code, int) else 0)
+        sys.exit(ExitCode.FAILED)
+    sys.exit(code if isinstance(code, int) else ExitCode.DONE)
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:

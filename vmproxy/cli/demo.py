@@ -29,7 +29,7 @@ SERVICE = "demo/web"
     type=click.Path(path_type=Path, file_okay=False),
     help="A folder with the cluster's binaries.",
 )
-def demo(name: str, binaries: Path | None, *, keep: bool) -> int:
+def demo(name: str, binaries: Path | None, *, keep: bool) -> None:
     """Lab up, apply, verify, apply again, break something, repair, verify, lab down."""
     try:
         console.step("a cluster, a bridge, a host: vmproxy lab up")
@@ -45,7 +45,6 @@ def demo(name: str, binaries: Path | None, *, keep: bool) -> int:
         if not keep:
             console.step("all gone again: vmproxy lab down")
             lab.down(name=name, report=console.progress)
-    return 0
 
 
 @dataclass(frozen=True)

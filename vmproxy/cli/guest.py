@@ -9,7 +9,8 @@ from typing import Literal
 import click
 
 from vmproxy.cli import console
-from vmproxy.cli.options import file_option, one_host, verbose_option
+from vmproxy.cli.hosts import one_host
+from vmproxy.cli.options import file_option, verbose_option
 from vmproxy.engine.machine import Machine
 
 
@@ -40,10 +41,9 @@ def ssh(path: Path, name: str | None, command: tuple[str, ...]) -> None:
     help="Whose log.",
 )
 @click.option("-n", "--lines", default=50, show_default=True, type=click.IntRange(1, 100_000))
-def logs(path: Path, name: str | None, which: Literal["proxy", "cloud-init", "console"], lines: int) -> int:
+def logs(path: Path, name: str | None, which: Literal["proxy", "cloud-init", "console"], lines: int) -> None:
     """The last lines of kube-proxy's, cloud-init's or the serial console's log of HOST's VM."""
     topology, member = one_host(path, name)
     with Machine(topology, member, console.progress) as machine:
         machine.note_carrier(machine.carrier.observe())
         console.result(machine.logs(which, lines))
-    return 0

@@ -8,7 +8,7 @@ import click
 from pydantic import AnyUrl, TypeAdapter, ValidationError
 
 from vmproxy import image as images
-from vmproxy.cli import console
+from vmproxy.cli import answers, console
 from vmproxy.cli.options import output_option
 from vmproxy.errors import UsageError
 from vmproxy.image import Image
@@ -22,10 +22,9 @@ def image() -> None:
 @image.command()
 @click.option("--suite", default="trixie", show_default=True, type=click.Choice(list(images.SUITES)))
 @output_option
-def build(suite: str, output: str) -> int:
+def build(suite: str, output: str) -> None:
     """Build an image from Debian packages, unless the cache has it."""
     _show([images.build(suite, report=console.progress)], output)
-    return 0
 
 
 @image.command()
@@ -33,7 +32,7 @@ def build(suite: str, output: str) -> int:
 @click.option("--sha256", required=True, metavar="HASH", help="The published file's checksum.")
 @click.option("--name", help="What the site file calls it; default: the file's name without endings.")
 @output_option
-def fetch(url: str, sha256: str, name: str | None, output: str) -> int:
+def fetch(url: str, sha256: str, name: str | None, output: str) -> None:
     """Fetch an image (qcow2, raw, VHD, VHDX; gzip or xz too), check it, and convert it."""
     if len(sha256) != 64 or set(sha256.lower()) - set("0123456789abcdef"):
         raise UsageError(f"{sha256} is not a SHA-256 checksum", hint="it has 64 hexadecimal digits")
@@ -44,20 +43,18 @@ def fetch(url: str, sha256: str, name: str | None, output: str) -> int:
     except ValidationError as exc:
         raise UsageError(f"{url} is not a URL", hint="write it as https://host/path/image.qcow2") from exc
     _show([images.fetch(url, sha256=sha256.lower(), name=name, report=console.progress)], output)
-    return 0
 
 
 @image.command("list")
 @output_option
-def list_(output: str) -> int:
+def list_(output: str) -> None:
     """The images in the cache."""
     _show(images.listing(), output)
-    return 0
 
 
 def _show(found: list[Image], output: str) -> None:
     if output == "json":
-        console.result_json({"images": [item.as_json() for item in found]})
+        console.result_json(answers.images(found))
         return
     rows = [[item.name, f"{item.size >> 20} MiB", item.origin, item.sha256] for item in found]
     console.table(("NAME", "SIZE", "ORIGIN", "SHA-256"), rows)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from vmproxy import lab as labs
-from vmproxy.cli import console
+from vmproxy.cli import answers, console
 from vmproxy.cli.options import output_option
 from vmproxy.lab import LabStatus
 
@@ -29,32 +29,29 @@ def lab() -> None:
     help="A folder with etcd, kube-apiserver, kube-controller-manager, kube-proxy.",
 )
 @output_option
-def up(name: str, binaries: Path | None, output: str) -> int:
+def up(name: str, binaries: Path | None, output: str) -> None:
     """Make the lab, or whatever of it is missing."""
     _show(labs.up(name=name, binaries=binaries, report=console.progress), output)
-    return 0
 
 
 @lab.command()
 @name_option
-def down(name: str) -> int:
+def down(name: str) -> None:
     """Remove the lab: its processes, VMs, namespaces and files."""
     labs.down(name=name, report=console.progress)
-    return 0
 
 
 @lab.command()
 @name_option
 @output_option
-def status(name: str, output: str) -> int:
+def status(name: str, output: str) -> None:
     """Whether the lab runs, and where its files are."""
     _show(labs.status(name=name), output)
-    return 0
 
 
 def _show(seen: LabStatus, output: str) -> None:
     if output == "json":
-        console.result_json(seen.as_json())
+        console.result_json(answers.lab(seen))
         return
     console.result("running" if seen.running else "not running")
     if seen.site:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import click
 
-from vmproxy.cli import console
-from vmproxy.cli.options import choose, file_option, host_option, json_error, output_option, verbose_option
-from vmproxy.engine import reconcile
-from vmproxy.errors import UsageError, VmproxyError
+from vmproxy.cli import answers, console
+from vmproxy.cli.exit_codes import ExitCode
+from vmproxy.cli.hosts import answer, choose
+from vmproxy.cli.options import file_option, host_option, output_option, verbose_option
+from vmproxy.errors import VmproxyError
+from vmproxy.model.seen import Unobservable
 from vmproxy.operations import status as statuses
 from vmproxy.operations import verify as checks
-from vmproxy.operations.status import HostStatus
-
-PROBLEM = 4
+from vmproxy.operations.status import CredentialStatus, HostStatus, ProxyStatus
+from vmproxy.operations.verify import Check
 
 
 @click.command()
@@ -25,20 +26,11 @@ PROBLEM = 4
 @output_option
 def status(path: Path, names: tuple[str, ...], output: str) -> int:
     """VM, kube-proxy, rule age, credential and routes: one row a host."""
-    chosen = choose(path, names)
-    results = reconcile.for_each(
-        chosen.members, lambda host: statuses.status_host(chosen.topology, host, chosen.reporter(host))
-    )
-    named = list(zip((host.name for host in chosen.members), results, strict=True))
-    if output == "json":
-        console.result_json({"hosts": [_status_json(*pair) for pair in named]})
-    else:
+    results = choose(path, names).each(statuses.status_host)
+    if output == "text":  # one table for all, so that its columns stand below one another
         headers = ("HOST", "VM", "KUBE-PROXY", "RULES", "ROUTES", "CREDENTIAL", "CONVERGED")
-        console.table(headers, [_row(*pair) for pair in named])
-    for _, result in named:
-        if isinstance(result, VmproxyError):
-            console.error(result)
-    return _failed(results)
+        console.table(headers, [_row(*pair) for pair in results])
+    return answer(results, output, as_json=answers.status)
 
 
 @click.command()
@@ -55,71 +47,41 @@ def status(path: Path, names: tuple[str, ...], output: str) -> int:
 )
 def verify(path: Path, names: tuple[str, ...], output: str, services: tuple[str, ...]) -> int:
     """Connect from the host through the VM to Services, and tell where it breaks."""
-    chosen = choose(path, names)
-    results = reconcile.for_each(
-        chosen.members,
-        lambda host: checks.verify_host(chosen.topology, host, chosen.reporter(host), services=services),
-    )
-    named = list(zip((host.name for host in chosen.members), results, strict=True))
-    if output == "json":
-        console.result_json({"hosts": [_checks_json(*pair) for pair in named]})
-    for name, result in named:
-        if isinstance(result, VmproxyError):
-            console.error(result)
-        elif output == "text":
-            console.table(("HOST", "SERVICE", "", "ANSWER", "HOP", "DETAIL"), _rows(name, result))
-    return _code(results)
+    results = choose(path, names).each(partial(checks.verify_host, services=services))
+    return answer(results, output, as_json=answers.verify, show=_show_checks, code=_code)
 
 
-def _failed(results: Sequence[object]) -> int:
-    errors = [result for result in results if isinstance(result, VmproxyError)]
-    if not errors:
-        return 0
-    return 2 if all(isinstance(error, UsageError) for error in errors) else 1
+def _code(tried: tuple[Check, ...]) -> ExitCode:
+    return ExitCode.PROBLEM if any(check.ok is False for check in tried) else ExitCode.DONE
 
 
-def _code(results: list[tuple[checks.Check, ...] | VmproxyError]) -> int:
-    if failed := _failed(results):
-        return failed
-    broken = any(check.ok is False for result in results if isinstance(result, tuple) for check in result)
-    return PROBLEM if broken else 0
-
-
-def _status_json(name: str, result: HostStatus | VmproxyError) -> dict[str, object]:
-    if isinstance(result, HostStatus):
-        return result.as_json()
-    nothing = dict.fromkeys(("vm", "proxy", "route", "credential", "converged"))
-    return {"name": name, **nothing, "error": json_error(result)}
-
-
-def _checks_json(name: str, result: tuple[checks.Check, ...] | VmproxyError) -> dict[str, object]:
+def _row(name: str, result: HostStatus | VmproxyError) -> tuple[str, ...]:
     if isinstance(result, VmproxyError):
-        return {"name": name, "ok": False, "checks": [], "error": json_error(result)}
-    ok = all(check.ok is not False for check in result)
-    return {"name": name, "ok": ok, "checks": [check.as_json() for check in result], "error": None}
+        return (name, "unknown", "", "", "", "", "no")
+    credential = _credential(result.credential)
+    converged = "yes" if result.converged else "no"
+    return (name, result.vm.state, *_proxy(result.proxy), result.route.state, credential, converged)
 
 
-def _row(name: str, result: HostStatus | VmproxyError) -> list[str]:
-    if isinstance(result, VmproxyError):
-        return [name, "unknown", "", "", "", "", "no"]
-    proxy, credential = result.proxy, result.credential
-    age = proxy.get("ruleAgeSeconds")
-    return [
-        name,
-        str(result.vm["state"]),
-        " ".join(str(proxy[key]) for key in ("state", "mode", "version") if proxy.get(key)),
-        f"{age} s old" if age is not None else "",
-        str(result.route["state"]),
-        f"{credential['state']} until {credential['expires']}"
-        if "expires" in credential
-        else str(credential["state"]),
-        "yes" if result.converged else "no",
-    ]
+def _proxy(proxy: ProxyStatus | Unobservable) -> tuple[str, str]:
+    """kube-proxy itself, and its rules."""
+    if isinstance(proxy, Unobservable):
+        return "unknown", ""
+    words = [word for word in (proxy.state, proxy.mode, proxy.version) if word]
+    return " ".join(words), "" if proxy.rule_age is None else f"{proxy.rule_age} s old"
 
 
-def _rows(name: str, result: tuple[checks.Check, ...]) -> list[list[str]]:
+def _credential(credential: CredentialStatus | Unobservable) -> str:
+    if isinstance(credential, Unobservable):
+        return "unknown"
+    expires = credential.expires
+    return f"{credential.state} until {expires.isoformat()}" if expires else credential.state
+
+
+def _show_checks(name: str, tried: tuple[Check, ...]) -> None:
     words = {True: "ok", False: "broken", None: "unknown"}
-    return [
-        [name, check.service, check.protocol, words[check.ok], check.hop or "", check.detail]
-        for check in result
+    rows = [
+        (name, check.service, check.protocol, words[check.ok], check.hop or "", check.detail)
+        for check in tried
     ]
+    console.table(("HOST", "SERVICE", "", "ANSWER", "HOP", "DETAIL"), rows)

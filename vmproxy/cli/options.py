@@ -1,20 +1,12 @@
-"""Options that several commands share, and the way from their values to hosts."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
 from vmproxy.cli import console
-from vmproxy.errors import UsageError, VmproxyError
-from vmproxy.model.topology import Member, Topology, compile_site
-from vmproxy.site.load import load
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 file_option = click.option(
     "-f",
@@ -46,42 +38,3 @@ def _verbose(_context: click.Context, _option: click.Parameter, value: object) -
 verbose_option = click.option(
     "-v", "--verbose", is_flag=True, expose_value=False, callback=_verbose, help="Show when each step begins."
 )
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The site and those of its hosts that the command line names; all when it names none."""
-
-    topology: Topology
-    members: tuple[Member, ...]
-
-    def reporter(self, host: Member) -> Callable[[str], None]:
-        """Progress lines name their host where there are several."""
-        prefix = f"{host.name}: " if len(self.members) > 1 else ""
-        return lambda text: console.progress(prefix + text)
-
-
-def choose(path: Path, names: Sequence[str]) -> Chosen:
-    """Raises UsageError for a wrong site file, or a host that is not in it."""
-    topology = compile_site(load(path))
-    known = {member.name: member for member in topology.members}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise UsageError(
-            f"no host named {', '.join(unknown)} in {path}", hint=f"its hosts are: {', '.join(known)}"
-        )
-    return Chosen(topology, tuple(known[name] for name in dict.fromkeys(names)) or topology.members)
-
-
-def one_host(path: Path, name: str | None) -> tuple[Topology, Member]:
-    """The named host; None: the only one of the site."""
-    chosen = choose(path, [name] if name else [])
-    if len(chosen.members) > 1:
-        raise UsageError(
-            f"{path} has several hosts: name one", hint=", ".join(host.name for host in chosen.members)
-        )
-    return chosen.topology, chosen.members[0]
-
-
-def json_error(problem: VmproxyError | None) -> dict[str, object] | None:
-    return problem.as_json() if problem else None

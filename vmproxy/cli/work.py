@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TypeVar, cast
 
 import click
 
-from vmproxy.cli import console
-from vmproxy.cli.options import (
-    Chosen,
-    choose,
-    file_option,
-    host_option,
-    json_error,
-    output_option,
-    verbose_option,
-)
+from vmproxy.cli import answers, console, exit_codes
+from vmproxy.cli.exit_codes import ExitCode
+from vmproxy.cli.hosts import answer, choose
+from vmproxy.cli.options import file_option, host_option, output_option, verbose_option
 from vmproxy.engine import reconcile
 from vmproxy.engine.reconcile import HostResult
-from vmproxy.errors import UsageError, VmproxyError
+from vmproxy.errors import UsageError
 from vmproxy.model.steps import Plan, Step
 from vmproxy.operations import destruction, rendering
-
-PENDING = 3
-T = TypeVar("T")
 
 
 @click.command()
@@ -36,16 +27,12 @@ T = TypeVar("T")
 @click.option("--exit-code", is_flag=True, help="Exit with 3 when changes are pending.")
 def plan(path: Path, names: tuple[str, ...], output: str, *, exit_code: bool) -> int:
     """Show what apply would do, field by field."""
-    chosen = choose(path, names)
-    plans = reconcile.for_each(
-        chosen.members, lambda host: reconcile.plan_host(chosen.topology, host, chosen.reporter(host))
-    )
-    if output == "json":
-        console.result_json({"hosts": [_plan_json(*pair) for pair in _named(chosen, plans)]})
-    for name, planned in _named(chosen, plans):
-        _show_or_tell(name, planned, as_text=output == "text", many=len(plans) > 1)
-    pending = any(isinstance(item, Plan) and not item.in_sync for item in plans)
-    return _code(plans, pending=pending and exit_code)
+
+    def code(planned: Plan) -> ExitCode:
+        return ExitCode.PENDING if exit_code and not planned.in_sync else ExitCode.DONE
+
+    results = choose(path, names).each(reconcile.plan_host)
+    return answer(results, output, as_json=answers.plan, show=console.plan, code=code)
 
 
 @click.command()
@@ -56,12 +43,9 @@ def plan(path: Path, names: tuple[str, ...], output: str, *, exit_code: bool) ->
 @click.option("--yes", is_flag=True, help="Also do what interrupts a running VM.")
 def apply(path: Path, names: tuple[str, ...], output: str, *, yes: bool) -> int:
     """Make it so; again: nothing to do, or exactly the drift repaired."""
-    chosen = choose(path, names)
-    results = reconcile.for_each(
-        chosen.members,
-        lambda host: reconcile.apply_host(chosen.topology, host, chosen.reporter(host), yes=yes),
-    )
-    return _results(chosen, results, output, console.outcomes)
+    results = choose(path, names).each(partial(reconcile.apply_host, yes=yes))
+    show = partial(_show, console.outcomes)
+    return answer(results, output, as_json=answers.changes, show=show, code=_code)
 
 
 @click.command()
@@ -73,13 +57,9 @@ def apply(path: Path, names: tuple[str, ...], output: str, *, yes: bool) -> int:
 def destroy(path: Path, names: tuple[str, ...], output: str, *, yes: bool) -> int:
     """Remove the routes, then the VM with its disks, then the identity in the cluster."""
     chosen = choose(path, names)
-    results = reconcile.for_each(
-        chosen.members,
-        lambda host: destruction.destroy_host(
-            chosen.topology, host, chosen.reporter(host), yes=yes, going=chosen.members
-        ),
-    )
-    return _results(chosen, results, output, console.removal)
+    results = chosen.each(partial(destruction.destroy_host, yes=yes, going=chosen.members))
+    show = partial(_show, console.removal)
+    return answer(results, output, as_json=answers.changes, show=show, code=_code)
 
 
 @click.command()
@@ -87,93 +67,24 @@ def destroy(path: Path, names: tuple[str, ...], output: str, *, yes: bool) -> in
 @verbose_option
 @host_option
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
-def render(path: Path, names: tuple[str, ...], directory: Path) -> int:
+def render(path: Path, names: tuple[str, ...], directory: Path) -> None:
     """Write every file that apply would push to DIRECTORY, secrets redacted."""
     chosen = choose(path, names)
     if directory.exists() and any(directory.iterdir()):
         raise UsageError(f"cannot render to {directory}: it is not empty", hint="name a new directory")
-    for host in chosen.members:
-        for name in rendering.render_host(
-            chosen.topology, host, directory / host.name, chosen.reporter(host)
-        ):
+    for member in chosen.members:
+        folder, report = directory / member.name, chosen.reporter(member)
+        for name in rendering.render_host(chosen.topology, member, folder, report):
             console.result(str(name))
-    return 0
 
 
-def _results(
-    chosen: Chosen,
-    items: list[HostResult | VmproxyError],
-    output: str,
-    show: Callable[[str, Sequence[Step], Plan], None],
-) -> int:
-    """Tell them; a host that failed has its work so far shown too. The exit code."""
-    results = [
-        HostResult(name, error=item) if isinstance(item, VmproxyError) else item
-        for name, item in _named(chosen, items)
-    ]
-    if output == "json":
-        console.result_json({"hosts": [_result_json(result) for result in results]})
-    for result in results:
-        if output == "text" and (result.error is None or result.done):
-            show(result.host, result.done, result.left)
-        if result.error is not None:
-            _tell(result.host, result.error, many=len(results) > 1)
-    errors = [result.error for result in results]
-    return _code(errors, pending=any(result.left.steps for result in results))
+def _show(write: Callable[[str, Sequence[Step], Plan], None], name: str, result: HostResult) -> None:
+    """Of a host that failed what was done before."""
+    if result.error is None or result.done:
+        write(name, result.done, result.left)
 
 
-def _named(chosen: Chosen, items: list[T]) -> list[tuple[str, T]]:
-    return [(host.name, item) for host, item in zip(chosen.members, items, strict=True)]
-
-
-def _show_or_tell(name: str, planned: Plan | VmproxyError, *, as_text: bool, many: bool) -> None:
-    if isinstance(planned, VmproxyError):
-        _tell(name, planned, many=many)
-    elif as_text:
-        console.plan(name, planned)
-
-
-def _tell(name: str, problem: VmproxyError, *, many: bool) -> None:
-    if many:
-        console.progress(f"{name}:")
-    console.error(problem)
-
-
-def _code(items: Sequence[T | VmproxyError], *, pending: bool) -> int:
-    errors = [item for item in items if isinstance(item, VmproxyError)]
-    if errors:
-        return 2 if all(isinstance(error, UsageError) for error in errors) else 1
-    return PENDING if pending else 0
-
-
-def _plan_json(name: str, planned: Plan | VmproxyError) -> dict[str, object]:
-    if isinstance(planned, VmproxyError):
-        return {"name": name, "inSync": False, "actions": [], "error": json_error(planned)}
-    return {
-        "name": name,
-        "inSync": planned.in_sync,
-        "actions": [_step_json(step) for step in planned.steps],
-        "later": list(planned.unseen),
-        "warnings": list(planned.warnings),
-        "error": None,
-    }
-
-
-def _result_json(result: HostResult) -> dict[str, object]:
-    outcomes = [{**_step_json(step), "result": "done", "detail": ""} for step in result.done]
-    if result.error and result.error.step:
-        failed = cast(Step, result.error.step)
-        outcomes.append({**_step_json(failed), "result": "failed", "detail": result.error.message})
-    left = [_step_json(step) for step in result.left.steps]
-    return {"name": result.host, "outcomes": outcomes, "left": left, "error": json_error(result.error)}
-
-
-def _step_json(step: Step) -> dict[str, object]:
-    return {
-        "place": step.place,
-        "verb": step.verb,
-        "target": step.target,
-        "drift": [vars(drift) for drift in step.drift],
-        "why": step.why,
-        "cold": step.cold,
-    }
+def _code(result: HostResult) -> ExitCode:
+    if result.error is not None:
+        return exit_codes.of_error(result.error)
+    return ExitCode.PENDING if result.left.steps else ExitCode.DONE

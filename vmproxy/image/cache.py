@@ -25,15 +25,6 @@ class Image:
     origin: str
     size: int
 
-    def as_json(self) -> dict[str, object]:
-        return {
-            "name": self.name,
-            "size": self.size,
-            "origin": self.origin,
-            "sha256": self.sha256,
-            "path": str(self.raw),
-        }
-
 
 def folder() -> Path:
     return paths.cache_dir("images")

@@ -44,15 +44,6 @@ class LabStatus:
     namespaces: dict[str, str]
     binaries: dict[str, Path]
 
-    def as_json(self) -> dict[str, object]:
-        return {
-            "running": self.running,
-            "kubeconfig": str(self.kubeconfig) if self.kubeconfig else None,
-            "site": str(self.site) if self.site else None,
-            "namespaces": self.namespaces,
-            "binaries": {name: str(path) for name, path in self.binaries.items()},
-        }
-
 
 def up(*, name: str, report: Report, binaries: Path | None = None) -> LabStatus:
     """Make whatever is missing. `binaries` is a folder looked at before the cache.

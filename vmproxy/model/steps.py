@@ -11,13 +11,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from vmproxy.errors import VmproxyError
 from vmproxy.model import names
 from vmproxy.model.drift import ABSENT, Drift, deep_differences, differences
 from vmproxy.model.net import Address, Interface, Network, Route
 from vmproxy.model.seen import FileSeen, UnitSeen, VmSeen
+
+Place = Literal["cluster", "host", "guest"]
 
 Object = dict[str, Any]
 """A Kubernetes object as JSON."""
@@ -32,7 +34,7 @@ class CreateObject:
     """Make an object of the VM's identity."""
 
     object: Object = field(repr=False)
-    place: ClassVar = "cluster"
+    place: ClassVar[Place] = "cluster"
     verb: ClassVar = "create"
     why: ClassVar = "kube-proxy reads the cluster as this account"
     cold: ClassVar = False
@@ -52,7 +54,7 @@ class UpdateObject:
 
     object: Object = field(repr=False)
     live: Object = field(repr=False)
-    place: ClassVar = "cluster"
+    place: ClassVar[Place] = "cluster"
     verb: ClassVar = "update"
     why: ClassVar = "kube-proxy reads the cluster as this account"
     cold: ClassVar = False
@@ -80,7 +82,7 @@ class DeleteObject:
 
     object: Object = field(repr=False)
     live: Object = field(repr=False)
-    place: ClassVar = "cluster"
+    place: ClassVar[Place] = "cluster"
     verb: ClassVar = "delete"
     why: ClassVar = "nothing uses it then"
     cold: ClassVar = False
@@ -139,7 +141,7 @@ class CreateVm:
 
     vm: VmWanted
     before: VmSeen | None = None
-    place: ClassVar = "host"
+    place: ClassVar[Place] = "host"
 
     @property
     def verb(self) -> str:
@@ -172,7 +174,7 @@ class StartVm:
 
     name: str
     cold: bool = False
-    place: ClassVar = "host"
+    place: ClassVar[Place] = "host"
     verb: ClassVar = "start"
     why: ClassVar = "it must run"
     drift: ClassVar = (Drift("state", "running", "stopped"),)
@@ -188,7 +190,7 @@ class SetVm:
 
     vm: VmWanted
     drift: tuple[Drift, ...]
-    place: ClassVar = "host"
+    place: ClassVar[Place] = "host"
     verb: ClassVar = "set"
     why: ClassVar = "it changes while the VM runs"
     cold: ClassVar = False
@@ -205,7 +207,7 @@ class ReconfigureVm:
     vm: VmWanted
     drift: tuple[Drift, ...]
     cold: bool
-    place: ClassVar = "host"
+    place: ClassVar[Place] = "host"
     verb: ClassVar = "reconfigure"
     why: ClassVar = "it changes only while the VM is off: stopped, set, started"
 
@@ -220,7 +222,7 @@ class DeleteVm:
 
     name: str
     leftovers: tuple[str, ...] = ()
-    place: ClassVar = "host"
+    place: ClassVar[Place] = "host"
     verb: ClassVar = "delete"
     cold: ClassVar = True
 
@@ -258,7 +260,7 @@ class SetRoute:
     route: Route
     before: tuple[Route, ...]
     routes: tuple[Route, ...]
-    place: ClassVar = "host"
+    place: ClassVar[Place] = "host"
     why: ClassVar = "Service traffic goes through the VM"
     cold: ClassVar = False
 
@@ -287,7 +289,7 @@ class RemoveRoute:
     routes: tuple[Route, ...]
     why: str
     cold: bool = False
-    place: ClassVar = "host"
+    place: ClassVar[Place] = "host"
     verb: ClassVar = "remove"
 
     @property
@@ -305,7 +307,7 @@ class MarkRoutes:
 
     routes: tuple[Route, ...]
     before: tuple[Route, ...]
-    place: ClassVar = "host"
+    place: ClassVar[Place] = "host"
     verb: ClassVar = "mark"
     target: ClassVar = "routes"
     why: ClassVar = "so that they are known as ours"
@@ -353,7 +355,7 @@ class PushFile:
     path: str
     file: ManagedFile
     before: FileSeen | None
-    place: ClassVar = "guest"
+    place: ClassVar[Place] = "guest"
     verb: ClassVar = "push"
     cold: ClassVar = False
 
@@ -390,7 +392,7 @@ class SetSysctl:
     name: str
     value: str
     before: str | None
-    place: ClassVar = "guest"
+    place: ClassVar[Place] = "guest"
     verb: ClassVar = "set"
     why: ClassVar = "a one-armed router needs it"
     cold: ClassVar = False
@@ -409,7 +411,7 @@ class LoadGuard:
     """Load the guard table anew; `missing`: there is none, else it was changed."""
 
     missing: bool
-    place: ClassVar = "guest"
+    place: ClassVar[Place] = "guest"
     verb: ClassVar = "load"
     target: ClassVar = "guard table"
     why: ClassVar = "it drops what kube-proxy does not know, and all input but SSH"
@@ -427,7 +429,7 @@ class SetGuestRoute:
     prefix: Network
     via: Address | None
     before: Address | None
-    place: ClassVar = "guest"
+    place: ClassVar[Place] = "guest"
     verb: ClassVar = "load"
     why: ClassVar = "how the VM reaches endpoints"
     cold: ClassVar = False
@@ -446,7 +448,7 @@ class RenewToken:
     """Give the VM a new token: it has none, or one that is no good, as `why` says."""
 
     why: str
-    place: ClassVar = "guest"
+    place: ClassVar[Place] = "guest"
     verb: ClassVar = "renew"
     target: ClassVar = "token"
     cold: ClassVar = False
@@ -463,7 +465,7 @@ class StartUnit:
     unit: str
     before: UnitSeen | None
     restarted: bool
-    place: ClassVar = "guest"
+    place: ClassVar[Place] = "guest"
     verb: ClassVar = "start"
     why: ClassVar = "it must run, now and after a restart of the VM"
     cold: ClassVar = False

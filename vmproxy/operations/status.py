@@ -6,27 +6,61 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 
 from vmproxy.engine.machine import Machine
 from vmproxy.errors import VmproxyError
+from vmproxy.model.net import Interface, Route
 from vmproxy.model.seen import CarrierSeen, ClientSeen, ClusterSeen, GuestSeen, Unobservable
 from vmproxy.model.topology import Member, Topology
 from vmproxy.resources import route
 
 
 @dataclass(frozen=True)
-class HostStatus:
-    """What one host is like. Every part has a `state` word; `unknown` when it could not be seen."""
+class VmStatus:
+    """`address` has the network's length; None: there is no VM of ours."""
 
+    state: Literal["running", "stopped", "absent", "foreign"]
     name: str
-    vm: dict[str, object]
-    proxy: dict[str, object]
-    route: dict[str, object]
-    credential: dict[str, object]
-    converged: bool
+    address: Interface | None = None
 
-    def as_json(self) -> dict[str, object]:
-        return {**vars(self), "error": None}
+
+@dataclass(frozen=True)
+class ProxyStatus:
+    """`rule_age`: seconds since the last sync of rules, None before the first. `failures` of syncs."""
+
+    state: Literal["live", "down"]
+    mode: str | None
+    version: str | None
+    rule_age: float | None
+    failures: int
+
+
+@dataclass(frozen=True)
+class RouteStatus:
+    """`state` compares with the wanted routes; `routes` are those on the host that are ours."""
+
+    state: Literal["set", "partly", "missing"]
+    routes: tuple[Route, ...]
+
+
+@dataclass(frozen=True)
+class CredentialStatus:
+    """The guest's token. `expires` None: it is absent."""
+
+    state: Literal["valid", "expired", "revoked", "absent"]
+    expires: datetime | None = None
+
+
+@dataclass(frozen=True)
+class HostStatus:
+    """What one host is like."""
+
+    vm: VmStatus
+    proxy: ProxyStatus | Unobservable
+    route: RouteStatus
+    credential: CredentialStatus | Unobservable
+    converged: bool
 
 
 def status_host(topology: Topology, member: Member, report: Callable[[str], None]) -> HostStatus:
@@ -36,7 +70,6 @@ def status_host(topology: Topology, member: Member, report: Callable[[str], None
         cluster = _cluster(machine)
         guest = _guest(machine, seen, cluster)
         return HostStatus(
-            name=member.name,
             vm=_vm(machine, seen),
             proxy=_proxy(guest),
             route=_routes(machine, seen, client, cluster),
@@ -69,52 +102,43 @@ def _guest(
         return Unobservable(exc.message)
 
 
-def _vm(machine: Machine, seen: CarrierSeen) -> dict[str, object]:
+def _vm(machine: Machine, seen: CarrierSeen) -> VmStatus:
     name = machine.member.vm.name
     if seen.vm is None:
-        return {"state": "absent", "name": name}
+        return VmStatus("absent", name)
     if seen.vm.marker is None:
-        return {"state": "foreign", "name": name}
-    state = "running" if seen.vm.running else "stopped"
-    return {"state": state, "name": name, "address": str(machine.address)}
+        return VmStatus("foreign", name)
+    return VmStatus("running" if seen.vm.running else "stopped", name, machine.address)
 
 
-def _proxy(guest: GuestSeen | Unobservable) -> dict[str, object]:
+def _proxy(guest: GuestSeen | Unobservable) -> ProxyStatus | Unobservable:
     if isinstance(guest, Unobservable):
-        return {"state": "unknown", "detail": guest.because}
+        return guest
     seen = guest.proxy
     age = round(guest.now - seen.last_synced, 1) if seen.last_synced else None
-    return {
-        "state": "live" if seen.live else "down",
-        "mode": seen.mode,
-        "version": seen.version,
-        "ruleAgeSeconds": age,
-        "syncFailures": seen.failures,
-    }
+    return ProxyStatus("live" if seen.live else "down", seen.mode, seen.version, age, seen.failures)
 
 
 def _routes(
     machine: Machine, seen: CarrierSeen, client: ClientSeen, cluster: ClusterSeen | Unobservable
-) -> dict[str, object]:
+) -> RouteStatus:
     marked = seen.marker.routes if seen.marker else ()
     wanted = machine.wanted_routes(cluster) if isinstance(cluster, ClusterSeen) else marked
     there = [item for item in wanted if item in client.routes]
-    state = "set" if wanted and len(there) == len(wanted) else "partly" if there else "missing"
-    mine = route.ours(wanted, marked, client.routes)
-    return {
-        "state": state,
-        "routes": [{"prefix": str(item.prefix), "via": str(item.via or "")} for item in mine],
-    }
+    mine = tuple(route.ours(wanted, marked, client.routes))
+    if wanted and len(there) == len(wanted):
+        return RouteStatus("set", mine)
+    return RouteStatus("partly" if there else "missing", mine)
 
 
 def _credential(
     account: str, guest: GuestSeen | Unobservable, cluster: ClusterSeen | Unobservable
-) -> dict[str, object]:
+) -> CredentialStatus | Unobservable:
     if isinstance(guest, Unobservable):
-        return {"state": "unknown", "detail": guest.because}
+        return guest
     if guest.token is None:
-        return {"state": "absent"}
-    expires = datetime.fromtimestamp(guest.token.expires, UTC).isoformat()
-    revoked = isinstance(cluster, ClusterSeen) and cluster.uid(account) != guest.token.uid
-    state = "revoked" if revoked else "expired" if guest.token.expires <= time.time() else "valid"
-    return {"state": state, "expires": expires}
+        return CredentialStatus("absent")
+    expires = datetime.fromtimestamp(guest.token.expires, UTC)
+    if isinstance(cluster, ClusterSeen) and cluster.uid(account) != guest.token.uid:
+        return CredentialStatus("revoked", expires)
+    return CredentialStatus("expired" if guest.token.expires <= time.time() else "valid", expires)

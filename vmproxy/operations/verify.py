@@ -34,15 +34,6 @@ class Check:
     hop: Hop | None
     detail: str
 
-    def as_json(self) -> dict[str, object]:
-        return {
-            "service": self.service,
-            "protocol": self.protocol,
-            "ok": "unknown" if self.ok is None else self.ok,
-            "hop": self.hop,
-            "detail": self.detail,
-        }
-
 
 def verify_host(
     topology: Topology, member: Member, report: Callable[[str], None], *, services: Sequence[str]

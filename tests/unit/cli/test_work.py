@@ -7,10 +7,11 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
-from vmproxy.cli.work import apply, destroy
+from vmproxy.cli import cli
 from vmproxy.engine import reconcile
 from vmproxy.engine.machine import Machine
 from vmproxy.engine.reconcile import HostResult
@@ -27,7 +28,8 @@ def run(folder: Path, *words: str, command: str = "apply") -> Result:
     network = "{address: 192.0.2.%d/24, gateway: 192.0.2.1}"
     hosts = "".join(f"- {{name: {n}, qemu: {{}}, network: {network % i}}}\n" for i, n in ((5, "b"), (6, "c")))
     path.write_text("name: a\nhosts:\n" + hosts)
-    chosen = {"apply": apply, "destroy": destroy}[command]
+    chosen = cli.get_command(click.Context(cli), command)
+    assert chosen
     return CliRunner().invoke(chosen, ["-f", str(path), *words], standalone_mode=False)
 
 

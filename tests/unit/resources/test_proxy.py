@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.values import node, route
+from vmproxy.cli import answers
 from vmproxy.model.seen import (
     ClusterSeen,
     FileSeen,
@@ -201,7 +202,7 @@ def test_no_token_and_no_key_is_among_the_files() -> None:
 
 def test_what_the_plan_carries_for_the_guest_is_not_shown() -> None:
     empty = replace(good(wanted()), files={})
-    shown = [(step.target, step.why, step.drift, repr(step)) for step in proxy.plan(wanted(), empty)]
+    shown = [(answers.step(step), repr(step)) for step in proxy.plan(wanted(), empty)]
     assert "BEGIN CERTIFICATE" not in str(shown)
 
 

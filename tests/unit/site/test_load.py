@@ -11,6 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from ruamel.yaml import YAML
 
+from vmproxy.cli import answers
 from vmproxy.cli.site import findings
 from vmproxy.errors import SiteError, UsageError
 from vmproxy.model.seen import ClusterSeen
@@ -87,7 +88,7 @@ def test_omitted_parts_have_their_defaults() -> None:
 def test_a_secret_is_never_printed() -> None:
     with pytest.raises(SiteError) as caught:
         load.load(CASES / "invalid-secrets.yaml")
-    shown = repr(caught.value.as_json())
+    shown = repr(answers.error(caught.value))
     assert "given by reference only" in shown
     assert "hunter2" not in shown
     assert "12345" not in shown

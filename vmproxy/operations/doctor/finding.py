@@ -16,9 +16,6 @@ class Finding:
     detail: str
     next_step: str = ""
 
-    def as_json(self) -> dict[str, object]:
-        return {"check": self.check, "ok": self.ok, "detail": self.detail, "next": self.next_step or None}
-
 
 def checked(check: str, *, ok: bool, detail: str, otherwise: str) -> Finding:
     """`otherwise` is the next step when it is not ok."""
