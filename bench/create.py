@@ -10,11 +10,9 @@ import subprocess
 import time
 
 from bench.measure import tell
+from bench.opened import opened
 from tests.integration.world import World
-from vmproxy.engine.machine import Machine
-from vmproxy.model.topology import compile_site
 from vmproxy.resources import vm
-from vmproxy.site.load import load
 from vmproxy.util import wait
 
 
@@ -59,28 +57,25 @@ def _apply(world: World) -> tuple[float, float]:
 
 def _proxy_start(world: World) -> float:
     """kube-proxy alone, started again in a guest that does nothing else."""
-    topology = compile_site(load(world.site_file))
-    with Machine(topology, topology.members[0], lambda text: None) as machine:
-        machine.note_carrier(machine.carrier.observe())
-        cluster, guest = machine.observe_cluster(), machine.guest()
+    with opened(world) as scope:
+        seen = scope.look()
         started = time.perf_counter()
-        guest.run("systemctl restart vmproxy-kube-proxy.service")
-        machine.wait_converged(cluster)
+        scope.guest().run("systemctl restart vmproxy-kube-proxy.service")
+        scope.wait_converged(seen.cluster)
         return time.perf_counter() - started
 
 
 def _raw_boot(world: World) -> float:
-    """Make the VM by hand through the same place, and wait for SSH only."""
+    """Make the VM by hand through the same carrier, and wait for SSH only."""
     world.vmproxy("destroy", "--yes")
-    topology = compile_site(load(world.site_file))
-    with Machine(topology, topology.members[0], lambda text: None) as machine:
-        steps = vm.plan(machine.wanted_vm(), machine.carrier.observe())
-        for _ in machine.change_vm(steps[:1]):
-            started = time.perf_counter()
-        for _ in machine.change_vm(steps[1:]):
-            pass
-        machine.note_carrier(machine.carrier.observe())
-        wait.until("SSH", machine.banner, timeout=600, every=0.2).close()
+    with opened(world) as scope:
+        carrier = scope.look_at_carrier()
+        create, start = vm.plan(scope.wanted_vm(carrier), carrier)
+        list(scope.change_host((create,)))
+        started = time.perf_counter()
+        scope.look_at_carrier()
+        list(scope.change_host((start,)))
+        wait.until("SSH", scope.banner, timeout=600, every=0.2).close()
         seconds = time.perf_counter() - started
     world.vmproxy("destroy", "--yes")
     return seconds

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from bench.measure import medians, tell, timed
+from bench.opened import opened
 from tests.integration.world import World
-from vmproxy.engine.machine import Machine
-from vmproxy.model.topology import compile_site
-from vmproxy.site.load import load
 
 ROUNDS = 7
 
@@ -35,10 +33,8 @@ def run(world: World) -> None:
 
 def _ssh_command(world: World) -> list[str]:
     """The same key and pinned host key, by the ordinary client."""
-    topology = compile_site(load(world.site_file))
-    with Machine(topology, topology.members[0], lambda text: None) as machine:
-        machine.note_carrier(machine.carrier.observe())
-        return [*machine.ssh_command(), "true"]
+    with opened(world) as scope:
+        return [*scope.ssh_command(), "true"]
 
 
 def _log_ins(world: World) -> int:

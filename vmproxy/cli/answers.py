@@ -13,7 +13,7 @@ from vmproxy.errors import VmproxyError
 from vmproxy.model.seen import Unobservable
 
 if TYPE_CHECKING:  # a command loads only what it needs itself
-    from vmproxy.engine.reconcile import HostResult
+    from vmproxy.engine.run import HostResult
     from vmproxy.image import Image as CachedImage
     from vmproxy.lab import LabStatus
     from vmproxy.model import steps

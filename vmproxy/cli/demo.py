@@ -10,12 +10,12 @@ import click
 
 from vmproxy import lab
 from vmproxy.cli import console
+from vmproxy.cli.hosts import choose
 from vmproxy.cli.look import status, verify
 from vmproxy.cli.work import apply, plan
-from vmproxy.engine.machine import Machine
+from vmproxy.engine.scope import Scope
+from vmproxy.engine.site import SiteRun
 from vmproxy.errors import VmproxyError
-from vmproxy.model.topology import compile_site
-from vmproxy.site.load import load
 from vmproxy.util.run import run
 
 SERVICE = "demo/web"
@@ -75,8 +75,7 @@ class _Show:
             raise VmproxyError(f"cannot go on with the demo: vmproxy {command.name} ended with {code}")
 
     def _curl(self) -> None:
-        with self._machine() as machine:
-            services = {service.name: service for service in machine.cluster.services()}
+        services = {service.name: service for service in self._site().services()}
         url = f"http://{services[SERVICE].cluster_ip}/hostname"
         console.step(f"$ curl {url}   (on the host: namespace {self.host_namespace})")
         for _ in range(4):
@@ -85,12 +84,12 @@ class _Show:
             )
 
     def _break(self) -> None:
-        with self._machine() as machine:
-            machine.note_carrier(machine.carrier.observe())
-            machine.guest().run("systemctl stop vmproxy-kube-proxy.service")
-            for route in machine.wanted_routes(machine.observe_cluster()):
+        site = self._site()
+        with Scope(site, site.members[0], console.progress) as scope:
+            world = scope.look()
+            scope.guest().run("systemctl stop vmproxy-kube-proxy.service")
+            for route in scope.wanted_routes(world.cluster, world.carrier.marker):
                 run(["ip", "-n", self.host_namespace, "route", "del", str(route.prefix)])
 
-    def _machine(self) -> Machine:
-        topology = compile_site(load(self.site_file))
-        return Machine(topology, topology.members[0], console.progress)
+    def _site(self) -> SiteRun:
+        return choose(self.site_file, ()).site

@@ -11,7 +11,7 @@ import click
 from vmproxy.cli import console
 from vmproxy.cli.hosts import one_host
 from vmproxy.cli.options import file_option, verbose_option
-from vmproxy.engine.machine import Machine
+from vmproxy.engine.scope import Scope
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -21,10 +21,9 @@ from vmproxy.engine.machine import Machine
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def ssh(path: Path, name: str | None, command: tuple[str, ...]) -> None:
     """Log in to HOST's VM as root with the pinned key, or run COMMAND there."""
-    topology, member = one_host(path, name)
-    with Machine(topology, member, console.progress) as machine:
-        machine.note_carrier(machine.carrier.observe())
-        words = machine.ssh_command()
+    site, member = one_host(path, name)
+    with Scope(site, member, console.progress) as scope:
+        words = scope.ssh_command()
     os.execvp(words[0], [*words, *command])  # noqa: S606 (the user's terminal goes to ssh)
 
 
@@ -43,7 +42,6 @@ def ssh(path: Path, name: str | None, command: tuple[str, ...]) -> None:
 @click.option("-n", "--lines", default=50, show_default=True, type=click.IntRange(1, 100_000))
 def logs(path: Path, name: str | None, which: Literal["proxy", "cloud-init", "console"], lines: int) -> None:
     """The last lines of kube-proxy's, cloud-init's or the serial console's log of HOST's VM."""
-    topology, member = one_host(path, name)
-    with Machine(topology, member, console.progress) as machine:
-        machine.note_carrier(machine.carrier.observe())
-        console.result(machine.logs(which, lines))
+    site, member = one_host(path, name)
+    with Scope(site, member, console.progress) as scope:
+        console.result(scope.logs(which, lines))

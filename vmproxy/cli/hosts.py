@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
 from vmproxy.cli import console, exit_codes
 from vmproxy.cli.answers import Hosts
 from vmproxy.cli.exit_codes import ExitCode
-from vmproxy.engine import reconcile
-from vmproxy.engine.reconcile import HostResult
+from vmproxy.engine import run
+from vmproxy.engine.connect import connections
+from vmproxy.engine.run import HostResult
+from vmproxy.engine.site import SiteRun
 from vmproxy.errors import UsageError, VmproxyError
 from vmproxy.model.topology import Member, Topology, compile_site
 from vmproxy.site.load import load
@@ -28,11 +31,14 @@ class Chosen:
     topology: Topology
     members: tuple[Member, ...]
 
-    def each(self, work: Callable[[Topology, Member, Report], T]) -> list[tuple[str, T | VmproxyError]]:
+    @cached_property
+    def site(self) -> SiteRun:
+        """One run on them, over the real connections; they are opened when they are first needed."""
+        return SiteRun(self.topology, self.members, connections(self.topology))
+
+    def each(self, work: Callable[[SiteRun, Member, Report], T]) -> list[tuple[str, T | VmproxyError]]:
         """What came of `work` on each host, by the host's name; an error of one never stops the others."""
-        results = reconcile.for_each(
-            self.members, lambda member: work(self.topology, member, self.reporter(member))
-        )
+        results = run.for_each(self.members, lambda member: work(self.site, member, self.reporter(member)))
         return [(member.name, result) for member, result in zip(self.members, results, strict=True)]
 
     def reporter(self, member: Member) -> Report:
@@ -53,14 +59,14 @@ def choose(path: Path, names: Sequence[str]) -> Chosen:
     return Chosen(topology, tuple(known[name] for name in dict.fromkeys(names)) or topology.members)
 
 
-def one_host(path: Path, name: str | None) -> tuple[Topology, Member]:
+def one_host(path: Path, name: str | None) -> tuple[SiteRun, Member]:
     """The named host; None: the only one of the site."""
     chosen = choose(path, [name] if name else [])
     if len(chosen.members) > 1:
         raise UsageError(
             f"{path} has several hosts: name one", hint=", ".join(host.name for host in chosen.members)
         )
-    return chosen.topology, chosen.members[0]
+    return chosen.site, chosen.members[0]
 
 
 def answer(

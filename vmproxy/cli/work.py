@@ -12,11 +12,12 @@ from vmproxy.cli import answers, console, exit_codes
 from vmproxy.cli.exit_codes import ExitCode
 from vmproxy.cli.hosts import answer, choose
 from vmproxy.cli.options import file_option, host_option, output_option, verbose_option
-from vmproxy.engine import reconcile
-from vmproxy.engine.reconcile import HostResult
+from vmproxy.engine import run
+from vmproxy.engine.run import HostResult
 from vmproxy.errors import UsageError
 from vmproxy.model.steps import Plan, Step
-from vmproxy.operations import destruction, rendering
+from vmproxy.operations import plan as planning
+from vmproxy.operations import render as rendering
 
 
 @click.command()
@@ -31,7 +32,7 @@ def plan(path: Path, names: tuple[str, ...], output: str, *, exit_code: bool) ->
     def code(planned: Plan) -> ExitCode:
         return ExitCode.PENDING if exit_code and not planned.in_sync else ExitCode.DONE
 
-    results = choose(path, names).each(reconcile.plan_host)
+    results = choose(path, names).each(planning.plan_host)
     return answer(results, output, as_json=answers.plan, show=console.plan, code=code)
 
 
@@ -43,7 +44,7 @@ def plan(path: Path, names: tuple[str, ...], output: str, *, exit_code: bool) ->
 @click.option("--yes", is_flag=True, help="Also do what interrupts a running VM.")
 def apply(path: Path, names: tuple[str, ...], output: str, *, yes: bool) -> int:
     """Make it so; again: nothing to do, or exactly the drift repaired."""
-    results = choose(path, names).each(partial(reconcile.apply_host, yes=yes))
+    results = choose(path, names).each(partial(run.apply_host, yes=yes))
     show = partial(_show, console.outcomes)
     return answer(results, output, as_json=answers.changes, show=show, code=_code)
 
@@ -57,7 +58,7 @@ def apply(path: Path, names: tuple[str, ...], output: str, *, yes: bool) -> int:
 def destroy(path: Path, names: tuple[str, ...], output: str, *, yes: bool) -> int:
     """Remove the routes, then the VM with its disks, then the identity in the cluster."""
     chosen = choose(path, names)
-    results = chosen.each(partial(destruction.destroy_host, yes=yes, going=chosen.members))
+    results = chosen.each(partial(run.destroy_host, yes=yes))
     show = partial(_show, console.removal)
     return answer(results, output, as_json=answers.changes, show=show, code=_code)
 
@@ -74,7 +75,7 @@ def render(path: Path, names: tuple[str, ...], directory: Path) -> None:
         raise UsageError(f"cannot render to {directory}: it is not empty", hint="name a new directory")
     for member in chosen.members:
         folder, report = directory / member.name, chosen.reporter(member)
-        for name in rendering.render_host(chosen.topology, member, folder, report):
+        for name in rendering.render_host(chosen.site, member, folder, report):
             console.result(str(name))
 
 

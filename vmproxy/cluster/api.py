@@ -71,15 +71,13 @@ class Cluster:
     def observe(self, accounts: Sequence[str]) -> ClusterSeen:
         """With the identities of these ServiceAccounts. The requests go out side by side. Raises VmproxyError
         when something needed is not found."""
-        paths = {name: path for account in accounts for name, path in _paths(account).items()}
         with ThreadPoolExecutor(8) as pool:
             version = pool.submit(self._client.get, "/version")
             ranges = pool.submit(discovery.service_cidrs, self._client, self._wanted)
             nodes = pool.submit(lambda: [_node(item) for item in self._client.items("/api/v1/nodes")])
             canary = pool.submit(self._canary)
             every = pool.submit(self._accounts)
-            live = list(pool.map(self._client.find, paths.values()))
-        found = {name: item for name, item in zip(paths, live, strict=True) if item and not _goes(item)}
+            identity = pool.submit(self.identity, accounts)
         return ClusterSeen(
             version=_version(version.result()["gitVersion"]),
             server=self.server,
@@ -88,9 +86,16 @@ class Cluster:
             pod_cidrs=discovery.pod_cidrs(self._wanted, nodes.result()),
             nodes=tuple(nodes.result()),
             canary=canary.result(),
-            identity=found,
+            identity=identity.result(),
             accounts=tuple(every.result()),
         )
+
+    def identity(self, accounts: Sequence[str]) -> dict[str, Object]:
+        """The live objects of these accounts' identities by "kind/name", without those that do not exist."""
+        paths = {name: path for account in accounts for name, path in _paths(account).items()}
+        with ThreadPoolExecutor(8) as pool:
+            live = list(pool.map(self._client.find, paths.values()))
+        return {name: item for name, item in zip(paths, live, strict=True) if item and not _goes(item)}
 
     def do(self, step: ClusterStep) -> bool:
         """Create, update or delete an object. False: nothing is left to do, or not yet, as other hosts'

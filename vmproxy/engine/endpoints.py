@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from ipaddress import ip_interface
 from typing import Literal
 
-from vmproxy.guest.connection import Endpoint, Guest, Reach
+from vmproxy.engine.links import GuestLink
 from vmproxy.model.net import Address, Network
-from vmproxy.model.seen import ClusterSeen, ServiceSeen
+from vmproxy.model.seen import ClusterSeen, Endpoint, Reach, ServiceSeen
 
 _MOST_NETWORKS = 20
 
@@ -33,7 +33,7 @@ def targets_of(services: Iterable[ServiceSeen]) -> Iterator[Target]:
                 yield Target(service, port, "udp" if protocol == "udp" else "tcp")
 
 
-def unreachable(guest: Guest, services: Iterable[ServiceSeen], cluster: ClusterSeen) -> tuple[str, ...]:
+def unreachable(guest: GuestLink, services: Iterable[ServiceSeen], cluster: ClusterSeen) -> tuple[str, ...]:
     """A warning for each network of endpoints of which the VM does not reach a sample; TCP only."""
     samples: dict[Network, Target] = {}
     for target in targets_of(services):
@@ -54,7 +54,7 @@ def _network(address: Address) -> Network:
     return ip_interface(f"{address}/{24 if address.version == 4 else 64}").network
 
 
-def broken(guest: Guest, targets: Sequence[Target], cluster: ClusterSeen) -> list[str | None]:
+def broken(guest: GuestLink, targets: Sequence[Target], cluster: ClusterSeen) -> list[str | None]:
     """For each target why the VM does not reach one of its ready endpoints; None when it reaches all,
     or when UDP is only silent and no route to it is missing."""
     of_target = [_endpoints(target) for target in targets]

@@ -15,7 +15,7 @@ from vmproxy.binaries import pack
 from vmproxy.errors import NotReady, ToolFailed
 from vmproxy.model.names import CA, PROXY_UNIT, TOKEN
 from vmproxy.model.net import Address, Route
-from vmproxy.model.seen import FileSeen, GuestSeen, ProxySeen, TokenSeen, UnitSeen
+from vmproxy.model.seen import CloudInit, Endpoint, FileSeen, GuestSeen, ProxySeen, Reach, TokenSeen, UnitSeen
 from vmproxy.model.steps import (
     GuestStep,
     LoadGuard,
@@ -48,35 +48,6 @@ _LOGS = {
 
 _CLOUD_INIT = """cd /run/cloud-init 2>/dev/null && ! test -e disabled || { echo disabled; exit; }
 cat result.json 2>/dev/null || systemctl list-units --state=failed --plain --no-legend 'cloud-*'"""
-
-
-@dataclass(frozen=True)
-class CloudInit:
-    """`errors` are those of all its stages, known when it has ended."""
-
-    ended: bool
-    errors: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """Where something should answer the VM."""
-
-    address: Address
-    port: int
-    protocol: Literal["tcp", "udp"]
-
-
-@dataclass(frozen=True)
-class Reach:
-    """How the VM reaches an endpoint. `why` None: it does. `silent`: nothing came back. `refused`: the
-    machine answers, the port does not. `via`: the next hop there; None on the own link, with no way at
-    all, or when it is reached."""
-
-    why: str | None
-    silent: bool
-    refused: bool
-    via: Address | None
 
 
 class Guest:

@@ -35,6 +35,15 @@ SHUTDOWN = "9F8233AC-BE49-4C79-8EE3-E7E1985B2077"
 UEFI_CA = "272e7447-90a4-4563-a4b9-8e4ab00526ce"
 """The Secure Boot template with Microsoft's CA for other systems' boot loaders, by id."""
 
+UNIT_FILES = tuple(f"{UNITS}/{unit}" for unit in (PROXY_UNIT, SETUP_UNIT, TOKEN_UNIT, TIMER_UNIT))
+MANAGED_FILES = (
+    *(PROGRAM, CONFIG, KUBECONFIG, CA, CREDENTIAL, RENEW, SETUP, GUARD, ROUTES, SYSCTLS),
+    *UNIT_FILES,
+)
+"""Every file in the guest that vmproxy writes and compares; the token is written, and its claims are."""
+RUNNING_UNITS = (SETUP_UNIT, PROXY_UNIT, TIMER_UNIT)
+"""Units that are enabled and run; the token's service is started by its timer."""
+
 
 def vm_name(site: str, host: str) -> str:
     return f"vmproxy-{site}-{host}"

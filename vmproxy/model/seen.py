@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from vmproxy.model import names
 from vmproxy.model.net import Address, Interface, Network, Route
@@ -217,3 +217,32 @@ class ServiceSeen:
     cluster_ip: Address
     ports: tuple[tuple[int, str], ...]
     endpoints: tuple[EndpointSeen, ...]
+
+
+@dataclass(frozen=True)
+class CloudInit:
+    """`errors` are those of all its stages, known when it has ended."""
+
+    ended: bool
+    errors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where something should answer the VM."""
+
+    address: Address
+    port: int
+    protocol: Literal["tcp", "udp"]
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How the VM reaches an endpoint. `why` None: it does. `silent`: nothing came back. `refused`: the
+    machine answers, the port does not. `via`: the next hop there; None on the own link, with no way at
+    all, or when it is reached."""
+
+    why: str | None
+    silent: bool
+    refused: bool
+    via: Address | None

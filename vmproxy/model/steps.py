@@ -255,14 +255,15 @@ def made_of(wanted: VmWanted, vm: VmSeen) -> tuple[Drift, ...]:
 
 @dataclass(frozen=True)
 class SetRoute:
-    """Set a route in place of `before`. `routes` are those that the marker names afterwards."""
+    """Set a route in place of `before`. `routes` are those that the marker names afterwards. Cold when a step
+    before this one takes it away, for a VM that stops."""
 
     route: Route
     before: tuple[Route, ...]
     routes: tuple[Route, ...]
+    cold: bool = False
     place: ClassVar[Place] = "host"
     why: ClassVar = "Service traffic goes through the VM"
-    cold: ClassVar = False
 
     @property
     def verb(self) -> str:

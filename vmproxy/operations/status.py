@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from vmproxy.engine.machine import Machine
+from vmproxy.engine.scope import Report, Scope
+from vmproxy.engine.site import SiteRun
 from vmproxy.errors import VmproxyError
 from vmproxy.model.net import Interface, Route
 from vmproxy.model.seen import CarrierSeen, ClientSeen, ClusterSeen, GuestSeen, Unobservable
-from vmproxy.model.topology import Member, Topology
+from vmproxy.model.topology import Member
 from vmproxy.resources import route
 
 
@@ -63,16 +63,15 @@ class HostStatus:
     converged: bool
 
 
-def status_host(topology: Topology, member: Member, report: Callable[[str], None]) -> HostStatus:
-    with Machine(topology, member, report) as machine:
-        seen, client = machine.carrier.observe(), machine.client.observe()
-        machine.note_carrier(seen)
-        cluster = _cluster(machine)
-        guest = _guest(machine, seen, cluster)
+def status_host(site: SiteRun, member: Member, report: Report) -> HostStatus:
+    with Scope(site, member, report) as scope:
+        seen, client = scope.look_at_carrier(), scope.client.observe()
+        cluster = _cluster(scope)
+        guest = _guest(scope, seen, cluster)
         return HostStatus(
-            vm=_vm(machine, seen),
+            vm=_vm(scope, seen),
             proxy=_proxy(guest),
-            route=_routes(machine, seen, client, cluster),
+            route=_routes(scope, seen, client, cluster),
             credential=_credential(member.vm.account, guest, cluster),
             converged=isinstance(guest, GuestSeen) and converged(guest),
         )
@@ -84,31 +83,29 @@ def converged(guest: GuestSeen) -> bool:
     return seen.live and seen.last_synced > 0 and seen.last_synced >= seen.last_queued
 
 
-def _cluster(machine: Machine) -> ClusterSeen | Unobservable:
+def _cluster(scope: Scope) -> ClusterSeen | Unobservable:
     try:
-        return machine.observe_cluster()
+        return scope.site.cluster_seen()
     except VmproxyError as exc:
         return Unobservable(exc.message)
 
 
-def _guest(
-    machine: Machine, seen: CarrierSeen, cluster: ClusterSeen | Unobservable
-) -> GuestSeen | Unobservable:
+def _guest(scope: Scope, seen: CarrierSeen, cluster: ClusterSeen | Unobservable) -> GuestSeen | Unobservable:
     if seen.vm is None or not seen.vm.running or seen.vm.marker is None:
         return Unobservable("the VM does not run")
     try:
-        return machine.observe_guest(cluster)
+        return scope.look_at_guest(cluster)
     except VmproxyError as exc:
         return Unobservable(exc.message)
 
 
-def _vm(machine: Machine, seen: CarrierSeen) -> VmStatus:
-    name = machine.member.vm.name
+def _vm(scope: Scope, seen: CarrierSeen) -> VmStatus:
+    name = scope.member.vm.name
     if seen.vm is None:
         return VmStatus("absent", name)
     if seen.vm.marker is None:
         return VmStatus("foreign", name)
-    return VmStatus("running" if seen.vm.running else "stopped", name, machine.address)
+    return VmStatus("running" if seen.vm.running else "stopped", name, seen.vm.marker.address)
 
 
 def _proxy(guest: GuestSeen | Unobservable) -> ProxyStatus | Unobservable:
@@ -120,10 +117,10 @@ def _proxy(guest: GuestSeen | Unobservable) -> ProxyStatus | Unobservable:
 
 
 def _routes(
-    machine: Machine, seen: CarrierSeen, client: ClientSeen, cluster: ClusterSeen | Unobservable
+    scope: Scope, seen: CarrierSeen, client: ClientSeen, cluster: ClusterSeen | Unobservable
 ) -> RouteStatus:
     marked = seen.marker.routes if seen.marker else ()
-    wanted = machine.wanted_routes(cluster) if isinstance(cluster, ClusterSeen) else marked
+    wanted = scope.wanted_routes(cluster, seen.marker) if isinstance(cluster, ClusterSeen) else marked
     there = [item for item in wanted if item in client.routes]
     mine = tuple(route.ours(wanted, marked, client.routes))
     if wanted and len(there) == len(wanted):

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vmproxy.engine.endpoints import Target, broken, targets_of
-from vmproxy.engine.machine import Machine
+from vmproxy.engine.links import GuestLink
+from vmproxy.engine.scope import Report, Scope
+from vmproxy.engine.site import SiteRun
 from vmproxy.errors import UsageError, VmproxyError
-from vmproxy.guest.connection import Guest
 from vmproxy.hosts.protocols import Answer, Connection
 from vmproxy.model.seen import CarrierSeen, ClusterSeen, ServiceSeen
-from vmproxy.model.topology import Member, Topology
+from vmproxy.model.topology import Member
 
 Hop = Literal["route", "vm", "proxy", "endpoints", "endpoint", "api"]
 MOST = 50
@@ -36,36 +37,35 @@ class Check:
 
 
 def verify_host(
-    topology: Topology, member: Member, report: Callable[[str], None], *, services: Sequence[str]
+    site: SiteRun, member: Member, report: Report, *, services: Sequence[str]
 ) -> tuple[Check, ...]:
     """One check for each port of the named Services ("namespace/name" or with ":port"), or of those
     that the cluster has and that have ready endpoints. Raises UsageError for a name not there."""
-    with Machine(topology, member, report) as machine:
-        seen = machine.carrier.observe()
-        machine.note_carrier(seen)
+    with Scope(site, member, report) as scope:
+        seen = scope.look_at_carrier()
         try:
-            cluster = machine.observe_cluster()
-            targets = _targets(machine.cluster.services(), services, report)
+            cluster = site.cluster_seen()
+            targets = _targets(site.services(), services, report)
         except UsageError:
             raise
         except VmproxyError as exc:
             return (Check("*", "tcp", ok=False, hop="api", detail=exc.message),)
         report(f"connecting to {len(targets)} ports from {member.client.name}")
-        answers = machine.client.probe(
+        answers = scope.client.probe(
             [Connection(target.protocol, target.service.cluster_ip, target.port) for target in targets]
         )
-        diagnosis = Diagnosis(machine, cluster, seen)
+        diagnosis = Diagnosis(scope, cluster, seen)
         return tuple(diagnosis.check(*pair) for pair in zip(targets, answers, strict=True))
 
 
 class Diagnosis:
     """Finds the hop at which a connection breaks; looks into the guest at most once."""
 
-    def __init__(self, machine: Machine, cluster: ClusterSeen, seen: CarrierSeen) -> None:
-        self._machine = machine
+    def __init__(self, scope: Scope, cluster: ClusterSeen, seen: CarrierSeen) -> None:
+        self._scope = scope
         self._cluster = cluster
         self._seen = seen
-        self._guest: Guest | str | None = None
+        self._guest: GuestLink | str | None = None
 
     def check(self, target: Target, answer: Answer) -> Check:
         if answer.ok:
@@ -75,7 +75,7 @@ class Diagnosis:
         return Check(str(target), target.protocol, ok=ok, hop=hop, detail=why or answer.detail)
 
     def _broken(self, target: Target, answer: Answer) -> tuple[Hop | None, str]:
-        address = self._machine.address.ip
+        address = self._scope.address(self._seen.marker).ip
         if answer.via != address:
             return "route", f"the host sends it to {answer.via or 'no next hop'}, not to the VM at {address}"
         guest = self._inside()
@@ -91,7 +91,7 @@ class Diagnosis:
             return None, answer.detail
         return "proxy", f"{answer.detail}, though the rule is there and the endpoints answer the VM"
 
-    def _inside(self) -> Guest | str:
+    def _inside(self) -> GuestLink | str:
         """The guest, or why it can not be asked."""
         if self._guest is None:
             vm = self._seen.vm
@@ -99,7 +99,7 @@ class Diagnosis:
                 self._guest = "there is no VM" if vm is None else "the VM is stopped"
             else:
                 try:
-                    self._guest = self._machine.guest()
+                    self._guest = self._scope.guest()
                 except VmproxyError as exc:
                     self._guest = exc.message
         return self._guest

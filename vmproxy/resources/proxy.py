@@ -79,6 +79,24 @@ class GuestQuery:
     token: str = TOKEN
 
 
+def _sysctls(version: str) -> dict[str, str]:
+    """Forward, send no redirects to a better gateway (the next hop shares the subnet), and accept replies
+    that come another way. A redirect setting counts when it is on for `all` or for the interface."""
+    values = {"net.ipv4.ip_forward": "1"}
+    for interface in ("all", "default", names.INTERFACE):
+        values[f"net.ipv4.conf.{interface}.send_redirects"] = "0"
+        values[f"net.ipv4.conf.{interface}.accept_redirects"] = "0"
+        values[f"net.ipv4.conf.{interface}.rp_filter"] = "2"
+    if kubeproxyconfig.minor(version) < 29:  # later ones set it themselves
+        values["net.netfilter.nf_conntrack_tcp_be_liberal"] = "1"
+    return values
+
+
+QUERY = GuestQuery(
+    names.MANAGED_FILES, names.RUNNING_UNITS, tuple(_sysctls(f"v1.{kubeproxyconfig.OLDEST}.0"))
+)
+"""All that is managed. Looking depends on nothing that is wanted, so it needs no program and no image."""
+
 BARE_QUERY = GuestQuery((), (PROXY_UNIT,), ())
 """Whether kube-proxy runs, and no more."""
 
@@ -121,7 +139,7 @@ def wanted(vm: Vm, proxy: Proxy, cluster: ClusterSeen, *, program: Program, tool
     }
     return GuestWanted(
         files=files,
-        units=(SETUP_UNIT, PROXY_UNIT, TIMER_UNIT),
+        units=names.RUNNING_UNITS,
         sysctls=sysctls,
         guard=hashlib.sha256(guard).hexdigest(),
         routes=routes,
@@ -132,10 +150,6 @@ def wanted(vm: Vm, proxy: Proxy, cluster: ClusterSeen, *, program: Program, tool
         version=program.version,
         warnings=_warnings(vm, cluster),
     )
-
-
-def query(want: GuestWanted) -> GuestQuery:
-    return GuestQuery(tuple(want.files), want.units, tuple(want.sysctls))
 
 
 def plan(want: GuestWanted, seen: GuestSeen | Unobservable) -> tuple[GuestStep, ...]:
@@ -284,19 +298,6 @@ def _setup(guard: bytes, routes: tuple[Route, ...], sysctls: Mapping[str, str]) 
         SYSCTLS: _file(settings),
         f"{UNITS}/{SETUP_UNIT}": _file(assets.text(f"guest/{SETUP_UNIT}"), follow=Follow(reload=True)),
     }
-
-
-def _sysctls(version: str) -> dict[str, str]:
-    """Forward, send no redirects to a better gateway (the next hop shares the subnet), and accept replies
-    that come another way. A redirect setting counts when it is on for `all` or for the interface."""
-    values = {"net.ipv4.ip_forward": "1"}
-    for interface in ("all", "default", names.INTERFACE):
-        values[f"net.ipv4.conf.{interface}.send_redirects"] = "0"
-        values[f"net.ipv4.conf.{interface}.accept_redirects"] = "0"
-        values[f"net.ipv4.conf.{interface}.rp_filter"] = "2"
-    if kubeproxyconfig.minor(version) < 29:  # later ones set it themselves
-        values["net.netfilter.nf_conntrack_tcp_be_liberal"] = "1"
-    return values
 
 
 def _routes(vm: Vm, cluster: ClusterSeen) -> tuple[Route, ...]:

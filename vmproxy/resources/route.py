@@ -6,7 +6,7 @@ route that covers a Service range (but for the default route) or lies inside it 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from vmproxy.errors import Conflict
 from vmproxy.model.net import Address, Network, Route, is_default, overlap
@@ -25,12 +25,9 @@ def plan(
     """Raises Conflict when a foreign route stands in the way."""
     _refuse_foreign(routes, marked, seen, client=client)
     prefixes = {route.prefix for route in routes}
+    unwanted = [route for route in ours(routes, marked, seen.routes) if route.prefix not in prefixes]
     why = "the cluster has no such Service range any more"
-    steps: list[RouteStep] = [
-        RemoveRoute(route, routes, why)
-        for route in ours(routes, marked, seen.routes)
-        if route.prefix not in prefixes
-    ]
+    steps: list[RouteStep] = _removals(unwanted, routes, why=why, cold=False)
     for route in routes:
         there = tuple(item for item in seen.routes if item.prefix == route.prefix)
         if there != (route,):
@@ -44,7 +41,14 @@ def remove_plan(
     routes: tuple[Route, ...], marked: tuple[Route, ...], seen: ClientSeen, *, why: str, cold: bool
 ) -> tuple[RouteStep, ...]:
     """Take away every route of ours, before the VM behind it goes."""
-    return tuple(RemoveRoute(route, (), why, cold) for route in ours(routes, marked, seen.routes))
+    return tuple(_removals(ours(routes, marked, seen.routes), (), why=why, cold=cold))
+
+
+def _removals(going: Sequence[Route], staying: tuple[Route, ...], *, why: str, cold: bool) -> list[RouteStep]:
+    """The marker names those that are still to go until they are gone."""
+    return [
+        RemoveRoute(route, (*staying, *going[index + 1 :]), why, cold) for index, route in enumerate(going)
+    ]
 
 
 def ours(routes: Iterable[Route], marked: Iterable[Route], seen: Iterable[Route]) -> tuple[Route, ...]:

@@ -27,7 +27,7 @@ import pytest
 
 from tests.values import route
 from vmproxy.cli import answers, cli
-from vmproxy.engine.reconcile import HostResult
+from vmproxy.engine.run import HostResult
 from vmproxy.errors import VmproxyError
 from vmproxy.image import Image
 from vmproxy.lab import LabStatus

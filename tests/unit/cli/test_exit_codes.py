@@ -13,20 +13,21 @@ import pytest
 from tests.unit.cli.test_work import run
 from vmproxy.cli import cli, exit_codes
 from vmproxy.cli.exit_codes import ExitCode
-from vmproxy.engine import reconcile
-from vmproxy.engine.reconcile import HostResult
+from vmproxy.engine import run as engine
+from vmproxy.engine.run import HostResult
 from vmproxy.errors import NotReady, SiteError, UsageError
 from vmproxy.model.steps import Plan, StartVm
 from vmproxy.model.topology import Member
-from vmproxy.operations import destruction, doctor, status, verify
+from vmproxy.operations import doctor, status, verify
+from vmproxy.operations import plan as planning
 from vmproxy.operations.doctor import Finding
 from vmproxy.operations.verify import Check
 
 ROOT = Path(__file__).parents[3]
 WORK = {
-    "plan": (reconcile, "plan_host"),
-    "apply": (reconcile, "apply_host"),
-    "destroy": (destruction, "destroy_host"),
+    "plan": (planning, "plan_host"),
+    "apply": (engine, "apply_host"),
+    "destroy": (engine, "destroy_host"),
     "status": (status, "status_host"),
     "verify": (verify, "verify_host"),
     "doctor": (doctor, "doctor_host"),

@@ -12,13 +12,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from vmproxy.cli import cli
-from vmproxy.engine import reconcile
-from vmproxy.engine.machine import Machine
-from vmproxy.engine.reconcile import HostResult
+from vmproxy.engine import run as engine
+from vmproxy.engine.run import HostResult
+from vmproxy.engine.scope import Scope
 from vmproxy.errors import NotReady, UsageError, VmproxyError
 from vmproxy.model.steps import StartVm, Step
 from vmproxy.model.topology import Member
-from vmproxy.operations import destruction
 
 DONE = StartVm("a-b")
 
@@ -45,8 +44,8 @@ def test_what_was_done_before_a_failure_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     work = fails(NotReady("SSH of VM a-b: no answer", hint="look"), (DONE,))
-    monkeypatch.setattr(reconcile, "apply_host", work)
-    monkeypatch.setattr(destruction, "destroy_host", work)
+    monkeypatch.setattr(engine, "apply_host", work)
+    monkeypatch.setattr(engine, "destroy_host", work)
     text = run(tmp_path, "--yes", command=command)
     assert text.return_value == 1
     assert "vm a-b" in text.stdout
@@ -61,7 +60,7 @@ def test_what_was_done_before_a_failure_is_told(
 def test_a_host_that_failed_at_once_shows_nothing_as_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reconcile, "apply_host", fails(UsageError("no password"), ()))
+    monkeypatch.setattr(engine, "apply_host", fails(UsageError("no password"), ()))
     ran = run(tmp_path)
     assert ran.return_value == 2
     assert "b:" not in ran.stdout
@@ -70,12 +69,12 @@ def test_a_host_that_failed_at_once_shows_nothing_as_done(
 
 
 def test_an_apply_that_fails_keeps_what_it_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def half(self: reconcile._Apply) -> None:
+    def half(self: engine._Apply) -> None:
         self.done.append(DONE)
         raise NotReady("no answer")
 
-    monkeypatch.setattr(reconcile._Apply, "all_layers", half)
-    monkeypatch.setattr(Machine, "carrier", SimpleNamespace(lock=lambda report: nullcontext()))
+    monkeypatch.setattr(engine._Apply, "all_phases", half)
+    monkeypatch.setattr(Scope, "carrier", SimpleNamespace(lock=lambda report: nullcontext()))
     told = json.loads(run(tmp_path, "--host", "b", "-o", "json").stdout)["hosts"]
     assert [outcome["target"] for outcome in told[0]["outcomes"]] == ["vm a-b"]
     assert told[0]["error"]["message"] == "no answer"

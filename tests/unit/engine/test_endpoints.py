@@ -15,9 +15,9 @@ import pytest
 
 from tests.values import node
 from vmproxy.engine.endpoints import Target, broken, unreachable
-from vmproxy.guest.connection import Endpoint, Guest, Reach
+from vmproxy.guest.connection import Guest
 from vmproxy.model.net import Address
-from vmproxy.model.seen import ClusterSeen, EndpointSeen, ServiceSeen
+from vmproxy.model.seen import ClusterSeen, Endpoint, EndpointSeen, Reach, ServiceSeen
 from vmproxy.util import assets
 
 POD, NODE, ELSEWHERE = "10.244.1.10", "192.168.100.20", "192.168.100.1"

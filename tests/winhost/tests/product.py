@@ -91,7 +91,9 @@ class Windows:
             yield place
 
     @contextmanager
-    def connect(self, _about: Hyperv, _name: str, *, idle: float = 60.0) -> Iterator[PowerShell]:
+    def connect(
+        self, _about: Hyperv | None = None, _name: str = NAME, *, idle: float = 60.0
+    ) -> Iterator[PowerShell]:
         login = Login("ntlm", "Administrator", self.winhost.password)
         with (
             WinRM(self.winhost.endpoint, login, ca=str(self.winhost.ca), limits=SOON) as winrm,
@@ -143,7 +145,7 @@ class Windows:
     def powershell(self, script: str) -> list[object]:
         """What another administrator does on the host; what it prints."""
         lines: list[object] = []
-        with self.connect(self.site.hosts[0]) as shell:
+        with self.connect() as shell:
             shell.call(f"param($Data, $Session) {script}", each=lines.append)
         return lines
 

@@ -34,7 +34,7 @@ def place(world: Windows) -> Iterator[Opened]:
 @pytest.fixture(scope="module")
 def other(world: Windows) -> Iterator[PowerShell]:
     """Another administrator on the host."""
-    with world.connect(world.site.hosts[0]) as shell:
+    with world.connect() as shell:
         yield shell
 
 

@@ -119,7 +119,7 @@ def test_a_second_controller_stops_with_a_clear_word(world: Windows, monkeypatch
 
 def test_a_controller_that_died_leaves_no_lock(world: Windows) -> None:
     """Its process ends by itself when no frames come any more."""
-    with world.connect(world.site.hosts[0], idle=3.0) as shell:
+    with world.connect(idle=3.0) as shell:
         shell._closing.set()  # as if nobody were there to send the empty frames
         shell.call("lib.ps1")
         paths = {"directory": DIRECTORY, "lock": rf"{DIRECTORY}\vmproxy.lock"}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from vmproxy.engine.machine import Machine
+from vmproxy.engine.scope import Report, Scope
+from vmproxy.engine.site import SiteRun
 from vmproxy.errors import VmproxyError
 from vmproxy.hosts.protocols import Connection
 from vmproxy.model.seen import CarrierSeen
-from vmproxy.model.topology import Member, Topology
+from vmproxy.model.topology import Member
 from vmproxy.operations.doctor.finding import Finding, enough, failed
 from vmproxy.operations.doctor.linux import DISK_NEEDED, carrier_findings, controller_findings
 from vmproxy.operations.doctor.windows import windows_findings
@@ -17,39 +18,39 @@ from vmproxy.resources import route, switch, vm
 __all__ = ["Finding", "doctor_host"]
 
 
-def doctor_host(topology: Topology, member: Member, report: Callable[[str], None]) -> tuple[Finding, ...]:
-    with Machine(topology, member, report) as machine:
-        report("looking at this machine")
-        findings = list(_machine_findings(machine))
+def doctor_host(site: SiteRun, member: Member, report: Report) -> tuple[Finding, ...]:
+    with Scope(site, member, report) as scope:
+        report("looking at this scope")
+        findings = list(_machine_findings(scope))
         report("looking at the cluster")
-        findings += _cluster_findings(machine)
+        findings += _cluster_findings(scope)
         report(f"looking at {member.name} and its network")
-        findings += _place_findings(machine)
+        findings += _place_findings(scope)
     return tuple(findings)
 
 
-def _machine_findings(machine: Machine) -> Iterator[Finding]:
-    if machine.kind.local:
-        return carrier_findings(machine.member.vm)
-    return controller_findings(converts=machine.download is None)
+def _machine_findings(scope: Scope) -> Iterator[Finding]:
+    if scope.kind.local:
+        return carrier_findings(scope.member.vm)
+    return controller_findings(converts=not scope.site.links.artifacts.fetched_by_host(scope.kind))
 
 
-def _place_findings(machine: Machine) -> Iterator[Finding]:
+def _place_findings(scope: Scope) -> Iterator[Finding]:
     """The host as it is reached, then what apply would look at first."""
     try:
-        carrier = machine.carrier
+        carrier = scope.carrier
     except VmproxyError as exc:
-        yield failed("host" if machine.kind.local else "WinRM", exc)
+        yield failed("host" if scope.kind.local else "WinRM", exc)
         return
     if facts := carrier.examine():
-        yield from windows_findings(machine.member.vm, facts)
-    yield from _host_findings(machine)
+        yield from windows_findings(scope.member.vm, facts)
+    yield from _host_findings(scope)
 
 
-def _cluster_findings(machine: Machine) -> Iterator[Finding]:
+def _cluster_findings(scope: Scope) -> Iterator[Finding]:
     try:
-        seen = machine.observe_cluster()
-        missing = machine.cluster.missing_rights()
+        seen = scope.site.cluster_seen()
+        missing = scope.site.cluster.missing_rights()
     except VmproxyError as exc:
         yield failed("cluster", exc)
         return
@@ -61,38 +62,37 @@ def _cluster_findings(machine: Machine) -> Iterator[Finding]:
         "missing: " + ", ".join(missing) if missing else "all that apply needs",
         "ask the cluster's administrator for them" if missing else "",
     )
-    acts_for = machine.member.vm.acts_for
+    acts_for = scope.member.vm.acts_for
     if acts_for:
         known = any(node.name == acts_for for node in seen.nodes)
         detail = f"{acts_for} is there" if known else f"there is no Node {acts_for}"
         yield Finding("actsFor", known, detail, "" if known else "correct hosts[].actsFor, or omit it")
 
 
-def _host_findings(machine: Machine) -> Iterator[Finding]:
+def _host_findings(scope: Scope) -> Iterator[Finding]:
     try:
-        seen, own = machine.carrier.observe(), machine.member.vm
-        machine.note_carrier(seen)
+        seen, own = scope.look_at_carrier(), scope.member.vm
         switch.check(own.carrier, seen)
         yield Finding("switch", ok=True, detail=own.carrier.switch)
-        yield from _sizes(machine, seen)
+        yield from _sizes(scope, seen)
         vm.destroy_plan(own.name, site=own.site, host=own.host, seen=seen)
         yield Finding("VM name", ok=True, detail="free" if seen.vm is None else "ours")
         if seen.vm is None:
-            yield _address_free(machine)
-        cluster = machine.observe_cluster()
+            yield _address_free(scope)
+        cluster = scope.site.cluster_seen()
         marked = seen.marker.routes if seen.marker else ()
-        client = machine.client.observe()
-        route.plan(machine.wanted_routes(cluster), marked, client, client=machine.member.client.name)
+        client = scope.client.observe()
+        route.plan(scope.wanted_routes(cluster, seen.marker), marked, client, client=scope.member.client.name)
         yield Finding("routes", ok=True, detail="nothing overlaps the Service ranges")
     except VmproxyError as exc:
         yield failed("host", exc)
 
 
-def _sizes(machine: Machine, seen: CarrierSeen) -> Iterator[Finding]:
-    """Of another machine, for a VM that is still to be made."""
-    if machine.kind.local or seen.vm is not None:
+def _sizes(scope: Scope, seen: CarrierSeen) -> Iterator[Finding]:
+    """Of another scope, for a VM that is still to be made."""
+    if scope.kind.local or seen.vm is not None:
         return
-    needed = machine.member.vm.size.memory
+    needed = scope.member.vm.size.memory
     yield enough("memory", seen.free_memory, needed, otherwise="stop a VM, or set vm.memory to less")
     yield enough(
         "disk",
@@ -102,10 +102,10 @@ def _sizes(machine: Machine, seen: CarrierSeen) -> Iterator[Finding]:
     )
 
 
-def _address_free(machine: Machine) -> Finding:
+def _address_free(scope: Scope) -> Finding:
     """Something that refuses or accepts a connection has the address; silence means free."""
-    address = machine.address.ip
-    answer = machine.client.probe([Connection("tcp", address, 22)])[0]
+    address = scope.member.vm.address.ip
+    answer = scope.client.probe([Connection("tcp", address, 22)])[0]
     taken = bool(answer.ok) or answer.detail == "refused"
     next_step = "give the VM another address: hosts[].network.address" if taken else ""
     return Finding("VM address", not taken, f"{address} {'is taken' if taken else 'is free'}", next_step)

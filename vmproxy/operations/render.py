@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from vmproxy import seed
-from vmproxy.engine.machine import Machine
+from vmproxy.engine.scope import Report, Scope
+from vmproxy.engine.site import SiteRun
 from vmproxy.errors import ToolFailed
 from vmproxy.model.seen import Unobservable
-from vmproxy.model.topology import Member, Topology
+from vmproxy.model.topology import Member
 from vmproxy.resources import identity
 from vmproxy.seed.keys import KeyPair
 from vmproxy.util import assets
@@ -17,22 +18,19 @@ from vmproxy.util import assets
 REDACTED = KeyPair(private="(redacted: made anew for each seed)", public="(made with the private key)")
 
 
-def render_host(
-    topology: Topology, member: Member, folder: Path, report: Callable[[str], None]
-) -> Iterator[Path]:
+def render_host(site: SiteRun, member: Member, folder: Path, report: Report) -> Iterator[Path]:
     """The seed's documents, the guest's files, the cluster's objects, and the scripts that run on a
     Windows host. Yields each path written."""
-    with Machine(topology, member, report) as machine:
-        cluster = machine.observe_cluster()
-        wanted = machine.wanted_guest(cluster, Unobservable("not looked at"))
-        for name, text in seed.documents(machine.seed, host_key=REDACTED).items():
+    with Scope(site, member, report) as scope:
+        wanted = scope.wanted_guest(site.cluster_seen(), None, Unobservable("not looked at"))
+        for name, text in seed.documents(scope.wanted_seed(None), host_key=REDACTED).items():
             yield _write(folder / "seed" / name, text.encode())
         for path, file in wanted.files.items():
             if file.content is not None:
                 yield _write(folder / "guest" / path.lstrip("/"), file.content)
         for name, text in identity.documents(member.vm).items():
             yield _write(folder / "cluster" / name, text.encode())
-        for scripts in machine.kind.scripts:
+        for scripts in scope.kind.scripts:
             for name in assets.names(scripts):
                 yield _write(folder / name, assets.text(name).encode())
 

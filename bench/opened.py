@@ -1,0 +1,17 @@
+"""The VM of a world, through the product's own connections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.integration.world import World
+from vmproxy.cli.hosts import one_host
+from vmproxy.engine.scope import Scope
+
+
+@contextmanager
+def opened(world: World) -> Iterator[Scope]:
+    site, member = one_host(world.site_file, None)
+    with Scope(site, member, lambda _text: None) as scope:
+        yield scope

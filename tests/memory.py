@@ -1,0 +1,262 @@
+"""Runs of the product in a world of plain data, and every world that one may find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from ipaddress import ip_interface
+from pathlib import Path
+
+from hypothesis import strategies as st
+
+from tests.values import route
+from vmproxy import seed
+from vmproxy.engine.links import GuestLink, Links, Login
+from vmproxy.engine.run import HostResult, apply_host, destroy_host
+from vmproxy.engine.site import SiteRun
+from vmproxy.hosts.memory import (
+    MemoryCarrier,
+    MemoryClient,
+    MemoryClusterLink,
+    MemoryGuest,
+    MemoryGuestLink,
+    MemoryVm,
+    MemoryWorld,
+)
+from vmproxy.hosts.protocols import Delivery, Drivers, Kind, Report
+from vmproxy.model.net import Route
+from vmproxy.model.seen import Marker, TokenSeen, UnitSeen
+from vmproxy.model.steps import Plan
+from vmproxy.model.topology import Member, Topology, compile_site
+from vmproxy.operations.plan import plan_host
+from vmproxy.resources.proxy import Program
+from vmproxy.site.model import Site
+
+ADDRESS = "192.168.10.5"
+VM = "vmproxy-a-win-01"
+IMAGE = "a" * 64
+FOREIGN = (route("10.1.0.0/16", "192.168.10.9"), route("0.0.0.0/0", "192.168.10.1"))
+STRAY = route("10.9.0.0/16", "192.168.10.8")
+RANGE = route("10.96.0.0/16", ADDRESS)
+
+
+def topology(**host: object) -> Topology:
+    network = {"address": f"{ADDRESS}/24", "gateway": "192.168.10.1"}
+    entry = {"name": "win-01", "qemu": {}, "actsFor": "win-01", "network": network, **host}
+    return compile_site(Site.model_validate({"name": "a", "hosts": [entry]}))
+
+
+class MemoryArtifacts:
+    """Nothing is fetched or built; `image` is the wanted one's hash."""
+
+    def __init__(self, image: str = IMAGE) -> None:
+        self._image = image
+
+    def program(self, version: str, report: Report) -> Program:
+        report(f"kube-proxy {version}: in memory")
+        return Program(Path("/cache/kube-proxy"), "f" * 64, version)
+
+    def image(self, kind: Kind, report: Report) -> str:
+        report(f"an image for {kind.name}: in memory")
+        return self._image
+
+    def fetched_by_host(self, kind: Kind) -> bool:
+        return kind.fetches
+
+    def user_key(self) -> str:
+        return "ssh-ed25519 AAAAuser"
+
+    def user_key_file(self) -> Path:
+        return Path("/state/id_ed25519")
+
+    def deliver(self, spec: seed.Seed, kind: Kind, report: Report) -> Delivery:
+        report(f"a seed {spec.hash[:8]} for {kind.name}")
+        return Delivery(lambda: Path("/cache/image.raw"), b"seed", "ssh-ed25519 AAAAhost")
+
+
+def links(worlds: Mapping[str, MemoryWorld], artifacts: MemoryArtifacts | None = None) -> Links:
+    """Each member's host is a world of its own, by its name; they share the cluster."""
+    by_vm = {f"vmproxy-a-{name}": world for name, world in worlds.items()}
+
+    @contextmanager
+    def open_host(member: Member) -> Iterator[Drivers]:
+        world = worlds[member.name]
+        carrier = MemoryCarrier(world, member.vm.name, member.carrier.switch)
+        yield Drivers(carrier, MemoryClient(world))
+
+    @contextmanager
+    def log_in(login: Login) -> Iterator[GuestLink]:
+        login.open_socket().close()
+        yield MemoryGuestLink(by_vm[login.vm], login.vm, login.mint)
+
+    first = next(iter(worlds.values()))
+    return Links(lambda: MemoryClusterLink(first), open_host, log_in, artifacts or MemoryArtifacts())
+
+
+@dataclass
+class Product:
+    """The commands, each a run of its own."""
+
+    world: MemoryWorld
+    topology: Topology = field(default_factory=topology)
+    artifacts: MemoryArtifacts = field(default_factory=MemoryArtifacts)
+
+    def site(self) -> SiteRun:
+        return SiteRun(self.topology, self.topology.members, links({"win-01": self.world}, self.artifacts))
+
+    def plan(self) -> Plan:
+        return plan_host(self.site(), self.topology.members[0], _quiet)
+
+    def apply(self, *, yes: bool = True) -> HostResult:
+        return apply_host(self.site(), self.topology.members[0], _quiet, yes=yes)
+
+    def destroy(self) -> HostResult:
+        return destroy_host(self.site(), self.topology.members[0], _quiet, yes=True)
+
+
+def _quiet(_text: str) -> None:
+    pass
+
+
+def made(**host: object) -> MemoryWorld:
+    """A world in which all is as it should be."""
+    world = MemoryWorld(routes=list(FOREIGN))
+    result = Product(world, topology(**host)).apply()
+    assert result.error is None, result.error
+    return world
+
+
+# What may have become of a good world, or how far its making got.
+
+Change = Callable[[MemoryWorld], None]
+
+
+def _vm(world: MemoryWorld) -> MemoryVm | None:
+    return world.vms.get(VM)
+
+
+def _guest(change: Callable[[MemoryGuest], None]) -> Change:
+    def changed(world: MemoryWorld) -> None:
+        if vm := _vm(world):
+            change(vm.guest)
+
+    return changed
+
+
+def _of_vm(change: Callable[[MemoryVm], None]) -> Change:
+    def changed(world: MemoryWorld) -> None:
+        if vm := _vm(world):
+            change(vm)
+
+    return changed
+
+
+def _without_vm(world: MemoryWorld) -> None:
+    world.vms.pop(VM, None)
+    world.routes = [item for item in world.routes if item != RANGE]
+
+
+def _unit(name: str, **state: bool) -> Change:
+    def change(guest: MemoryGuest) -> None:
+        if name in guest.units:
+            seen = guest.units[name]
+            guest.units[name] = UnitSeen(**{**vars(seen), **state})
+
+    return _guest(change)
+
+
+def _first_file(guest: MemoryGuest, *, keep: bool) -> None:
+    for path in list(guest.files)[:3]:
+        if keep:
+            guest.files[path] = type(guest.files[path])("0" * 64, "0600", "root")
+        else:
+            del guest.files[path]
+
+
+def _off(vm: MemoryVm) -> None:
+    vm.running = False
+
+
+def _setting(name: str, value: object) -> Change:
+    def change(vm: MemoryVm) -> None:
+        vm.settings = {**vm.settings, name: value}
+
+    return _of_vm(change)
+
+
+def _lost(name: str) -> Change:
+    return _of_vm(lambda vm: setattr(vm, name, None))
+
+
+def _token(token: TokenSeen | None) -> Change:
+    return _guest(lambda guest: setattr(guest, "token", token))
+
+
+def _routes(*routes: Route) -> Change:
+    def change(world: MemoryWorld) -> None:
+        world.routes = [*FOREIGN, *routes]
+
+    return change
+
+
+def _object_gone(kind: str) -> Change:
+    def change(world: MemoryWorld) -> None:
+        for name in [name for name in world.cluster.objects if name.startswith(f"{kind}/")]:
+            del world.cluster.objects[name]
+
+    return change
+
+
+def _rule_widened(world: MemoryWorld) -> None:
+    for name, item in world.cluster.objects.items():
+        if name.startswith("clusterrole/"):
+            world.cluster.objects[name] = {**item, "rules": [{"verbs": ["*"]}]}
+
+
+def _marker_routes(world: MemoryWorld) -> None:
+    if (vm := _vm(world)) and vm.marker:
+        known = vars(vm.marker) | {"routes": (RANGE, route("10.96.0.1/32", ADDRESS))}
+        vm.marker = Marker(**known)
+
+
+CHANGES: dict[str, Change] = {
+    "no VM": _without_vm,
+    "VM off": _of_vm(_off),
+    "another size": _setting("cpus", 1),
+    "another switch": _setting("switch", "elsewhere"),
+    "disk lost": _lost("disk"),
+    "seed lost": _lost("seed"),
+    "files edited": _guest(lambda guest: _first_file(guest, keep=True)),
+    "files gone": _guest(lambda guest: _first_file(guest, keep=False)),
+    "kube-proxy stopped": _unit("vmproxy-kube-proxy.service", active=False),
+    "kube-proxy disabled": _unit("vmproxy-kube-proxy.service", enabled=False),
+    "kube-proxy started with older files": _unit("vmproxy-kube-proxy.service", stale=True),
+    "sysctl changed": _guest(lambda guest: guest.sysctls.update({"net.ipv4.ip_forward": "0"})),
+    "guard flushed": _guest(lambda guest: setattr(guest, "guard", None)),
+    "guest route added": _guest(
+        lambda guest: setattr(guest, "routes", (route("10.9.0.0/16", "192.168.10.8"),))
+    ),
+    "no token": _token(None),
+    "expired token": _token(TokenSeen("somebody", "else", 1, 2)),
+    "no route": _routes(),
+    "route elsewhere": _routes(route("10.96.0.0/16", "192.168.10.77")),
+    "route twice": _routes(RANGE, route("10.96.0.0/16", "192.168.10.77")),
+    "trial route left": _marker_routes,
+    "account gone": _object_gone("serviceaccount"),
+    "role gone": _object_gone("role"),
+    "rule widened": _rule_widened,
+    "leftovers": lambda world: setattr(world, "leftovers", ("/images/x.part",)),
+}
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> MemoryWorld:
+    """From nothing, or from a good world, with any of the changes one after the other."""
+    world = made() if draw(st.booleans()) else MemoryWorld(routes=list(FOREIGN))
+    for name in draw(st.lists(st.sampled_from(sorted(CHANGES)), max_size=5)):
+        CHANGES[name](world)
+    return world
+
+
+ADDRESS_VALUE = ip_interface(f"{ADDRESS}/24")

@@ -1,0 +1,352 @@
+"""The whole product in memory: from any world, killed at any moment, with and without consent."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from tests.memory import (
+    ADDRESS_VALUE,
+    CHANGES,
+    FOREIGN,
+    RANGE,
+    VM,
+    MemoryArtifacts,
+    Product,
+    links,
+    made,
+    topology,
+    worlds,
+)
+from vmproxy.engine import run as engine
+from vmproxy.engine.run import apply_host, for_each
+from vmproxy.engine.site import SiteRun
+from vmproxy.errors import Busy, Conflict, NotReady, VmproxyError
+from vmproxy.hosts.memory import MemoryVm, MemoryWorld
+from vmproxy.model.seen import Marker
+from vmproxy.model.steps import ReconfigureVm, Step
+from vmproxy.model.topology import Member, compile_site
+from vmproxy.site.model import Site
+
+many = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+fewer = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+class Killed(BaseException):
+    """The controller died."""
+
+
+def shown(steps: tuple[Step, ...]) -> list[tuple[str, str]]:
+    return [(step.verb, step.target) for step in steps]
+
+
+def foreign(world: MemoryWorld) -> object:
+    """What no run may touch."""
+    objects = {name: item for name, item in world.cluster.objects.items() if name.endswith("/other")}
+    return [item for item in world.routes if item in FOREIGN], world.vms.get("other"), objects
+
+
+def with_foreign(world: MemoryWorld) -> MemoryWorld:
+    marker = Marker("b", "win-09", ADDRESS_VALUE, "seed", "image", "key")
+    world.vms["other"] = MemoryVm(marker, {"cpus": 8}, "image", "seed", running=True)
+    world.cluster.objects["role/other"] = {"kind": "Role", "metadata": {"name": "other", "uid": "9"}}
+    return world
+
+
+def is_good(world: MemoryWorld) -> None:
+    vm = world.vms[VM]
+    assert vm.running
+    assert vm.guest.answers
+    assert RANGE in world.routes
+    assert vm.marker is not None
+    assert vm.marker.routes == (RANGE,)
+
+
+@given(worlds())
+@many
+def test_from_any_world_apply_makes_the_next_plan_empty(world: MemoryWorld) -> None:
+    product = Product(with_foreign(world))
+    untouched = copy.deepcopy(foreign(world))
+    try:
+        result = product.apply()
+    except Conflict:
+        return
+    if isinstance(result.error, Conflict):
+        assert any(item.prefix == RANGE.prefix and item != RANGE for item in world.routes)
+        return
+    assert result.error is None
+    assert product.plan().in_sync
+    is_good(world)
+    assert foreign(world) == untouched
+
+
+@given(worlds())
+@many
+def test_what_plan_shows_is_what_apply_does(world: MemoryWorld) -> None:
+    product = Product(world)
+    try:
+        planned = product.plan()
+    except Conflict:
+        return
+    result = product.apply()
+    assert result.error is None
+    steps, done = shown(planned.steps), shown(result.done)
+    if planned.unseen:  # the guest was looked at after the start, and what it needs was added
+        assert [item for item in done if item in steps] == steps
+    elif any(isinstance(step, ReconfigureVm) for step in planned.steps):  # a restart repairs some by itself
+        assert [item for item in steps if item in done] == done
+        assert all(step.place == "guest" for step in planned.steps if shown((step,))[0] not in done)
+    else:
+        assert done == steps
+
+
+@given(worlds())
+@many
+def test_without_consent_nothing_that_runs_is_interrupted(world: MemoryWorld) -> None:
+    product = Product(world)
+    world.consent = False  # the world itself refuses to stop a VM
+    try:
+        planned = product.plan()
+    except Conflict:
+        return
+    result = product.apply(yes=False)
+    assert result.error is None
+    cold = [step for step in planned.steps if step.cold]
+    assert not any(step.cold for step in result.done)
+    assert bool(result.left.steps) == bool(cold)
+    world.consent = True
+    assert product.apply().error is None
+    is_good(world)
+
+
+def moments(world: MemoryWorld, product: Product, command: str) -> int:
+    """How many there are in a run of that command on a copy of the world."""
+    count = 0
+
+    def tick(_what: str) -> None:
+        nonlocal count
+        count += 1
+
+    trial = _copy(world)
+    trial.moment = tick
+    getattr(Product(trial, product.topology, product.artifacts), command)()
+    return count
+
+
+def _copy(world: MemoryWorld) -> MemoryWorld:
+    known = {
+        name: copy.deepcopy(value)
+        for name, value in vars(world).items()
+        if name not in {"moment", "changing"}
+    }
+    return MemoryWorld(**known)
+
+
+def killed_everywhere(world: MemoryWorld, product: Product, command: str) -> Iterator[MemoryWorld]:
+    for last in range(moments(world, product, command)):
+        left = _copy(world)
+        remaining = last
+
+        def tick(_what: str) -> None:
+            nonlocal remaining
+            if remaining == 0:
+                raise Killed
+            remaining -= 1
+
+        left.moment = tick
+        with pytest.raises(Killed):
+            getattr(Product(left, product.topology, product.artifacts), command)()
+        left.moment = lambda _what: None
+        yield left
+
+
+@pytest.mark.parametrize("start", ["nothing", *sorted(CHANGES)])
+@pytest.mark.parametrize("command", ["apply", "destroy"])
+def test_killed_at_any_moment_the_next_apply_converges(start: str, command: str) -> None:
+    world = with_foreign(MemoryWorld(routes=list(FOREIGN)) if start == "nothing" else made())
+    if start != "nothing":
+        CHANGES[start](world)
+    product = Product(world)
+    if isinstance(Product(_copy(world)).apply().error, Conflict):
+        return  # a foreign route: tested below
+    untouched = copy.deepcopy(foreign(world))
+    for left in killed_everywhere(world, product, command):
+        again = Product(left)
+        result = again.apply()
+        assert result.error is None, result.error
+        assert again.plan().in_sync
+        is_good(left)
+        assert foreign(left) == untouched
+
+
+@pytest.mark.parametrize("change", [{"vm": {"cpus": 1}}, {"switch": {"name": "other"}}])
+def test_killed_at_any_moment_of_a_change_the_next_apply_converges(change: dict[str, object]) -> None:
+    world = made()
+    product = Product(world, topology(**change))
+    for left in killed_everywhere(world, product, "apply"):
+        assert Product(left, topology(**change)).apply().error is None
+        is_good(left)
+
+
+def test_killed_at_any_moment_of_a_move_no_route_leads_to_the_old_address() -> None:
+    world = made()
+    moved = topology(network={"address": "192.168.10.6/24", "gateway": "192.168.10.1"})
+    for left in killed_everywhere(world, Product(world, moved), "apply"):
+        assert Product(left, moved).apply().error is None
+        assert [str(item.via) for item in left.routes if item.prefix == RANGE.prefix] == ["192.168.10.6"]
+
+
+@given(worlds())
+@fewer
+def test_destroy_leaves_nothing_of_ours_and_everything_else(world: MemoryWorld) -> None:
+    product = Product(with_foreign(world))
+    untouched = copy.deepcopy(foreign(world))
+    result = product.destroy()
+    assert result.error is None
+    assert set(world.vms) == {"other"}
+    assert set(world.cluster.objects) == {"role/other"}
+    assert RANGE not in world.routes
+    assert world.leftovers == ()
+    assert foreign(world) == untouched
+
+
+def test_a_new_image_is_a_new_vm_and_needs_consent() -> None:
+    world = made()
+    product = Product(world, artifacts=MemoryArtifacts("b" * 64))
+    world.consent = False
+    assert [step.verb for step in product.apply(yes=False).left.steps] == [
+        "remove",
+        "recreate",
+        "start",
+        "add",
+    ]
+    world.consent = True
+    assert product.apply().error is None
+    assert world.vms[VM].disk == "b" * 64
+
+
+def test_a_foreign_route_is_named_and_nothing_is_changed() -> None:
+    world = MemoryWorld(routes=[*FOREIGN, type(RANGE)(RANGE.prefix, FOREIGN[0].via)])
+    before = _copy(world)
+    error = Product(world).apply().error
+    assert isinstance(error, Conflict)
+    assert str(RANGE.prefix) in error.details[0]
+    assert (world.vms, world.routes) == (before.vms, before.routes)
+    assert world.cluster.objects == before.cluster.objects
+
+
+def test_a_vm_of_another_site_is_never_touched() -> None:
+    world = MemoryWorld()
+    world.vms[VM] = MemoryVm(Marker("b", "x", ADDRESS_VALUE, "s", "i", "k"), {}, "i", "s", running=True)
+    assert isinstance(Product(world).apply().error, Conflict)
+    assert world.vms[VM].running
+
+
+def test_without_the_cluster_nothing_is_changed_and_destroy_removes_the_host_s_part() -> None:
+    world = made()
+    world.cluster.reachable = False
+    assert Product(world).apply().error is not None
+    is_good(world)
+    result = Product(world).destroy()
+    assert result.error is not None
+    assert "identity in the cluster" in result.error.message
+    assert world.vms == {}
+    assert RANGE not in world.routes
+
+
+@pytest.mark.parametrize("_round", range(10))
+def test_two_runs_at_once_end_in_one_good_state_or_one_clear_busy(_round: int) -> None:
+    world = MemoryWorld(routes=list(FOREIGN))
+    errors: list[VmproxyError | None] = []
+    runs = [threading.Thread(target=lambda: errors.append(Product(world).apply().error)) for _ in range(2)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    assert all(error is None or isinstance(error, Busy) for error in errors), errors
+    is_good(world)
+
+
+def test_a_failure_names_its_step_and_keeps_what_was_done_before() -> None:
+    world = MemoryWorld(routes=list(FOREIGN))
+
+    def tick(what: str) -> None:
+        if what == "before start vm":
+            raise Busy("cannot start it: no power")
+
+    world.moment = tick
+    result = Product(world).apply()
+    assert result.error is not None
+    assert getattr(result.error.step, "verb", None) == "start"
+    assert [step.verb for step in result.done][-1] == "create"
+    world.moment = lambda _what: None
+    assert Product(world).apply().error is None
+
+
+def test_the_api_server_gets_as_many_lists_for_a_hundred_hosts_as_for_one() -> None:
+    def lists(number: int) -> int:
+        hosts = [
+            {
+                "name": f"win-{index}",
+                "qemu": {},
+                "network": {"address": f"192.168.{index}.5/24", "gateway": f"192.168.{index}.1"},
+            }
+            for index in range(number)
+        ]
+        fleet = compile_site(Site.model_validate({"name": "a", "hosts": hosts}))
+        worlds = {member.name: MemoryWorld() for member in fleet.members}
+        cluster = MemoryWorld().cluster
+        for world in worlds.values():
+            world.cluster = cluster
+        site = SiteRun(fleet, fleet.members, links(worlds))
+
+        def work(member: Member) -> VmproxyError | None:
+            return apply_host(site, member, lambda _text: None, yes=True).error
+
+        assert for_each(fleet.members, work) == [None] * number
+        return cluster.lists
+
+    assert lists(1) == lists(100)
+
+
+def test_many_hosts_of_one_site_do_not_stand_in_each_other_s_way() -> None:
+    """One that fails ends for itself; its error is its own."""
+    hosts = [
+        {"name": name, "qemu": {}, "network": {"address": f"10.0.{index}.5/24", "gateway": f"10.0.{index}.1"}}
+        for index, name in enumerate(("b", "c"))
+    ]
+    fleet = compile_site(Site.model_validate({"name": "a", "hosts": hosts}))
+
+    def work(member: Member) -> str:
+        if member.name == "b":
+            raise FileNotFoundError(2, "No such file or directory", "/none")
+        return "done"
+
+    first, second = for_each(fleet.members, work)
+    assert isinstance(first, VmproxyError)
+    assert "No such file or directory: /none" in first.message
+    assert second == "done"
+
+
+def test_the_first_of_two_waits_that_fails_ends_both() -> None:
+    never = threading.Event()
+
+    def fails() -> None:
+        raise NotReady("cloud-init ended with an error")
+
+    try:
+        with pytest.raises(NotReady, match="cloud-init"):
+            engine._side_by_side([lambda: never.wait(60) and None, fails])
+    finally:
+        never.set()
+
+
+def test_both_waits_are_waited_for() -> None:
+    done: list[int] = []
+    engine._side_by_side([lambda: done.append(1), lambda: done.append(2)])
+    assert sorted(done) == [1, 2]
+    engine._side_by_side([])

@@ -1,0 +1,95 @@
+"""What a run is connected to. Connections are handed in, never made inside: hosts/memory.py has others."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from vmproxy.hosts.protocols import Delivery, Drivers, Kind, Report
+from vmproxy.model.net import Address
+from vmproxy.model.seen import CloudInit, ClusterSeen, Endpoint, GuestSeen, Reach, ServiceSeen
+from vmproxy.model.steps import ClusterStep, GuestStep
+from vmproxy.model.topology import Member
+from vmproxy.resources.proxy import Program
+from vmproxy.seed import Seed
+
+
+class GuestLink(Protocol):
+    """The VM from inside; guest/connection.py has it."""
+
+    def run(self, command: str) -> str: ...
+
+    def observe(self, query: Any) -> GuestSeen: ...
+
+    def do(self, steps: Sequence[GuestStep], report: Report) -> Iterator[GuestStep]:
+        """Yields each step when it is done."""
+
+    def wait_converged(self, canary: tuple[Address, int], seconds: float, report: Report) -> None: ...
+
+    def cloud_init(self) -> CloudInit: ...
+
+    def reach(self, endpoints: Sequence[Endpoint]) -> list[Reach]: ...
+
+    def rule_present(self, address: Address, port: int, protocol: Literal["tcp", "udp"]) -> bool: ...
+
+    def logs(self, which: Literal["proxy", "cloud-init"], lines: int) -> str: ...
+
+
+class ClusterLink(Protocol):
+    """The Kubernetes API; cluster/api.py has it."""
+
+    def observe(self, accounts: Sequence[str]) -> ClusterSeen: ...
+
+    def identity(self, accounts: Sequence[str]) -> dict[str, Any]: ...
+
+    def do(self, step: ClusterStep) -> bool: ...
+
+    def mint(self, account: str, *, seconds: int) -> str: ...
+
+    def services(self) -> list[ServiceSeen]: ...
+
+    def missing_rights(self) -> tuple[str, ...]: ...
+
+
+class Artifacts(Protocol):
+    """What VMs are made of, on this machine; engine/artifacts.py has it. Made once for all hosts."""
+
+    def program(self, version: str, report: Report) -> Program:
+        """kube-proxy of that version."""
+
+    def image(self, kind: Kind, report: Report) -> str:
+        """The hash of what a VM of that kind of host is made from."""
+
+    def fetched_by_host(self, kind: Kind) -> bool:
+        """Whether such a host fetches the image itself."""
+
+    def user_key(self) -> str:
+        """The SSH public key that VMs let in, as a line of authorized_keys."""
+
+    def user_key_file(self) -> Path:
+        """Where its private half is."""
+
+    def deliver(self, seed: Seed, kind: Kind, report: Report) -> Delivery:
+        """What making a VM takes, with a new host key."""
+
+
+@dataclass(frozen=True)
+class Login:
+    """How a guest is logged in to. `mint` makes a new token for its VM."""
+
+    vm: str
+    open_socket: Callable[[], socket.socket]
+    host_key: str
+    mint: Callable[[], str]
+
+
+@dataclass(frozen=True)
+class Links:
+    cluster: Callable[[], ClusterLink]
+    open_host: Callable[[Member], AbstractContextManager[Drivers]]
+    log_in: Callable[[Login], AbstractContextManager[GuestLink]]
+    artifacts: Artifacts

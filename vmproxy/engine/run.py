@@ -1,0 +1,207 @@
+"""look → plan → change → look again, for one member of a site and for many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from vmproxy.engine import phases
+from vmproxy.engine.phases import GUEST, PHASES, ROUTES, VM, Leaving, Phase
+from vmproxy.engine.scope import Report, Scope, World
+from vmproxy.engine.site import SiteRun
+from vmproxy.errors import NotReady, VmproxyError, unexpected
+from vmproxy.model.seen import ClusterSeen, GuestSeen, Unobservable
+from vmproxy.model.steps import Plan, Step
+from vmproxy.model.topology import Member
+
+T = TypeVar("T")
+_HOSTS_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class HostResult:
+    """What came of one host. `left` is what a last look found still to do: cold steps only.
+
+    `error` is why it stopped after the steps that are `done`; None: it came to its end.
+    """
+
+    host: str
+    done: tuple[Step, ...] = ()
+    left: Plan = field(default_factory=Plan)
+    error: VmproxyError | None = None
+
+
+def apply_host(site: SiteRun, member: Member, report: Report, *, yes: bool) -> HostResult:
+    """Make it so. Cold steps are done only with `yes`."""
+    done: list[Step] = []
+    try:
+        with Scope(site, member, report) as scope, scope.carrier.lock(report):
+            run = _Apply(scope, done, yes=yes)
+            run.all_phases()
+            return HostResult(member.name, tuple(done), run.left)
+    except VmproxyError as exc:
+        return HostResult(member.name, tuple(done), error=exc)
+
+
+def destroy_host(site: SiteRun, member: Member, report: Report, *, yes: bool) -> HostResult:
+    """Without `yes` nothing is done and the result's `left` is what would be.
+
+    The last of the run's members takes what they share. A cluster that does not answer does not keep the
+    host's part from going; what stays in the cluster then is named by the error in the result.
+    """
+    done: list[Step] = []
+    try:
+        with Scope(site, member, report) as scope:
+            if not yes:
+                todo = phases.removal(scope, _leaving(scope)[0])
+                return HostResult(member.name, left=Plan(tuple(step for _, some in todo for step in some)))
+            with scope.carrier.lock(report):
+                _destroy(scope, done)
+    except VmproxyError as exc:
+        return HostResult(member.name, tuple(done), error=exc)
+    return HostResult(member.name, tuple(done))
+
+
+def for_each(members: Iterable[Member], work: Callable[[Member], T]) -> list[T | VmproxyError]:
+    """`work` on each member, several at once; an error of one never stops the others."""
+
+    def safely(member: Member) -> T | VmproxyError:
+        try:
+            return work(member)
+        except VmproxyError as exc:
+            return exc
+        except OSError as exc:
+            return unexpected(exc)
+
+    some = list(members)
+    if len(some) == 1:
+        return [safely(some[0])]
+    pool = ThreadPoolExecutor(_HOSTS_AT_ONCE)
+    try:
+        return list(pool.map(safely, some))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C does not wait for the others
+
+
+def _destroy(scope: Scope, done: list[Step]) -> None:
+    leaving, unreachable = _leaving(scope)
+    for phase, steps in phases.removal(scope, leaving):
+        for step in phase.change(scope, steps):  # one by one: they stay when a later one fails
+            done.append(step)
+    if unreachable is not None:
+        raise VmproxyError(
+            f"removed all of {scope.member.name} but its identity in the cluster: {unreachable.message}",
+            hint="run destroy again when the cluster answers",
+        ) from unreachable
+
+
+def _leaving(scope: Scope) -> tuple[Leaving, VmproxyError | None]:
+    """And why the cluster cannot be asked."""
+    accounts = frozenset(member.vm.account for member in scope.site.members)
+    cluster: ClusterSeen | Unobservable
+    unreachable = None
+    try:
+        cluster = scope.site.cluster_seen()
+    except VmproxyError as exc:
+        cluster, unreachable = Unobservable(exc.message), exc
+    return Leaving(cluster, scope.look_at_carrier(), scope.client.observe(), accounts), unreachable
+
+
+def _side_by_side(waits: Sequence[Callable[[], None]]) -> None:
+    """The first that fails ends it: the other may wait for what will never be."""
+    if not waits:
+        return
+    pool = ThreadPoolExecutor(len(waits))
+    try:
+        for done in as_completed([pool.submit(work) for work in waits]):
+            done.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Apply:
+    """One run of apply on one member: the phases, one after the other. `done` grows as it goes."""
+
+    def __init__(self, scope: Scope, done: list[Step], *, yes: bool) -> None:
+        self._scope = scope
+        self._yes = yes
+        self._booted = False
+        self.done = done
+        self.left = Plan()
+
+    def all_phases(self) -> None:
+        world = self._scope.look()
+        planned = phases.plan(self._scope, world)
+        if planned.in_sync:
+            return
+        if self._locked_out(world):
+            self.left = planned
+            return
+        for phase in PHASES:
+            world = self._phase(phase, world)
+        self._look_again(world)
+
+    def _locked_out(self, world: World) -> bool:
+        """Only a cold change that is not allowed would let us in to the guest again."""
+        steps = VM.plan(self._scope, world)
+        return isinstance(world.guest, Unobservable) and len(self._allowed(steps)) < len(steps)
+
+    def _phase(self, phase: Phase, world: World) -> World:
+        if phase is GUEST:
+            world = self._ready_for_guest(world)
+        steps = self._allowed(phase.plan(self._scope, world))
+        if phase is ROUTES:
+            self._ready_for_routes(world, routes=bool(steps))
+        before = len(self.done)
+        if steps:
+            for step in phase.change(self._scope, steps):  # one by one: they stay when a later one fails
+                self.done.append(step)
+        if len(self.done) == before or phase in {GUEST, ROUTES}:
+            return world
+        if phase is VM:
+            self._scope.forget_guest()
+            self._booted = True
+            return world
+        return self._scope.look_again(world)
+
+    def _ready_for_guest(self, world: World) -> World:
+        """Wait for a VM that boots, until it lets us in and has what kube-proxy needs."""
+        self._booted = self._booted or isinstance(world.guest, Unobservable)
+        if not self._booted:
+            return world
+        self._scope.wait_for_boot()
+        world = self._scope.look_again(world)
+        if isinstance(world.guest, GuestSeen) and not world.guest.writes_rules:
+            self._scope.wait_for_cloud_init()
+            world = self._scope.look_again(world)
+        return world
+
+    def _ready_for_routes(self, world: World, *, routes: bool) -> None:
+        """A route is set only when kube-proxy has converged and a ClusterIP answers through the VM."""
+        waits: list[Callable[[], None]] = [self._scope.wait_for_cloud_init] if self._booted else []
+        if routes or self.done:
+            waits.append(lambda: self._scope.wait_converged(world.cluster))
+        _side_by_side(waits)
+        if routes:
+            self._scope.try_route(world.cluster)
+
+    def _look_again(self, world: World) -> None:
+        """What is left must be cold and not allowed; anything else is an error."""
+        left = phases.plan(self._scope, self._scope.look_again(world))
+        wrong = self._allowed(left.steps)
+        if wrong:
+            raise NotReady(
+                f"cannot bring {self._scope.member.name} in sync: still different after the change",
+                details=[
+                    f"{step.target}: {item.field}: wanted {item.wanted}, seen {item.seen}"
+                    for step in wrong
+                    for item in step.drift
+                ],
+                hint="something else changes it back; run plan to look again",
+            )
+        self.left = left
+
+    def _allowed(self, steps: Iterable[Step]) -> tuple[Step, ...]:
+        return tuple(step for step in steps if self._yes or not step.cold)

@@ -1,0 +1,372 @@
+"""One member of a site during one run: what it is connected to, what is seen of it, what is wanted."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+from vmproxy import seed
+from vmproxy.engine.links import GuestLink, Login
+from vmproxy.engine.marking import Marking
+from vmproxy.engine.site import SiteRun
+from vmproxy.errors import Forbidden, NotReady, Unreachable, VmproxyError
+from vmproxy.hosts.kinds import kind_of
+from vmproxy.hosts.protocols import CarrierDriver, ClientDriver, Connection, Drivers
+from vmproxy.model.mac import static_mac
+from vmproxy.model.net import Interface, Route
+from vmproxy.model.seen import (
+    CarrierSeen,
+    ClientSeen,
+    CloudInit,
+    ClusterSeen,
+    GuestSeen,
+    Marker,
+    Unobservable,
+)
+from vmproxy.model.steps import ClusterStep, GuestStep, HostStep, RouteStep, VmStep, VmWanted, failing_at
+from vmproxy.model.topology import Member, Vm
+from vmproxy.resources import proxy, route
+from vmproxy.resources.proxy import GuestWanted, Tools
+from vmproxy.util import paths, wait
+
+Report = Callable[[str], None]
+
+CLOUD_INIT_SECONDS = 900.0
+CONVERGE_SECONDS = 180.0
+_GREETING_SECONDS = 5.0
+_LOG_LINES = 15
+
+
+@dataclass(frozen=True)
+class World:
+    """One look at everything that belongs to a member."""
+
+    cluster: ClusterSeen
+    carrier: CarrierSeen
+    client: ClientSeen
+    guest: GuestSeen | Unobservable
+
+    @property
+    def marked(self) -> tuple[Route, ...]:
+        """The routes that the VM's marker names."""
+        return self.carrier.marker.routes if self.carrier.marker else ()
+
+
+class Scope:
+    """Use as a context manager: what was opened is closed at its end."""
+
+    def __init__(self, site: SiteRun, member: Member, report: Report) -> None:
+        self.site = site
+        self.member = member
+        self.kind = kind_of(member.carrier)
+        self._report = report
+        self._stack = ExitStack()
+        self._guest: GuestLink | None = None
+        self._carrier_seen: CarrierSeen | None = None
+
+    def __enter__(self) -> Scope:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    @cached_property
+    def drivers(self) -> Drivers:
+        return self._stack.enter_context(self.site.links.open_host(self.member))
+
+    @property
+    def carrier(self) -> CarrierDriver:
+        return self.drivers.carrier
+
+    @property
+    def client(self) -> ClientDriver:
+        return self.drivers.client
+
+    # What is seen.
+
+    def look(self) -> World:
+        """At the cluster, and at the host and its guest at the same time."""
+        with ThreadPoolExecutor(1) as pool:
+            cluster = pool.submit(self.site.cluster_seen)
+            carrier, client = self.look_at_carrier(), self.client.observe()
+            guest = self._look_inside(carrier, cluster.result)
+            return World(cluster.result(), carrier, client, guest)
+
+    def look_again(self, world: World) -> World:
+        """At all but what nobody changes meanwhile: of the cluster only this member's identity."""
+        cluster = self._identity_anew(world.cluster)
+        carrier, client = self.look_at_carrier(), self.client.observe()
+        return World(cluster, carrier, client, self._look_inside(carrier, lambda: cluster))
+
+    def look_at_carrier(self) -> CarrierSeen:
+        self._carrier_seen = self.carrier.observe()
+        return self._carrier_seen
+
+    def look_at_guest(self, cluster: ClusterSeen | Unobservable) -> GuestSeen:
+        """Without the cluster only what does not depend on it. Raises Unreachable for no answer."""
+        if isinstance(cluster, Unobservable):
+            return self.guest().observe(proxy.BARE_QUERY)
+        return self.guest().observe(proxy.QUERY)
+
+    def guest(self) -> GuestLink:
+        """The one SSH connection of this run. Raises Unreachable when nothing answers."""
+        if self._guest is None:
+            self._guest = self._log_in(self._open_ssh)
+        return self._guest
+
+    def _look_inside(
+        self, carrier: CarrierSeen, cluster: Callable[[], ClusterSeen]
+    ) -> GuestSeen | Unobservable:
+        if carrier.vm is None:
+            return Unobservable("there is no VM yet")
+        if not carrier.vm.running:
+            return Unobservable("the VM is stopped")
+        if carrier.vm.marker is None:
+            return Unobservable("the VM was not made by vmproxy")
+        try:
+            return self.look_at_guest(cluster())
+        except (Forbidden, Unreachable) as exc:
+            return Unobservable(exc.message)
+
+    def _identity_anew(self, cluster: ClusterSeen) -> ClusterSeen:
+        found = self.site.cluster.identity((self.member.vm.account,))
+        return replace(cluster, identity=found)
+
+    # What is wanted, from what was seen.
+
+    def wanted_vm(self, seen: CarrierSeen) -> VmWanted:
+        vm = self.member.vm
+        settings = {
+            "cpus": vm.size.cpus,
+            "memory": vm.size.memory,
+            "mac": self._mac(seen),
+            "switch": vm.carrier.switch,
+            "vlan": vm.network.vlan,
+            **self.kind.settings(vm.name),
+        }
+        return VmWanted(
+            name=vm.name,
+            site=vm.site,
+            host=vm.host,
+            address=vm.address,
+            image=self.site.links.artifacts.image(self.kind, self._report),
+            seed=self.wanted_seed(seen).hash,
+            settings=settings,
+        )
+
+    def wanted_seed(self, seen: CarrierSeen | None) -> seed.Seed:
+        key = self.site.links.artifacts.user_key()
+        cloud_init = self.site.topology.cloud_init
+        return seed.spec(self.member.vm, cloud_init, user_key=key, mac=self._mac(seen))
+
+    def wanted_guest(
+        self, cluster: ClusterSeen, marker: Marker | None, guest: GuestSeen | Unobservable
+    ) -> GuestWanted:
+        seen = guest if isinstance(guest, GuestSeen) else None
+        settings = self.site.topology.proxy
+        return proxy.wanted(
+            self._vm_at(marker),
+            settings,
+            cluster,
+            program=self.site.links.artifacts.program(settings.version or cluster.version, self._report),
+            tools=Tools(seen.kernel if seen else None, seen.nft if seen else None),
+        )
+
+    def wanted_routes(self, cluster: ClusterSeen, marker: Marker | None) -> tuple[Route, ...]:
+        return route.wanted(cluster.service_cidrs, self.address(marker).ip)
+
+    def address(self, marker: Marker | None) -> Interface:
+        """Where the VM is now: the site file's address only once the VM was made with it."""
+        return marker.address if marker else self.member.vm.address
+
+    def _vm_at(self, marker: Marker | None) -> Vm:
+        vm = self.member.vm
+        return replace(vm, network=vm.network.model_copy(update={"address": self.address(marker)}))
+
+    def _mac(self, seen: CarrierSeen | None) -> str:
+        """Clear of the addresses that the host gives away itself."""
+        return static_mac(self.member.vm.name, pool=seen.mac_pool if seen else None)
+
+    # What is done. Each yields a step when it is done.
+
+    def change_cluster(self, steps: Sequence[ClusterStep]) -> Iterator[ClusterStep]:
+        for step in steps:
+            self._report(f"{step.verb} {step.target}")
+            with failing_at(step):
+                done = self.site.cluster.do(step)
+            if done:
+                yield step
+
+    def change_host(self, steps: Sequence[HostStep]) -> Iterator[HostStep]:
+        """The VM, and the routes that lead to it; the marker stays true meanwhile."""
+        seen = self._seen()
+        marking = Marking(self.carrier, self.client, seen.marker)
+        self.carrier.check([step for step in steps if isinstance(step, VmStep)])
+        for step in steps:
+            self._report(f"{step.verb} {step.target}")
+            with failing_at(step):
+                if isinstance(step, RouteStep):
+                    marking.do(step)
+                else:
+                    self._change_vm(step, seen, marking.marker)
+            self._carrier_seen = _with_marker(seen, marking.marker)
+            yield step
+
+    def change_guest(self, steps: Sequence[GuestStep]) -> Iterator[GuestStep]:
+        return self.guest().do(steps, self._report)
+
+    def _change_vm(self, step: VmStep, seen: CarrierSeen, marker: Marker | None) -> None:
+        artifacts, spec = self.site.links.artifacts, self.wanted_seed(seen)
+        self.carrier.do(
+            step,
+            lambda: artifacts.deliver(spec, self.kind, self._report),
+            marker.routes if marker else (),
+            self._report,
+        )
+
+    def forget_guest(self) -> None:
+        """The VM was changed: look at its marker again, and connect anew."""
+        self._guest = None
+        self.look_at_carrier()
+
+    # What is waited for.
+
+    def wait_for_boot(self) -> None:
+        """Until the guest lets us in; cloud-init may still be at work."""
+        started = time.monotonic()
+        what = f"SSH of VM {self.member.vm.name} at {self._address_now.ip}"
+        self._report(f"waiting for {what}")
+        try:
+            seconds = self.member.vm.size.boot_timeout
+            greeted = wait.until(what, self.banner, timeout=seconds, every=0.25)
+            self._guest = self._log_in(lambda: greeted)
+        except VmproxyError as exc:
+            raise self._boot_failed(exc) from exc
+        self._report(f"SSH answered after {time.monotonic() - started:.0f} s")
+
+    def wait_converged(self, cluster: ClusterSeen) -> None:
+        self._report("waiting for kube-proxy to converge")
+        self.guest().wait_converged(cluster.canary, CONVERGE_SECONDS, self._report)
+
+    def try_route(self, cluster: ClusterSeen) -> None:
+        """One ClusterIP by way of the VM, from the client itself, before the whole range goes there."""
+        address, port = cluster.canary
+        name = self.member.client.name
+        self._report(f"trying {address}:{port} from {name} through the VM")
+        marking = Marking(self.carrier, self.client, self._seen().marker)
+        answer = marking.trial(Connection("tcp", address, port), self._address_now.ip)
+        if not answer.ok:
+            raise NotReady(
+                f"cannot route the Service range on {name}: {address}:{port} through the VM: {answer.detail}",
+                hint="the routes were not changed; look at: vmproxy logs " + self.member.name,
+            )
+
+    def wait_for_cloud_init(self) -> None:
+        """Raises NotReady with cloud-init's own words when it ends with an error."""
+
+        def probe() -> CloudInit | str:
+            seen = self.guest().cloud_init()
+            return seen if seen.ended else "it still runs"
+
+        self._report("waiting for cloud-init to end")
+        seen = wait.until("cloud-init", probe, timeout=CLOUD_INIT_SECONDS, every=1.0)
+        if seen.errors:
+            raise NotReady(
+                f"cannot use VM {self.member.vm.name}: cloud-init ended with errors",
+                details=seen.errors,
+                hint="look at: vmproxy logs " + self.member.name,
+            )
+
+    def ssh_command(self) -> list[str]:
+        """The ssh client's command line to the guest, with the pinned host key."""
+        marker, state = self._made_by_us(), paths.state_dir("ssh", self.site.topology.name)
+        known_hosts = state / f"known_hosts-{self.member.name}"
+        part = known_hosts.with_suffix(f".{os.getpid()}")
+        part.write_text(f"{marker.address.ip} {marker.host_key}\n")
+        part.replace(known_hosts)
+        options = {
+            "IdentityFile": self.site.links.artifacts.user_key_file(),
+            "IdentitiesOnly": "yes",
+            "UserKnownHostsFile": known_hosts,
+            "GlobalKnownHostsFile": "/dev/null",
+            "StrictHostKeyChecking": "yes",
+        }
+        words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+        return [*self.carrier.ssh_command(), *words, f"root@{marker.address.ip}"]
+
+    def logs(self, which: Literal["proxy", "cloud-init", "console"], lines: int) -> str:
+        self._made_by_us()
+        if which == "console":
+            return "\n".join(self.carrier.console(lines))
+        return self.guest().logs(which, lines)
+
+    def _seen(self) -> CarrierSeen:
+        return self._carrier_seen or self.look_at_carrier()
+
+    @property
+    def _address_now(self) -> Interface:
+        return self.address(self._seen().marker)
+
+    def _made_by_us(self) -> Marker:
+        marker = self._seen().marker
+        if marker is None:
+            raise VmproxyError(
+                f"cannot look into VM {self.member.vm.name}: there is no such VM of vmproxy's",
+                hint="run: vmproxy apply",
+            )
+        return marker
+
+    def _mint(self) -> str:
+        seconds = self.site.topology.proxy.token_ttl
+        return self.site.cluster.mint(self.member.vm.account, seconds=seconds)
+
+    def _log_in(self, open_socket: Callable[[], socket.socket]) -> GuestLink:
+        login = Login(self.member.vm.name, open_socket, self._made_by_us().host_key, self._mint)
+        return self._stack.enter_context(self.site.links.log_in(login))
+
+    def _open_ssh(self) -> socket.socket:
+        return self.carrier.open_guest(self._address_now.ip, 22)
+
+    def banner(self) -> socket.socket | str:
+        """A connection whose other end has greeted, still to be read; or why there is none yet.
+
+        Raises Unreachable when the VM has ended.
+        """
+        if died := self.carrier.died():
+            raise Unreachable(f"cannot start VM {self.member.vm.name}: {died}")
+        try:
+            channel = self._open_ssh()
+        except OSError as exc:
+            return f"{exc.strerror or exc}"
+        try:
+            channel.settimeout(_GREETING_SECONDS)
+            if channel.recv(4, socket.MSG_PEEK) == b"SSH-":
+                return channel
+            why = "something else than SSH answers"
+        except OSError as exc:
+            why = f"{exc.strerror or exc}"
+        channel.close()
+        return why
+
+    def _boot_failed(self, cause: VmproxyError) -> VmproxyError:
+        try:
+            lines = self.carrier.symptoms()
+            lines += [f"console: {line}" for line in self.carrier.console(_LOG_LINES)]
+        except VmproxyError as exc:
+            lines = [exc.message]
+        return NotReady(
+            cause.message,
+            hint=cause.hint or "does the image take a NoCloud seed (cloud-init), and is the address free?",
+            details=[*cause.details, *lines],
+        )
+
+
+def _with_marker(seen: CarrierSeen, marker: Marker | None) -> CarrierSeen:
+    return replace(seen, vm=replace(seen.vm, marker=marker)) if seen.vm else seen

@@ -1,0 +1,495 @@
+"""A whole world over plain data: a host, the guest of its VM, and the cluster. No I/O.
+
+It shows what a run does to a host without one: `moment` is called before and after each effect, and may
+end the run there by raising. What no run may ever do is an AssertionError here.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, ip_address, ip_network
+from threading import Lock
+from typing import Any, assert_never
+
+from vmproxy.errors import Busy, Conflict, Unreachable
+from vmproxy.hosts.protocols import Answer, Connection, Delivery, Report
+from vmproxy.model import names
+from vmproxy.model.net import Address, Interface, Network, Route
+from vmproxy.model.seen import (
+    CarrierSeen,
+    ClientSeen,
+    CloudInit,
+    ClusterSeen,
+    Endpoint,
+    FileSeen,
+    GuestSeen,
+    Marker,
+    NodeSeen,
+    ProxySeen,
+    Reach,
+    ServiceSeen,
+    SwitchSeen,
+    TokenSeen,
+    UnitSeen,
+    VmSeen,
+)
+from vmproxy.model.steps import (
+    ClusterStep,
+    CreateObject,
+    CreateVm,
+    DeleteObject,
+    DeleteVm,
+    Follow,
+    GuestStep,
+    LoadGuard,
+    Object,
+    PushFile,
+    ReconfigureVm,
+    RenewToken,
+    SetGuestRoute,
+    SetSysctl,
+    SetVm,
+    StartUnit,
+    StartVm,
+    UpdateObject,
+    VmStep,
+    object_key,
+)
+
+NOW = 1_800_000_000.0
+_LIFE = 86400
+_NEW_UNIT = UnitSeen(active=False, enabled=False, stale=False)
+_API = IPv4Address("10.96.0.1")
+
+
+@dataclass
+class MemoryGuest:
+    """The VM from inside. `answers`: kube-proxy has what it needs and runs."""
+
+    files: dict[str, FileSeen] = field(default_factory=dict)
+    content: dict[str, bytes] = field(default_factory=dict)
+    units: dict[str, UnitSeen] = field(default_factory=dict)
+    sysctls: dict[str, str] = field(default_factory=dict)
+    guard: str | None = None
+    routes: tuple[Route, ...] = ()
+    token: TokenSeen | None = None
+
+    @property
+    def answers(self) -> bool:
+        unit = self.units.get(names.PROXY_UNIT)
+        return bool(unit and unit.active and self.token and names.PROGRAM in self.files)
+
+    def boot(self) -> None:
+        """What is enabled runs again, with the files as they are."""
+        for name, unit in self.units.items():
+            self.units[name] = replace(unit, active=unit.enabled, stale=False)
+
+
+@dataclass
+class MemoryVm:
+    marker: Marker | None
+    settings: Mapping[str, Any]
+    disk: str | None
+    seed: str | None
+    running: bool = False
+    guest: MemoryGuest = field(default_factory=MemoryGuest)
+
+
+@dataclass
+class MemoryCluster:
+    """Objects by "kind/name"; `services` and `nodes` are as a look finds them."""
+
+    objects: dict[str, Object] = field(default_factory=dict)
+    service_cidrs: tuple[Network, ...] = (ip_network("10.96.0.0/16"),)
+    nodes: tuple[NodeSeen, ...] = ()
+    reachable: bool = True
+    minted: int = 0
+    lists: int = 0
+
+
+@dataclass
+class MemoryWorld:
+    """`vms` are those of the one host, by name; `routes` those of its client; `moment` as above.
+
+    `consent`: a VM that runs may be stopped.
+    """
+
+    cluster: MemoryCluster = field(default_factory=MemoryCluster)
+    vms: dict[str, MemoryVm] = field(default_factory=dict)
+    routes: list[Route] = field(default_factory=list)
+    addresses: tuple[Interface, ...] = ()
+    leftovers: tuple[str, ...] = ()
+    consent: bool = True
+    moment: Callable[[str], None] = field(default=lambda _what: None)
+    changing: Lock = field(default_factory=Lock)
+
+    @contextmanager
+    def effect(self, what: str) -> Iterator[None]:
+        self.moment(f"before {what}")
+        yield
+        self.moment(f"after {what}")
+
+
+class MemoryCarrier:
+    """One VM of the world's host."""
+
+    def __init__(self, world: MemoryWorld, vm: str, switch: str) -> None:
+        self._world = world
+        self._name = vm
+        self._switch = switch
+
+    @contextmanager
+    def lock(self, report: Report) -> Iterator[None]:
+        if not self._world.changing.acquire(timeout=5.0):
+            report("another vmproxy works on it")
+            raise Busy(f"cannot change the host of {self._name}: another vmproxy works on it")
+        try:
+            yield
+        finally:
+            self._world.changing.release()
+
+    def observe(self) -> CarrierSeen:
+        vm = self._world.vms.get(self._name)
+        return CarrierSeen(
+            vm=self._seen(vm) if vm else None,
+            switch=SwitchSeen(self._switch),
+            leftovers=() if vm else self._world.leftovers,
+        )
+
+    def check(self, steps: Sequence[VmStep]) -> None:
+        """Everything has room here."""
+
+    def do(
+        self, step: VmStep, deliver: Callable[[], Delivery], routes: tuple[Route, ...], report: Report
+    ) -> None:
+        report(f"{step.verb} in memory")
+        with self._world.effect(f"{step.verb} vm"):
+            match step:
+                case CreateVm():
+                    self._create(step, deliver(), routes)
+                case StartVm():
+                    self._start()
+                case SetVm():
+                    self._vm.settings = {**self._vm.settings, **_wanted(step)}
+                case ReconfigureVm():
+                    self._stop()
+                    self._vm.settings = {**self._vm.settings, **_wanted(step)}
+                    self._start()
+                case DeleteVm():
+                    self._delete()
+                case _:
+                    assert_never(step)
+
+    def mark(self, marker: Marker) -> None:
+        with self._world.effect("mark"):
+            self._vm.marker = marker
+
+    def open_guest(self, address: Address, port: int) -> socket.socket:
+        """Its other end has greeted as an SSH server does."""
+        if not self._vm.running:
+            raise ConnectionRefusedError(111, f"nothing answers at {address}:{port}")
+        here, there = socket.socketpair()
+        with there:
+            there.sendall(b"SSH-2.0-memory\r\n")
+        return here
+
+    def console(self, lines: int) -> list[str]:
+        return ["in memory"][:lines]
+
+    def died(self) -> str | None:
+        return None if self._vm.running else "it is off"
+
+    def ssh_command(self) -> list[str]:
+        return ["ssh"]
+
+    def symptoms(self) -> list[str]:
+        return []
+
+    def examine(self) -> Mapping[str, Mapping[str, Any]]:
+        return {}
+
+    @property
+    def _vm(self) -> MemoryVm:
+        return self._world.vms[self._name]
+
+    def _seen(self, vm: MemoryVm) -> VmSeen:
+        return VmSeen(self._name, vm.running, vm.settings, vm.marker, vm.disk, vm.seed)
+
+    def _create(self, step: CreateVm, delivery: Delivery, routes: tuple[Route, ...]) -> None:
+        if self._name in self._world.vms:
+            self._delete()
+        wanted = step.vm
+        marker = Marker(
+            wanted.site, wanted.host, wanted.address, wanted.seed, wanted.image, delivery.host_key, routes
+        )
+        self._world.vms[self._name] = MemoryVm(marker, wanted.settings, wanted.image, wanted.seed)
+
+    def _delete(self) -> None:
+        if self._name in self._world.vms:
+            assert self._vm.marker is not None, "a VM that vmproxy did not make was removed"
+            self._stop()
+            del self._world.vms[self._name]
+        self._world.leftovers = ()
+
+    def _start(self) -> None:
+        self._vm.running = True
+        self._vm.guest.boot()
+
+    def _stop(self) -> None:
+        if self._vm.running:
+            assert self._world.consent, "a running VM was interrupted without consent"
+            assert not self._led_here(), "the VM behind a route was stopped"
+        self._vm.running = False
+
+    def _led_here(self) -> list[Route]:
+        marker = self._vm.marker
+        return [item for item in self._world.routes if marker and item.via == marker.address.ip]
+
+
+class MemoryClient:
+    """The world's routes; what goes through a VM is answered when its kube-proxy answers."""
+
+    def __init__(self, world: MemoryWorld) -> None:
+        self._world = world
+
+    def observe(self) -> ClientSeen:
+        return ClientSeen(tuple(self._world.routes), self._world.addresses)
+
+    def set_route(self, route: Route, before: Sequence[Route]) -> None:
+        assert self._answers(route.via), f"{route} was set, and nothing answers behind it"
+        assert self._marked(route), f"{route} was set before the marker names it"
+        with self._world.effect("set route"):
+            kept = [item for item in self._world.routes if item not in before]
+            self._world.routes = [*kept, route]
+
+    def remove_route(self, route: Route) -> None:
+        with self._world.effect("remove route"):
+            self._world.routes = [item for item in self._world.routes if item != route]
+
+    def probe(self, connections: Sequence[Connection]) -> list[Answer]:
+        return [self._answer(self._way(item.address)) for item in connections]
+
+    def trial(self, connection: Connection, route: Route) -> Answer:
+        assert self._marked(route), f"{route} was tried before the marker names it"
+        with self._world.effect("trial"):
+            self._world.routes.append(route)
+        try:
+            return self._answer(self._way(connection.address))
+        finally:
+            self._world.routes = [item for item in self._world.routes if item != route]
+
+    def _way(self, address: Address) -> Address | None:
+        matching = [item for item in self._world.routes if address in item.prefix]
+        return max(matching, key=lambda item: item.prefix.prefixlen).via if matching else None
+
+    def _answer(self, via: Address | None) -> Answer:
+        ok = self._answers(via)
+        return Answer(ok, "answered in memory" if ok else "no answer in memory", via)
+
+    def _answers(self, via: Address | None) -> bool:
+        return any(
+            vm.running and vm.guest.answers
+            for vm in self._world.vms.values()
+            if vm.marker and vm.marker.address.ip == via
+        )
+
+    def _marked(self, route: Route) -> bool:
+        return any(vm.marker and route in vm.marker.routes for vm in self._world.vms.values())
+
+
+class MemoryGuestLink:
+    """A log-in to the guest of a VM: over when the VM is not what it was."""
+
+    def __init__(self, world: MemoryWorld, vm: str, mint: Callable[[], str]) -> None:
+        self._world = world
+        self._name = vm
+        self._mint = mint
+
+    def run(self, command: str) -> str:
+        return f"{command}: in memory"
+
+    def observe(self, query: Any) -> GuestSeen:
+        guest = self._guest
+        return GuestSeen(
+            files={path: seen for path, seen in guest.files.items() if path in query.files},
+            units={name: guest.units.get(name, _NEW_UNIT) for name in query.units},
+            sysctls={name: value for name, value in guest.sysctls.items() if name in query.sysctls},
+            guard=guest.guard,
+            routes=guest.routes,
+            token=guest.token,
+            proxy=ProxySeen(guest.answers, "nftables", NOW, NOW - 1, failures=0, denied=0),
+            kernel="6.12",
+            writes_rules=True,
+            nft="1.1.3",
+            now=NOW,
+        )
+
+    def do(self, steps: Sequence[GuestStep], report: Report) -> Iterator[GuestStep]:
+        """Each step by itself, what follows from all of them at the end, as in the real guest."""
+        follows: list[Follow] = []
+        for step in steps:
+            report(f"{step.verb} in memory")
+            with self._world.effect(f"{step.verb} in guest"):
+                follows.append(self._do(step))
+        with self._world.effect("what follows"):
+            self._follow(follows)
+        yield from steps
+
+    def wait_converged(self, canary: tuple[Address, int], seconds: float, report: Report) -> None:
+        report(f"converged for {canary[0]} within {seconds:.0f} s")
+        if not self._guest.answers:
+            raise Unreachable(f"cannot route through VM {self._name}: kube-proxy does not answer")
+
+    def cloud_init(self) -> CloudInit:
+        return CloudInit(ended=True)
+
+    def reach(self, endpoints: Sequence[Endpoint]) -> list[Reach]:
+        return [Reach(None, silent=False, refused=False, via=None) for _ in endpoints]
+
+    def rule_present(self, address: Address, port: int, protocol: str) -> bool:
+        return self._guest.answers and (address, port, protocol) == (_API, 443, "tcp")
+
+    def logs(self, which: str, lines: int) -> str:
+        return "\n".join([f"{which}: in memory"][:lines])
+
+    @property
+    def _guest(self) -> MemoryGuest:
+        vm = self._world.vms.get(self._name)
+        if vm is None or not vm.running:
+            raise Unreachable(f"cannot go on in VM {self._name}: the connection ended")
+        return vm.guest
+
+    def _do(self, step: GuestStep) -> Follow:
+        guest = self._guest
+        match step:
+            case PushFile(path, file):
+                guest.files[path] = FileSeen(file.sha256, file.mode, file.owner)
+                guest.content[path] = file.content or b""
+                guest.units = {name: replace(unit, stale=unit.active) for name, unit in guest.units.items()}
+                return file.follow
+            case SetSysctl(name, value):
+                guest.sysctls[name] = value
+                return Follow()
+            case LoadGuard():
+                return Follow(setup=("guard",))
+            case SetGuestRoute():
+                return Follow(setup=("routes",))
+            case RenewToken():
+                return Follow(renew=True)
+            case StartUnit(unit):
+                guest.units[unit] = replace(guest.units.get(unit, _NEW_UNIT), enabled=True)
+                return Follow(restart=(unit,))
+            case _:
+                assert_never(step)
+
+    def _follow(self, follows: Sequence[Follow]) -> None:
+        guest = self._guest
+        setup = {part for follow in follows for part in follow.setup}
+        if "guard" in setup:
+            guest.guard = guest.files[names.GUARD].sha256
+        if "routes" in setup:
+            guest.routes = _listed(guest.content[names.ROUTES])
+        if any(follow.renew for follow in follows):
+            guest.token = self._new_token()
+        restarted = {unit for follow in follows for unit in follow.restart}
+        for unit in guest.units.keys() | restarted:
+            seen = guest.units.get(unit, _NEW_UNIT)
+            guest.units[unit] = replace(seen, active=seen.active or unit in restarted, stale=False)
+
+    def _new_token(self) -> TokenSeen:
+        """The memory cluster's token is its claims."""
+        subject, uid = self._mint().split()
+        return TokenSeen(subject, uid, int(NOW), int(NOW) + _LIFE)
+
+
+class MemoryClusterLink:
+    """The Kubernetes API; counts the lists that are asked of it."""
+
+    def __init__(self, world: MemoryWorld) -> None:
+        self._world = world
+
+    def observe(self, accounts: Sequence[str]) -> ClusterSeen:
+        cluster = self._cluster
+        cluster.lists += 3  # nodes, ServiceCIDRs, ServiceAccounts
+        prefix = names.key("ServiceAccount", "")
+        found = [name.removeprefix(prefix) for name in cluster.objects if name.startswith(prefix)]
+        return ClusterSeen(
+            version="v1.36.3",
+            server="https://192.168.10.4:6443",
+            ca="-----BEGIN CERTIFICATE-----\n",
+            service_cidrs=cluster.service_cidrs,
+            pod_cidrs=(ip_network("10.244.0.0/16"),),
+            nodes=cluster.nodes,
+            canary=(_API, 443),
+            identity=self.identity(accounts),
+            accounts=tuple(found),
+        )
+
+    def identity(self, accounts: Sequence[str]) -> dict[str, Any]:
+        wanted = {
+            names.key(kind, name) for account in accounts for kind, name in names.identity(account).items()
+        }
+        return {name: item for name, item in self._cluster.objects.items() if name in wanted}
+
+    def do(self, step: ClusterStep) -> bool:
+        objects = self._cluster.objects
+        with self._world.effect(f"{step.verb} object"):
+            match step:
+                case CreateObject():
+                    if step.target in objects and step.object["kind"] == "Namespace":
+                        return False  # another host's run was first
+                    if step.target in objects:
+                        raise Conflict(f"cannot create {step.target}: it exists")
+                    objects[step.target] = _live(step.object, len(objects))
+                case UpdateObject():
+                    uid = step.live["metadata"]["uid"]
+                    objects[step.target] = _live(step.object, uid)
+                case DeleteObject():
+                    label, value = names.MANAGED_BY
+                    labels = objects[step.target]["metadata"].get("labels") or {}
+                    assert labels.get(label) == value, f"{step.target} was not made by vmproxy"
+                    del objects[step.target]
+                case _:
+                    assert_never(step)
+        return True
+
+    def mint(self, account: str, *, seconds: int) -> str:
+        assert seconds > 0
+        self._cluster.minted += 1
+        item = self._cluster.objects[names.key("ServiceAccount", account)]
+        return f"system:serviceaccount:{names.NAMESPACE}:{account} {item['metadata']['uid']}"
+
+    def services(self) -> list[ServiceSeen]:
+        self._cluster.lists += 2  # Services, EndpointSlices
+        return []
+
+    def missing_rights(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def _cluster(self) -> MemoryCluster:
+        if not self._world.cluster.reachable:
+            raise Unreachable("cannot reach the API server: no answer in memory")
+        return self._world.cluster
+
+
+def _wanted(step: SetVm | ReconfigureVm) -> dict[str, Any]:
+    """What is shown is what is set."""
+    return {item.field: item.wanted for item in step.drift}
+
+
+def _live(item: Object, uid: object) -> Object:
+    """As the API gives it back."""
+    assert object_key(item)
+    return {**item, "metadata": {**item["metadata"], "uid": str(uid)}}
+
+
+def _listed(content: bytes) -> tuple[Route, ...]:
+    return tuple(
+        Route(ip_network(item["prefix"]), ip_address(item["via"]) if item["via"] else None)
+        for item in json.loads(content)
+    )

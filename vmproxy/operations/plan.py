@@ -1,0 +1,24 @@
+"""plan: what apply would do, and what no step of it repairs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vmproxy.engine import endpoints, phases
+from vmproxy.engine.scope import Report, Scope
+from vmproxy.engine.site import SiteRun
+from vmproxy.model.seen import GuestSeen
+from vmproxy.model.steps import HostStep, Plan
+from vmproxy.model.topology import Member
+
+
+def plan_host(site: SiteRun, member: Member, report: Report) -> Plan:
+    with Scope(site, member, report) as scope:
+        world = scope.look()
+        planned = phases.plan(scope, world)
+        settled = not any(isinstance(step, HostStep) for step in phases.VM.plan(scope, world))
+        if isinstance(world.guest, GuestSeen) and settled:
+            report("trying the Services' endpoints from the VM")
+            lost = endpoints.unreachable(scope.guest(), site.services(), world.cluster)
+            planned = replace(planned, warnings=(*planned.warnings, *lost))
+        return planned
