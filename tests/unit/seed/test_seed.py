@@ -329,5 +329,5 @@ def test_the_references_example_of_user_data_works(tmp_path: Path) -> None:
 
 
 def test_the_reference_names_every_protected_key() -> None:
-    last = REFERENCE.partition("Not to be set")[2]
+    last = REFERENCE.partition("cannot set them")[2]
     assert set(re.findall(r"`(\w+)`", last)) == set(cloudconfig.PROTECTED)
