@@ -31,7 +31,7 @@ _COMMANDS = {
     "lab": "lab",
     "demo": "demo",
 }
-"""Each command's module in this package: loaded only when it is asked for, which keeps a run quick."""
+"""Each command's module in this package, loaded only when needed, which keeps startup fast."""
 
 
 class _Lazy(click.Group):
@@ -53,7 +53,7 @@ class _Lazy(click.Group):
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(vmproxy.__version__, prog_name="vmproxy")
 def cli() -> None:
-    """Kubernetes Services reachable from Windows hosts, through kube-proxy in a small Linux VM.
+    """Make Kubernetes Services reachable from Windows hosts, through kube-proxy in a small Linux VM.
 
     \b
     Exit codes: 0 done or in sync, 1 failed, 2 bad usage or bad site file,
@@ -73,10 +73,10 @@ def main() -> NoReturn:
         exc.show()
         sys.exit(exc.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        hint = "nothing is half-written; the same command goes on from here"
+        hint = "nothing is left half-written; run the same command again to continue"
         console.error(VmproxyError("stopped", hint=hint))
         sys.stderr.flush()
-        os._exit(1)  # other hosts' threads are not waited for: each change they make is whole
+        os._exit(1)  # does not wait for other hosts' threads: each of their changes is atomic
     except OSError as exc:
         console.error(unexpected(exc))
         sys.exit(1)

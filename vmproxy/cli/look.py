@@ -1,4 +1,4 @@
-"""status and verify: look, and change nothing."""
+"""status and verify: the commands that change nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROBLEM = 4
 @host_option
 @output_option
 def status(path: Path, names: tuple[str, ...], output: str) -> int:
-    """VM, kube-proxy, rule age, credential and routes: one row a host."""
+    """Show VM, kube-proxy, rule age, credential and routes, one row per host."""
     chosen = choose(path, names)
     results = reconcile.for_each(
         chosen.hosts, lambda host: statuses.status_host(chosen.site, host, chosen.reporter(host))
@@ -51,10 +51,11 @@ def status(path: Path, names: tuple[str, ...], output: str) -> int:
     "services",
     multiple=True,
     metavar="NAMESPACE/NAME[:PORT]",
-    help="Only this Service; may be given several times. Without: those that the cluster has.",
+    help="Only this Service; may be repeated. Default: Services with ready endpoints, "
+    f"up to {checks.MOST} ports.",
 )
 def verify(path: Path, names: tuple[str, ...], output: str, services: tuple[str, ...]) -> int:
-    """Connect from the host through the VM to Services, and tell where it breaks."""
+    """Connect from the host through the VM to Services, and name the hop that fails."""
     chosen = choose(path, names)
     results = reconcile.for_each(
         chosen.hosts,

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the way from their values to hosts."""
+"""Options that several commands share, and the hosts that they select."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ file_option = click.option(
     help="The site file.",
 )
 host_option = click.option(
-    "--host", "names", multiple=True, metavar="NAME", help="Only this host; may be given several times."
+    "--host", "names", multiple=True, metavar="NAME", help="Only this host; may be repeated."
 )
 output_option = click.option(
     "-o",
@@ -34,7 +34,7 @@ output_option = click.option(
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    help="How the answer is written to stdout.",
+    help="Format of the result on stdout.",
 )
 
 
@@ -44,37 +44,42 @@ def _verbose(_context: click.Context, _option: click.Parameter, value: object) -
 
 
 verbose_option = click.option(
-    "-v", "--verbose", is_flag=True, expose_value=False, callback=_verbose, help="Show when each step begins."
+    "-v",
+    "--verbose",
+    is_flag=True,
+    expose_value=False,
+    callback=_verbose,
+    help="Prefix progress lines with the elapsed time.",
 )
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The site and those of its hosts that the command line names; all when it names none."""
+    """The site and the hosts named on the command line; all hosts if it names none."""
 
     site: Site
     hosts: tuple[Host, ...]
 
     def reporter(self, host: Host) -> Callable[[str], None]:
-        """Progress lines name their host where there are several."""
+        """Reports progress; lines start with the host's name if there are several hosts."""
         prefix = f"{host.name}: " if len(self.hosts) > 1 else ""
         return lambda text: console.progress(prefix + text)
 
 
 def choose(path: Path, names: Sequence[str]) -> Chosen:
-    """Raises UsageError for a wrong site file, or a host that is not in it."""
+    """Raises UsageError for an invalid site file, or a host that is not in it."""
     site = load(path)
     known = {host.name: host for host in site.hosts}
     unknown = [name for name in names if name not in known]
     if unknown:
         raise UsageError(
-            f"no host named {', '.join(unknown)} in {path}", hint=f"its hosts are: {', '.join(known)}"
+            f"there is no host named {', '.join(unknown)} in {path}", hint=f"its hosts: {', '.join(known)}"
         )
     return Chosen(site, tuple(known[name] for name in dict.fromkeys(names)) or site.hosts)
 
 
 def one_host(path: Path, name: str | None) -> tuple[Site, Host]:
-    """The named host; None: the only one of the site."""
+    """The named host; None: the site's only host."""
     chosen = choose(path, [name] if name else [])
     if len(chosen.hosts) > 1:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""plan, apply, destroy, render: the commands that change things or show the change."""
+"""plan, apply, destroy, render: the commands that make or show changes."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ T = TypeVar("T")
 @verbose_option
 @host_option
 @output_option
-@click.option("--exit-code", is_flag=True, help="Exit with 3 when changes are pending.")
+@click.option("--exit-code", is_flag=True, help="Exit with 3 if changes are pending.")
 def plan(path: Path, names: tuple[str, ...], output: str, *, exit_code: bool) -> int:
-    """Show what apply would do, field by field."""
+    """Show what apply would change, field by field."""
     chosen = choose(path, names)
     plans = reconcile.for_each(
         chosen.hosts, lambda host: reconcile.plan_host(chosen.site, host, chosen.reporter(host))
@@ -43,7 +43,7 @@ def plan(path: Path, names: tuple[str, ...], output: str, *, exit_code: bool) ->
     if output == "json":
         console.result_json({"hosts": [_plan_json(*pair) for pair in _named(chosen, plans)]})
     for name, planned in _named(chosen, plans):
-        _show_or_tell(name, planned, as_text=output == "text", many=len(plans) > 1)
+        _show_or_report(name, planned, as_text=output == "text", many=len(plans) > 1)
     pending = any(isinstance(item, Plan) and not item.in_sync for item in plans)
     return _code(plans, pending=pending and exit_code)
 
@@ -53,9 +53,12 @@ def plan(path: Path, names: tuple[str, ...], output: str, *, exit_code: bool) ->
 @verbose_option
 @host_option
 @output_option
-@click.option("--yes", is_flag=True, help="Also do what interrupts a running VM.")
+@click.option("--yes", is_flag=True, help="Also make changes that interrupt a running VM.")
 def apply(path: Path, names: tuple[str, ...], output: str, *, yes: bool) -> int:
-    """Make it so; again: nothing to do, or exactly the drift repaired."""
+    """Create the VM and the routes, or repair only what has drifted.
+
+    Without --yes, changes that interrupt a running VM are listed and not made.
+    """
     chosen = choose(path, names)
     results = reconcile.for_each(
         chosen.hosts, lambda host: reconcile.apply_host(chosen.site, host, chosen.reporter(host), yes=yes)
@@ -68,7 +71,7 @@ def apply(path: Path, names: tuple[str, ...], output: str, *, yes: bool) -> int:
 @verbose_option
 @host_option
 @output_option
-@click.option("--yes", is_flag=True, help="Really remove it; without, only show it.")
+@click.option("--yes", is_flag=True, help="Remove it; without --yes, only show what would be removed.")
 def destroy(path: Path, names: tuple[str, ...], output: str, *, yes: bool) -> int:
     """Remove the routes, then the VM with its disks, then the identity in the cluster."""
     chosen = choose(path, names)
@@ -87,10 +90,10 @@ def destroy(path: Path, names: tuple[str, ...], output: str, *, yes: bool) -> in
 @host_option
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 def render(path: Path, names: tuple[str, ...], directory: Path) -> int:
-    """Write every file that apply would push to DIRECTORY, secrets redacted."""
+    """Write every file that apply would push to DIRECTORY, with secrets redacted."""
     chosen = choose(path, names)
     if directory.exists() and any(directory.iterdir()):
-        raise UsageError(f"cannot render to {directory}: it is not empty", hint="name a new directory")
+        raise UsageError(f"cannot render to {directory}: it is not empty", hint="give a new directory")
     for host in chosen.hosts:
         for name in rendering.render_host(chosen.site, host, directory / host.name, chosen.reporter(host)):
             console.result(str(name))
@@ -103,7 +106,7 @@ def _results(
     output: str,
     show: Callable[[str, Sequence[Outcome], Plan], None],
 ) -> int:
-    """Tell them; a host that failed has its work so far shown too. The exit code."""
+    """Print the results, also what a failed host did before its error. Returns the exit code."""
     results = [
         HostResult(name, error=item) if isinstance(item, VmproxyError) else item
         for name, item in _named(chosen, items)
@@ -114,7 +117,7 @@ def _results(
         if output == "text" and (result.error is None or result.outcomes):
             show(result.host, result.outcomes, result.left)
         if result.error is not None:
-            _tell(result.host, result.error, many=len(results) > 1)
+            _report_error(result.host, result.error, many=len(results) > 1)
     errors = [result.error for result in results]
     return _code(errors, pending=any(result.left.actions for result in results))
 
@@ -123,14 +126,14 @@ def _named(chosen: Chosen, items: list[T]) -> list[tuple[str, T]]:
     return [(host.name, item) for host, item in zip(chosen.hosts, items, strict=True)]
 
 
-def _show_or_tell(name: str, planned: Plan | VmproxyError, *, as_text: bool, many: bool) -> None:
+def _show_or_report(name: str, planned: Plan | VmproxyError, *, as_text: bool, many: bool) -> None:
     if isinstance(planned, VmproxyError):
-        _tell(name, planned, many=many)
+        _report_error(name, planned, many=many)
     elif as_text:
         console.plan(name, planned)
 
 
-def _tell(name: str, problem: VmproxyError, *, many: bool) -> None:
+def _report_error(name: str, problem: VmproxyError, *, many: bool) -> None:
     if many:
         console.progress(f"{name}:")
     console.error(problem)

@@ -210,7 +210,7 @@ def test_hosts_and_notes_are_written_as_they_are_known(tmp_path: Path) -> None:
     )
     site = loaded(tmp_path, findings)
     assert [host.acts_for for host in site.hosts] == ["w1.corp", None]
-    assert "# Not found out: one thing: {{ x }}\n" in template.template(findings)
+    assert "# Not discovered: one thing: {{ x }}\n" in template.template(findings)
 
 
 def test_the_draft_is_enough_to_ask_the_cluster() -> None:
