@@ -162,7 +162,7 @@ def test_a_full_disk_is_found_before_anything_is_sent(world: World) -> None:
 
 
 def test_a_disk_that_fills_up_while_the_image_comes_is_named_as_that(world: World) -> None:
-    world.windows.breaks["receive.ps1"] = failed("the disk is full, at C:", code="80070070")
+    world.windows.breaks["receive.ps1"] = failed("the disk is full: cannot write C:", code="80070070")
     with pytest.raises(NotReady, match="the disk is full") as caught:
         made(world)
     assert "free space" in str(caught.value.hint)
