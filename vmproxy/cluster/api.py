@@ -50,7 +50,7 @@ _RIGHTS = (
 
 
 class Cluster:
-    """Reached with the operator's own credentials."""
+    """The cluster, accessed with the operator's own credentials."""
 
     def __init__(self, client: Client, *, wanted: model.Cluster, server: str, ca: str) -> None:
         self._client = client
@@ -60,7 +60,7 @@ class Cluster:
 
     @classmethod
     def connect(cls, wanted: model.Cluster) -> Cluster:
-        """Raises UsageError for a kubeconfig that is wrong, or whose server a VM can not reach."""
+        """Raises UsageError for an invalid kubeconfig, or one whose server a VM cannot reach."""
         session = login.load(wanted)
         return cls(
             Client(session),
@@ -70,7 +70,7 @@ class Cluster:
         )
 
     def observe(self, site: Site, host: Host) -> ClusterSeen:
-        """The requests go out side by side. Raises VmproxyError when something needed is not found."""
+        """Send the requests in parallel. Raises VmproxyError if something required is missing."""
         names = _identity(site, host)
         with ThreadPoolExecutor(8) as pool:
             version = pool.submit(self._client.get, "/version")
@@ -79,7 +79,9 @@ class Cluster:
             canary = pool.submit(self._canary)
             accounts = pool.submit(self._accounts)
             live = list(pool.map(self._client.find, names.values()))
-        identity = {name: item for name, item in zip(names, live, strict=True) if item and not _goes(item)}
+        identity = {
+            name: item for name, item in zip(names, live, strict=True) if item and not _is_being_deleted(item)
+        }
         account = identity.get(f"serviceaccount/{site.account(host)}")
         return ClusterSeen(
             version=_version(version.result()["gitVersion"]),
@@ -95,14 +97,14 @@ class Cluster:
         )
 
     def apply(self, actions: Sequence[Action], report: Report) -> Iterator[Outcome]:
-        """Create, update and delete objects; an error names the missing right."""
+        """Create, update and delete objects; errors name a missing right."""
         for action in actions:
             report(f"{action.verb} {action.target}")
             if self._carry_out(action):
                 yield Outcome(action, "done")
 
     def mint(self, site: Site, host: Host) -> str:
-        """A token for the host's VM, of the site file's life, or as long as the server allows."""
+        """Create a token for the host's VM, with the site file's lifetime or the server's maximum."""
         body = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
@@ -128,7 +130,7 @@ class Cluster:
         return found
 
     def missing_rights(self, _site: Site, _host: Host) -> tuple[str, ...]:
-        """What apply and destroy need and these credentials do not have, as "create clusterroles"."""
+        """Rights that apply and destroy need and these credentials lack, such as "create clusterroles"."""
 
         def missing(right: tuple[str, str, str]) -> str | None:
             verb, group, resource = right
@@ -148,7 +150,7 @@ class Cluster:
             return tuple(text for text in pool.map(missing, _RIGHTS) if text)
 
     def _carry_out(self, action: Action) -> bool:
-        """False: there is nothing to do any more, or not yet, as other hosts' runs share the namespace."""
+        """False: nothing to do, or not yet, because other hosts' runs share the namespace."""
         item: Object = action.params["object"]
         collection = _PLURALS[item["kind"]]
         path = f"{collection}/{item['metadata']['name']}"
@@ -161,7 +163,7 @@ class Cluster:
                 return False
             self._client.delete(path, uid=live["metadata"]["uid"])
         elif item.get("roleRef", live.get("roleRef")) != live.get("roleRef"):
-            self._client.delete(path, uid=live["metadata"]["uid"])  # the API lets nobody change a roleRef
+            self._client.delete(path, uid=live["metadata"]["uid"])  # a roleRef is immutable
             self._client.create(collection, item)
         else:
             self._client.merge(path, {name: value for name, value in item.items() if name != "kind"})
@@ -177,13 +179,13 @@ class Cluster:
         return True
 
     def _wait_until_gone(self, name: str, path: str) -> None:
-        """What was deleted a moment ago, a namespace above all, is there until all in it is gone."""
+        """A deleted object, above all a namespace, exists until its content is deleted too."""
 
         def probe() -> bool | str:
             live = self._client.find(path)
-            return not (live and _goes(live)) or "it is being deleted"
+            return not (live and _is_being_deleted(live)) or "it is being deleted"
 
-        wait.until(f"the deleted {name} to go", probe, timeout=_GOING_SECONDS, every=0.5)
+        wait.until(f"deletion of {name}", probe, timeout=_GOING_SECONDS, every=0.5)
 
     def _canary(self) -> tuple[str, int]:
         spec = self._client.get("/api/v1/namespaces/default/services/kubernetes")["spec"]
@@ -196,13 +198,13 @@ class Cluster:
         return [item["metadata"]["name"] for item in items]
 
 
-def _goes(live: Object) -> bool:
-    """It was deleted and only waits for its end."""
+def _is_being_deleted(live: Object) -> bool:
+    """Whether it was deleted but still exists."""
     return bool(live["metadata"].get("deletionTimestamp"))
 
 
 def _identity(site: Site, host: Host) -> dict[str, str]:
-    """The paths of the identity's objects by "kind/name"."""
+    """The API paths of the identity's objects, by "kind/name"."""
     account = site.account(host)
     names = {
         "Namespace": NAMESPACE,
@@ -216,12 +218,10 @@ def _identity(site: Site, host: Host) -> dict[str, str]:
 
 
 def _version(git_version: str) -> str:
-    """v1.33.4 of v1.33.4+k3s1 or v1.33.4-eks-99."""
+    """v1.33.4 from v1.33.4+k3s1 or v1.33.4-eks-99."""
     match = re.match(r"v\d+\.\d+\.\d+", git_version)
     if match is None:
-        raise VmproxyError(
-            f"cannot tell the cluster's version from {git_version!r}", hint="set proxy.version"
-        )
+        raise VmproxyError(f"cannot parse the cluster's version {git_version!r}", hint="set proxy.version")
     return match[0]
 
 
@@ -234,7 +234,7 @@ def _node(item: Object) -> NodeSeen:
 
 
 def _ipv4(spec: Object) -> str | None:
-    """The Service's IPv4 address: in a cluster of both families it may be the second."""
+    """The Service's IPv4 address: in a dual-stack cluster it may be the second."""
     addresses = spec.get("clusterIPs") or [spec.get("clusterIP") or ""]
     return next((address for address in addresses if "." in address), None)
 
@@ -257,6 +257,6 @@ def _service(name: str, address: str, spec: Object, slices: list[Object]) -> Ser
 
 
 def _listening(ports: dict[str, tuple[int, str]], slice_ports: list[Object]) -> dict[tuple[int, str], int]:
-    """A slice's ports and its Service's go together by name."""
+    """Match the ports of a slice and its Service by name."""
     named = {port.get("name") or "": port.get("port") for port in slice_ports}
     return {service: int(named[name] or 0) for name, service in ports.items() if named.get(name)}

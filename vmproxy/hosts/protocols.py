@@ -1,4 +1,4 @@
-"""Where actions happen. A place can observe, apply and probe, nothing else."""
+"""The interface to a host: lock, observe, apply, probe."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from vmproxy.model.plan import Action, Outcome
 from vmproxy.model.seen import HostSeen
 
 Report = Callable[[str], None]
-"""Takes one line about what happens now."""
+"""Receives progress, one line per call."""
 
 
 @dataclass(frozen=True)
 class Connection:
-    """A real connection to be tried from the host. UDP sends `payload` and waits for any answer."""
+    """A connection to try from the host. UDP sends `payload` and waits for any reply."""
 
     protocol: Literal["tcp", "udp"]
     address: str
@@ -29,7 +29,7 @@ class Connection:
 
 @dataclass(frozen=True)
 class Answer:
-    """`ok` None: nothing came back and, for UDP, that proves nothing. `via` is the next hop used."""
+    """`ok` None: no reply, which proves nothing for UDP. `via` is the next hop that was used."""
 
     ok: bool | None
     detail: str
@@ -37,14 +37,14 @@ class Answer:
 
 
 class HostPlace(Protocol):
-    """A machine that carries the VM."""
+    """A machine that runs the VM."""
 
     def __enter__(self) -> HostPlace: ...
 
     def __exit__(self, *exc: object) -> None: ...
 
     def lock(self, report: Report) -> AbstractContextManager[None]:
-        """Held while changing the host. Raises Busy when another vmproxy keeps it."""
+        """Held while changing the host. Raises Busy if another vmproxy holds it."""
 
     def settings(self) -> dict[str, object]:
         """The VM settings of this kind of host that do not come from the site file."""
@@ -52,39 +52,39 @@ class HostPlace(Protocol):
     def observe(self) -> HostSeen: ...
 
     def apply(self, actions: Sequence[Action], report: Report) -> Iterator[Outcome]:
-        """Carry out actions in order; stops after the first that fails. Images come as files."""
+        """Carry out actions in order; stop after the first that fails. Images are passed as files."""
 
     def probe(self, connections: Sequence[Connection]) -> list[Answer]:
         """Connect from the host itself, as its applications do."""
 
     def trial(self, connection: Connection, via: str) -> Answer:
-        """Connect by way of a route to that one address, which is gone again afterwards."""
+        """Connect over a temporary route to this one address."""
 
     def open_guest(self, address: str, port: int) -> socket.socket:
         """A TCP connection from here to the guest. Raises OSError."""
 
     def console(self, lines: int) -> list[str]:
-        """The last lines of the VM's serial console; empty when there is none."""
+        """The last lines of the VM's serial console; empty if there is none."""
 
     def died(self) -> str | None:
-        """Why the VM does not run any more, or None while it runs."""
+        """Why the VM no longer runs, or None while it runs."""
 
     def ssh_command(self) -> list[str]:
-        """What a command line for the ssh client starts with on this machine to reach the guest."""
+        """The first words of the ssh command line that reaches the guest from this machine."""
 
     def symptoms(self) -> list[str]:
-        """What this host sees of a VM that does not answer; a line each."""
+        """What this host observes of a VM that does not answer, one line each."""
 
     def image_format(self) -> Literal["raw", "vhdx"]:
-        """What kind of image file `create` takes: raw, or gzip'd VHDX."""
+        """The format of image file that `create` needs: raw, or VHDX compressed with gzip."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """What `create` and `recreate` need beside the plan: made at the time of applying.
+    """What `create` and `recreate` need in addition to the plan, prepared during apply.
 
-    `image` makes the file when it is called: only when the host lacks it. `download` is where the host
-    may fetch it itself.
+    `image` creates the file when called, which happens only if the host lacks it. `download` is where
+    the host can download it itself.
     """
 
     image: Callable[[], Path]

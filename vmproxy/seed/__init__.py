@@ -1,4 +1,4 @@
-"""What the VM's first boot is told: the NoCloud seed, from cloud-init/ and the user's own cloud-init."""
+"""The NoCloud seed, which configures the VM at its first boot: cloud-init/ and the user's cloud-init."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vmproxy.site.model import Host, Site
 from vmproxy.util import assets
 
 HostKey = KeyPair
-"""The guest's SSH host key: made here, so that the very first log-in is checked."""
+"""The guest's SSH host key: generated here, so that the first login is verified too."""
 
 new_host_key = new_key_pair
 
@@ -22,9 +22,9 @@ _NO_KEY = HostKey(private="", public="")
 
 @dataclass(frozen=True)
 class Seed:
-    """All of the seed but the host key.
+    """All of the seed except the host key.
 
-    `hash` names it: the SHA-256 of the rendered documents with the host key left out, so that the
+    `hash` names it: the SHA-256 of the rendered documents without the host key, so that the
     same site gives the same name. `custom` is the user's own cloud-config.
     """
 
@@ -34,7 +34,7 @@ class Seed:
 
 
 def spec(site: Site, host: Host, *, user_key: str, mac: str) -> Seed:
-    """`user_key` is a line of authorized_keys, `mac` as 00:15:5d:01:02:03."""
+    """`user_key` is a line of authorized_keys, `mac` is, for example, 00:15:5d:01:02:03."""
     values = {
         "hostname": site.vm_name(host),
         "user_key": user_key,
@@ -56,13 +56,13 @@ def documents(seed: Seed, *, host_key: HostKey) -> dict[str, str]:
 
 
 def build(seed: Seed, *, host_key: HostKey) -> bytes:
-    """The ISO image: the same bytes for the same seed and key."""
+    """The ISO image; the same seed and key give the same bytes."""
     files = documents(seed, host_key=host_key)
     return iso.image("cidata", {name: content.encode() for name, content in files.items()})
 
 
 def _offered(site: Site, host: Host, *, mac: str) -> dict[str, Any]:
-    """What the user's template may use; docs/site-file.md lists it."""
+    """The variables of the user's template; docs/site-file.md lists them."""
     return {
         "site": site.name,
         "host": host.name,

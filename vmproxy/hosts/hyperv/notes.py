@@ -1,4 +1,4 @@
-"""The marker in a VM's Notes: one block of JSON between other text, which stays as it is."""
+"""The marker in a VM's Notes: one block of JSON; other text in the Notes is kept."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _FIELDS = {
 
 
 def block(marker: Marker) -> str:
-    """ASCII without line breaks inside, some 500 characters."""
+    """ASCII without line breaks, about 500 characters."""
     data: dict[str, Any] = {key: getattr(marker, name) for name, key in _FIELDS.items()}
     data["routes"] = [[route.prefix, route.via] for route in marker.routes]
     return f"[vmproxy]{json.dumps(data, separators=(',', ':'))}[/vmproxy]"
 
 
 def parse(notes: str) -> Marker | None:
-    """None: there is no block, or it is damaged; then the VM is not known as ours any more."""
+    """None: no block, or a damaged one; then the VM is not recognized as ours."""
     found = _BLOCK.search(notes)
     if found is None:
         return None
