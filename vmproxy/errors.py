@@ -3,12 +3,12 @@
 VmproxyError
 ├── UsageError          the command line or the site file is wrong (exit code 2)
 │   └── SiteError       the site file, with one entry of `details` for each mistake
-├── Unreachable         a host, guest or API server does not answer, or refuses the log-in
-├── Forbidden           it answers, but the rights do not suffice
-├── Conflict            something that is not ours stands in the way; never touched
-├── NotReady            waited for, and did not happen in time
+├── Unreachable         a host, guest or API server does not answer, or refuses the login
+├── Forbidden           it answers, but the rights are not sufficient
+├── Conflict            something foreign is in the way; vmproxy never changes it
+├── NotReady            a condition did not become true in time
 ├── ToolFailed          a program on this machine failed
-├── RemoteFailed        a program on a host failed; `details` are its own words
+├── RemoteFailed        a program on a host failed; `details` has its output
 ├── BadArtifact         an image or a binary is missing, damaged or of the wrong kind
 └── Busy                another vmproxy works on the same host
 """
@@ -45,19 +45,19 @@ class SiteError(UsageError):
 
 
 class Unreachable(VmproxyError):
-    """Nothing answers there, or the log-in is refused."""
+    """Nothing answers, or the login is refused."""
 
 
 class Forbidden(VmproxyError):
-    """The log-in works, the rights do not suffice."""
+    """The login succeeds, but the rights are not sufficient."""
 
 
 class Conflict(VmproxyError):
-    """Something that vmproxy did not make stands in the way."""
+    """Something that vmproxy did not create is in the way."""
 
 
 class NotReady(VmproxyError):
-    """A condition did not come true before its deadline."""
+    """A condition did not become true before its deadline."""
 
 
 class ToolFailed(VmproxyError):
@@ -77,5 +77,5 @@ class Busy(VmproxyError):
 
 
 def unexpected(exc: OSError) -> VmproxyError:
-    """What the system says, where nothing more is known of it: a full disk, a right on a file."""
-    return VmproxyError(f"cannot go on: {exc.strerror or exc}: {exc.filename or ''}".rstrip(": "))
+    """An operating system error without more context, such as a full disk or a file without access."""
+    return VmproxyError(f"cannot continue: {exc.strerror or exc}: {exc.filename or ''}".rstrip(": "))

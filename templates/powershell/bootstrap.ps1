@@ -1,5 +1,5 @@
-# Answers frames from stdin until 'idle' milliseconds pass without one. First line: {"mark", "idle"}.
-# A frame is one line {"id", "script", "data"}; each object its script emits is one line back.
+# Runs the frames read from stdin; exits after 'idle' milliseconds without one. First line: {"mark", "idle"}.
+# A frame is one line {"id", "script", "data"}; each object that its script emits is returned as one line.
 $ErrorActionPreference = 'Stop'
 $ProgressPreference = 'SilentlyContinue'
 $Session = @{ Reader = New-Object IO.StreamReader ([Console]::OpenStandardInput()) }

@@ -1,12 +1,12 @@
-# Bring the VM's settings to the wanted ones: those that change at any time, and with `cold` also those
-# that need it off.
+# Apply the wanted VM settings: those that can change at any time, and with `cold` also those that need
+# the VM off.
 param($Data, $Session)
 . $Session.Lib
-$Vm = Get-OurVM $Data
+$Vm = Get-ManagedVM $Data
 $Wanted = $Data.settings
 
-function Set-Service([string] $Id, [bool] $On) {
-    # By id: the names are translated.
+function Set-IntegrationService([string] $Id, [bool] $On) {
+    # By id, because names are localized.
     foreach ($Service in Hyper-V\Get-VMIntegrationService -VM $Vm) {
         if ("$($Service.Id)" -notlike "*$Id") { continue }
         if ($On) {
@@ -24,16 +24,16 @@ $Actions = @{
     CheckpointType = $Wanted.checkpoints
 }
 if ((Get-Command Hyper-V\Set-VM).Parameters.ContainsKey('AutomaticCheckpointsEnabled')) {
-    # Server 2016 does not have it.
+    # Server 2016 lacks it.
     $Actions.AutomaticCheckpointsEnabled = [bool]$Wanted.automaticCheckpoints
 }
-# Only what differs: a build that takes one of them only while the VM is off does not fail for another's sake.
+# Only what differs: a Windows build may accept one of them only while the VM is off.
 foreach ($Name in @($Actions.Keys)) {
     if ("$($Vm.$Name)" -eq "$($Actions[$Name])") { $Actions.Remove($Name) }
 }
 if ($Actions.Count) { Hyper-V\Set-VM -VM $Vm @Actions }
-Set-Service '2497F4DE-E9FA-4204-80E4-4B75C46419C0' $Wanted.timeSync
-Set-Service '9F8233AC-BE49-4C79-8EE3-E7E1985B2077' $Wanted.guestShutdown
+Set-IntegrationService '2497F4DE-E9FA-4204-80E4-4B75C46419C0' $Wanted.timeSync
+Set-IntegrationService '9F8233AC-BE49-4C79-8EE3-E7E1985B2077' $Wanted.guestShutdown
 
 $Adapters = @(Hyper-V\Get-VMNetworkAdapter -VM $Vm)
 if ($Adapters.Count -eq 0) {

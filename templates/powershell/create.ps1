@@ -1,24 +1,24 @@
-# Make the VM from a full copy of the base image and the seed; what was there of it before goes.
-# Its settings are set by configure.ps1 afterwards, before it starts for the first time.
+# Create the VM from a full copy of the base image and the seed, replacing an earlier one.
+# configure.ps1 applies its settings afterwards, before its first start.
 param($Data, $Session)
 . $Session.Lib
 $Mac = $Data.mac.Replace(':', '')
 $Taken = @(Hyper-V\Get-VMNetworkAdapter -All |
     Where-Object { $_.MacAddress -eq $Mac -and $_.VMName -cne $Data.vm })
-if ($Taken.Count) { throw "the MAC address $($Data.mac) is that of an adapter of $($Taken[0].VMName)" }
+if ($Taken.Count) { throw "the MAC address $($Data.mac) is already used by an adapter of $($Taken[0].VMName)" }
 
-Remove-OurVM $Data
+Remove-ManagedVM $Data
 New-Folder $Data.folder | Out-Null
 [IO.File]::WriteAllText($Data.pending, $Data.marker)
-try { [IO.File]::Copy($Data.base, $Data.disk) } catch { Exit-FullDisk $Data.disk $_ }
+try { [IO.File]::Copy($Data.base, $Data.disk) } catch { Stop-WithFileError $Data.disk $_ }
 $Attributes = [string][IO.File]::GetAttributes($Data.disk)
 if ($Attributes -match 'SparseFile|Compressed|Encrypted') {
-    throw "Hyper-V can not use $($Data.disk): it is $Attributes (compact /u, cipher /d for its folder)"
+    throw "Hyper-V cannot use $($Data.disk): it is $Attributes (run compact /u or cipher /d on its folder)"
 }
 $Packed = New-Object IO.MemoryStream (, [Convert]::FromBase64String($Data.seedData))
-$Unpacking = New-Object IO.Compression.GZipStream $Packed, ([IO.Compression.CompressionMode]::Decompress)
+$Decompressor = New-Object IO.Compression.GZipStream $Packed, ([IO.Compression.CompressionMode]::Decompress)
 $Seed = [IO.File]::Create($Data.seed)
-try { $Unpacking.CopyTo($Seed) } finally { $Seed.Dispose() }
+try { $Decompressor.CopyTo($Seed) } finally { $Seed.Dispose() }
 
 $New = @{
     Name = $Data.vm

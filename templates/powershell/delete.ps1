@@ -1,4 +1,4 @@
 # Remove the VM with its disk and seed.
 param($Data, $Session)
 . $Session.Lib
-Remove-OurVM $Data
+Remove-ManagedVM $Data

@@ -1,5 +1,5 @@
-# What may keep vmproxy from working on this host, or fight with it; nothing is changed. Each fact is
-# {"value"} or {"error"}: what one look may not see does not hide the others.
+# Collects facts that may prevent vmproxy from working on this host, or conflict with it; changes nothing.
+# Each fact is {"value"} or {"error"}: a fact that cannot be read does not hide the others.
 param($Data, $Session)
 . $Session.Lib
 
@@ -7,14 +7,14 @@ function Get-Fact([scriptblock] $Look) {
     try { @{ value = (& $Look) } } catch { @{ error = $_.Exception.Message } }
 }
 
-function Get-Policy([string] $Name) {
+function Get-SystemPolicy([string] $Name) {
     $Key = 'HKLM:\SOFTWARE\Microsoft\Windows\CurrentVersion\Policies\System'
     $Value = (Get-ItemProperty -LiteralPath $Key).$Name
     if ($null -eq $Value) { 0 } else { [int]$Value }
 }
 
 function Get-Interface {
-    $Index = Get-OnLink $Data.address
+    $Index = Get-OnLinkInterface $Data.address
     $Interface = NetTCPIP\Get-NetIPInterface -InterfaceIndex $Index -AddressFamily IPv4
     [ordered]@{
         alias = [string]$Interface.InterfaceAlias
@@ -23,14 +23,14 @@ function Get-Interface {
     }
 }
 
-function Get-Balancers {
-    # Only hosts with containers have it.
+function Get-HnsLoadBalancer {
+    # Only hosts with containers have this cmdlet.
     if (-not (Get-Command Get-HnsPolicyList -ErrorAction SilentlyContinue)) { return @() }
     $Policies = @(Get-HnsPolicyList | ForEach-Object { $_.Policies })
     @($Policies | ForEach-Object { $_.VIPs } | Where-Object { $_ } | ForEach-Object { [string]$_ })
 }
 
-function Get-Feature {
+function Get-HyperVFeature {
     if (Get-Command Get-WindowsFeature -ErrorAction SilentlyContinue) {
         return [string](Get-WindowsFeature -Name Hyper-V).InstallState
     }
@@ -45,9 +45,9 @@ $Programs = 'kube-proxy.exe', 'antrea-agent.exe', 'flanneld.exe', 'calico-node.e
     powershell = Get-Fact { $PSVersionTable.PSVersion.ToString() }
     user = Get-Fact { [string]$Me.Name }
     administrator = Get-Fact { $Principal.IsInRole([Security.Principal.WindowsBuiltInRole]::Administrator) }
-    remoteAccounts = Get-Fact { Get-Policy 'LocalAccountTokenFilterPolicy' }
+    remoteAccounts = Get-Fact { Get-SystemPolicy 'LocalAccountTokenFilterPolicy' }
     time = Get-Fact { [DateTime]::UtcNow.ToString('o') }
-    feature = Get-Fact { Get-Feature }
+    feature = Get-Fact { Get-HyperVFeature }
     services = Get-Fact {
         @(Get-Service | Where-Object { $Names -contains $_.Name } |
             ForEach-Object { [ordered]@{ name = [string]$_.Name; status = [string]$_.Status } })
@@ -56,10 +56,10 @@ $Programs = 'kube-proxy.exe', 'antrea-agent.exe', 'flanneld.exe', 'calico-node.e
         @(CimCmdlets\Get-CimInstance -ClassName Win32_Process | Where-Object { $Programs -contains $_.Name } |
             ForEach-Object { [string]$_.Name })
     }
-    balancers = Get-Fact { @(Get-Balancers) }
+    balancers = Get-Fact { @(Get-HnsLoadBalancer) }
     interface = Get-Fact { Get-Interface }
     defaultRoutes = Get-Fact {
-        @(Get-Routes 'ActiveStore' | Where-Object { $_.DestinationPrefix -eq '0.0.0.0/0' } |
+        @(Get-IPv4Route 'ActiveStore' | Where-Object { $_.DestinationPrefix -eq '0.0.0.0/0' } |
             ForEach-Object { [string]$_.NextHop })
     }
     secureBoot = Get-Fact { @((Hyper-V\Get-VMHost).SecureBootTemplates | ForEach-Object { [string]$_.Id }) }

@@ -1,8 +1,8 @@
-# Fetch the image from its URL onto this host. Emits now and then how far it is.
+# Download the image from its URL to this host. Emits its progress.
 param($Data, $Session)
 . $Session.Lib
 
-function Get-Size {
+function Get-PartSize {
     if (Test-Path -LiteralPath $Data.part) { (Get-Item -LiteralPath $Data.part).Length } else { 0 }
 }
 
@@ -19,13 +19,13 @@ function Start-Curl($Curl) {
 }
 
 function Wait-Curl($Curling) {
-    $Told = $Curling.StandardError.ReadToEndAsync()
-    while (-not $Curling.WaitForExit(2000)) { @{ have = [long](Get-Size) } }
-    if ($Curling.ExitCode -ne 0) { throw "curl.exe: $($Told.Result.Trim())" }
+    $ErrorOutput = $Curling.StandardError.ReadToEndAsync()
+    while (-not $Curling.WaitForExit(2000)) { @{ have = [long](Get-PartSize) } }
+    if ($Curling.ExitCode -ne 0) { throw "curl.exe: $($ErrorOutput.Result.Trim())" }
 }
 
-function Read-WebClient {
-    # Server 2016 has no curl.exe, and .NET there does not offer TLS 1.2 by itself.
+function Invoke-WebDownload {
+    # Server 2016 has no curl.exe, and its .NET does not enable TLS 1.2 by default.
     $Protocols = [Net.ServicePointManager]::SecurityProtocol
     [Net.ServicePointManager]::SecurityProtocol = $Protocols -bor [Net.SecurityProtocolType]::Tls12
     $Client = New-Object Net.WebClient
@@ -47,8 +47,8 @@ function Read-WebClient {
     }
 }
 
-if ((Get-Size) -and (Get-FileHash -LiteralPath $Data.part -Algorithm SHA256).Hash -eq $Data.sha256) { return }
-# In a file, not on its command line: a URL may hold a signature.
+if ((Get-PartSize) -and (Get-FileHash -LiteralPath $Data.part -Algorithm SHA256).Hash -eq $Data.sha256) { return }
+# Pass the URL in a file, not on curl's command line: it may contain a signature.
 $Options = [IO.Path]::ChangeExtension($Data.part, 'curl')
 $Curl = Get-Command curl.exe -CommandType Application -ErrorAction SilentlyContinue | Select-Object -First 1
 try {
@@ -58,10 +58,10 @@ try {
         $Curling = Start-Curl $Curl
         try { Wait-Curl $Curling } finally { if (-not $Curling.HasExited) { $Curling.Kill() } }
     } else {
-        Read-WebClient
+        Invoke-WebDownload
     }
 } catch {
-    Exit-FullDisk $Data.part $_
+    Stop-WithFileError $Data.part $_
 } finally {
-    Remove-Whole $Options
+    Remove-PathWithRetry $Options
 }

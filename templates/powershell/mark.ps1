@@ -1,4 +1,4 @@
 # Write the marker into the VM's Notes.
 param($Data, $Session)
 . $Session.Lib
-Set-Marker (Get-OurVM $Data) $Data.marker
+Set-Marker (Get-ManagedVM $Data) $Data.marker

@@ -1,8 +1,8 @@
-# Everything about the VM and the host that carries it in one look; nothing is changed. Emits one object.
+# Observes the host and its VM; changes nothing. Emits one object.
 param($Data, $Session)
 . $Session.Lib
 
-function Get-HostFacts {
+function Get-HostFact {
     $System = CimCmdlets\Get-CimInstance -ClassName Win32_OperatingSystem
     $VMHost = Hyper-V\Get-VMHost
     [ordered]@{
@@ -13,7 +13,7 @@ function Get-HostFacts {
     }
 }
 
-function Get-AdapterFacts($Adapter) {
+function Get-AdapterFact($Adapter) {
     $Vlan = Hyper-V\Get-VMNetworkAdapterVlan -VMNetworkAdapter $Adapter
     [ordered]@{
         mac = [string]$Adapter.MacAddress
@@ -25,13 +25,13 @@ function Get-AdapterFacts($Adapter) {
     }
 }
 
-function Get-FirmwareFacts($Vm) {
+function Get-FirmwareFact($Vm) {
     if ($Vm.Generation -ne 2) { return $null }
     $Firmware = Hyper-V\Get-VMFirmware -VM $Vm
     [ordered]@{ secureBoot = [string]$Firmware.SecureBoot; template = [string]$Firmware.SecureBootTemplateId }
 }
 
-function Get-DriveFacts($Drives) {
+function Get-DriveFact($Drives) {
     foreach ($Drive in $Drives) {
         if ($Drive.Path) {
             [ordered]@{ path = [string]$Drive.Path; exists = [bool](Test-Path -LiteralPath $Drive.Path) }
@@ -39,7 +39,7 @@ function Get-DriveFacts($Drives) {
     }
 }
 
-function Get-VMFacts($Vm) {
+function Get-VMFact($Vm) {
     $Automatic = $Vm.PSObject.Properties['AutomaticCheckpointsEnabled']
     [ordered]@{
         state = [string]$Vm.State
@@ -54,18 +54,18 @@ function Get-VMFacts($Vm) {
         automaticCheckpoints = if ($Automatic) { [bool]$Automatic.Value } else { $false }
         notes = [string]$Vm.Notes
         path = [string]$Vm.ConfigurationLocation
-        firmware = Get-FirmwareFacts $Vm
+        firmware = Get-FirmwareFact $Vm
         com1 = [string](Hyper-V\Get-VMComPort -VM $Vm -Number 1).Path
-        disks = @(Get-DriveFacts @(Hyper-V\Get-VMHardDiskDrive -VM $Vm))
-        dvds = @(Get-DriveFacts @(Hyper-V\Get-VMDvdDrive -VM $Vm))
-        adapters = @(Hyper-V\Get-VMNetworkAdapter -VM $Vm | ForEach-Object { Get-AdapterFacts $_ })
+        disks = @(Get-DriveFact @(Hyper-V\Get-VMHardDiskDrive -VM $Vm))
+        dvds = @(Get-DriveFact @(Hyper-V\Get-VMDvdDrive -VM $Vm))
+        adapters = @(Hyper-V\Get-VMNetworkAdapter -VM $Vm | ForEach-Object { Get-AdapterFact $_ })
         services = @(Hyper-V\Get-VMIntegrationService -VM $Vm | ForEach-Object {
             [ordered]@{ id = [string]$_.Id; enabled = [bool]$_.Enabled }
         })
     }
 }
 
-function Get-FolderFacts([string] $Path) {
+function Get-FolderFact([string] $Path) {
     if (-not (Test-Path -LiteralPath $Path)) { return $null }
     $Files = @(Get-ChildItem -LiteralPath $Path -Recurse -Force -File | ForEach-Object { $_.FullName })
     [ordered]@{ sddl = [string](Get-Acl -LiteralPath $Path).Sddl; files = $Files }
@@ -74,8 +74,8 @@ function Get-FolderFacts([string] $Path) {
 $All = @(Hyper-V\Get-VM)
 $Pending = if (Test-Path -LiteralPath $Data.pending) { [IO.File]::ReadAllText($Data.pending) } else { $null }
 [ordered]@{
-    host = Get-HostFacts
-    vms = @($All | Where-Object { $_.Name -ceq $Data.vm } | ForEach-Object { Get-VMFacts $_ })
+    host = Get-HostFact
+    vms = @($All | Where-Object { $_.Name -ceq $Data.vm } | ForEach-Object { Get-VMFact $_ })
     marked = @($All | Where-Object { "$($_.Notes)".Contains('[vmproxy]') } | ForEach-Object {
         [ordered]@{ name = [string]$_.Name; notes = [string]$_.Notes }
     })
@@ -87,5 +87,5 @@ $Pending = if (Test-Path -LiteralPath $Data.pending) { [IO.File]::ReadAllText($D
             managementOS = [bool]$_.AllowManagementOS
         }
     })
-    folder = Get-FolderFacts $Data.directory
+    folder = Get-FolderFact $Data.directory
 }

@@ -1,5 +1,5 @@
-# Connect from this host itself, as its applications do; with `trial` by way of a route that is there only
-# meanwhile. Emits an answer for each connection.
+# Connect from this host itself, as its applications do; with `trial`, over a temporary route. Emits one
+# answer per connection.
 param($Data, $Session)
 . $Session.Lib
 $Seconds = 5
@@ -10,7 +10,7 @@ function Get-SocketError($Problem) {
 }
 
 function Get-NextHop([string] $Address) {
-    try { $Next = (Get-Way $Address).NextHop } catch { return $null }
+    try { $Next = (Find-Route $Address).NextHop } catch { return $null }
     if ($Next -and $Next -ne '0.0.0.0') { [string]$Next }
 }
 
@@ -30,7 +30,7 @@ function Test-Tcp($Item) {
 }
 
 function Test-Udp($Item) {
-    # Datagrams may be lost: three are sent before giving up.
+    # Datagrams may be lost: send three before giving up.
     $Client = New-Object Net.Sockets.UdpClient
     $Payload = [Convert]::FromBase64String($Item.payload)
     $Watch = [Diagnostics.Stopwatch]::StartNew()
@@ -51,7 +51,7 @@ function Test-Udp($Item) {
     }
 }
 
-function Test-All {
+function Test-EachConnection {
     foreach ($Item in @($Data.connections)) {
         $Answer = if ($Item.protocol -eq 'udp') { Test-Udp $Item } else { Test-Tcp $Item }
         $Answer.via = Get-NextHop $Item.address
@@ -59,18 +59,18 @@ function Test-All {
     }
 }
 
-if (-not $Data.trial) { Test-All; return }
+if (-not $Data.trial) { Test-EachConnection; return }
 
 $Trial = @{
     DestinationPrefix = $Data.trial.prefix
-    InterfaceIndex = Get-OnLink $Data.trial.via
+    InterfaceIndex = Get-OnLinkInterface $Data.trial.via
     NextHop = $Data.trial.via
     PolicyStore = 'ActiveStore'
 }
-# A trial that was cut off may have left it.
-$Left = @(Get-Routes 'ActiveStore' | Where-Object {
+# An interrupted trial may have left the route behind.
+$Left = @(Get-IPv4Route 'ActiveStore' | Where-Object {
     $_.DestinationPrefix -eq $Trial.DestinationPrefix -and $_.NextHop -eq $Trial.NextHop
 })
 if ($Left.Count) { NetTCPIP\Remove-NetRoute @Trial -Confirm:$false }
 NetTCPIP\New-NetRoute @Trial | Out-Null
-try { Test-All } finally { NetTCPIP\Remove-NetRoute @Trial -Confirm:$false }
+try { Test-EachConnection } finally { NetTCPIP\Remove-NetRoute @Trial -Confirm:$false }

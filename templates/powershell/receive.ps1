@@ -1,5 +1,5 @@
-# Take the image from the controller: lines of base64 on stdin, an empty one at the end. Emits how many
-# bytes are there, first and after each line: it goes on where an earlier run stopped.
+# Receive the image from the controller: lines of base64 on stdin, ended by an empty line. Emits the number
+# of bytes received, first and after each line, so that a transfer resumes where an earlier run stopped.
 param($Data, $Session)
 . $Session.Lib
 $Part = New-Object IO.FileStream $Data.part, 'Append', 'Write', 'Read'
@@ -7,15 +7,15 @@ try {
     while ($true) {
         @{ have = [long]$Part.Position }
         $Line = $Session.Reader.ReadLineAsync()
-        $Came = $Line.Wait($Idle) -and $null -ne $Line.Result
-        if (-not $Came) { throw 'the controller sends nothing any more' }
+        $Received = $Line.Wait($Idle) -and $null -ne $Line.Result
+        if (-not $Received) { throw 'the controller stopped sending' }
         if ($Line.Result -eq '') { break }
         $Bytes = [Convert]::FromBase64String($Line.Result)
         $Part.Write($Bytes, 0, $Bytes.Length)
         $Part.Flush()
     }
 } catch {
-    Exit-FullDisk $Data.part $_
+    Stop-WithFileError $Data.part $_
 } finally {
     $Part.Dispose()
 }

@@ -1,12 +1,12 @@
-# Set a route by way of the VM, or take one away, in both stores.
+# Set or remove a route through the VM, in both stores.
 param($Data, $Session)
 . $Session.Lib
 $Stores = 'ActiveStore', 'PersistentStore'
-foreach ($Gone in @($Data.remove)) {
+foreach ($Unwanted in @($Data.remove)) {
     foreach ($Store in $Stores) {
-        foreach ($Route in @(Get-Routes $Store)) {
+        foreach ($Route in @(Get-IPv4Route $Store)) {
             $Next = if ($Route.NextHop -eq '0.0.0.0') { '' } else { $Route.NextHop }
-            if ($Route.DestinationPrefix -eq $Gone.prefix -and $Next -eq $Gone.via) {
+            if ($Route.DestinationPrefix -eq $Unwanted.prefix -and $Next -eq $Unwanted.via) {
                 $Old = @{
                     DestinationPrefix = $Route.DestinationPrefix
                     InterfaceIndex = $Route.InterfaceIndex
@@ -20,17 +20,21 @@ foreach ($Gone in @($Data.remove)) {
 }
 if ($Data.add) {
     $New = $Data.add
-    # Without -PolicyStore it goes to both stores.
-    $Added = @{ DestinationPrefix = $New.prefix; InterfaceIndex = Get-OnLink $New.via; NextHop = $New.via }
+    # Without -PolicyStore, New-NetRoute writes to both stores.
+    $Added = @{
+        DestinationPrefix = $New.prefix
+        InterfaceIndex = Get-OnLinkInterface $New.via
+        NextHop = $New.via
+    }
     NetTCPIP\New-NetRoute @Added | Out-Null
     foreach ($Store in $Stores) {
-        $There = @(Get-Routes $Store | Where-Object { $_.DestinationPrefix -eq $New.prefix })
-        if ($There.Count -ne 1 -or $There[0].NextHop -ne $New.via) {
-            throw "the route $($New.prefix) was set, but $Store has $($There.NextHop -join ', ')"
+        $Found = @(Get-IPv4Route $Store | Where-Object { $_.DestinationPrefix -eq $New.prefix })
+        if ($Found.Count -ne 1 -or $Found[0].NextHop -ne $New.via) {
+            throw "the route $($New.prefix) was set, but $Store contains $($Found.NextHop -join ', ')"
         }
     }
-    $Way = Get-Way $New.sample
-    if ($Way.NextHop -ne $New.via) {
-        throw "the route $($New.prefix) is set, but $($New.sample) goes by $($Way.NextHop)"
+    $Used = Find-Route $New.sample
+    if ($Used.NextHop -ne $New.via) {
+        throw "the route $($New.prefix) is set, but packets to $($New.sample) go via $($Used.NextHop)"
     }
 }

@@ -1,10 +1,10 @@
-# The host's IPv4 routes and addresses; nothing is changed. Emits one object.
+# Observes the host's IPv4 routes and addresses; changes nothing. Emits one object.
 param($Data, $Session)
 . $Session.Lib
 
-function Get-RouteFacts {
+function Get-RouteFact {
     foreach ($Store in 'ActiveStore', 'PersistentStore') {
-        Get-Routes $Store | ForEach-Object {
+        Get-IPv4Route $Store | ForEach-Object {
             [ordered]@{
                 store = $Store
                 prefix = [string]$_.DestinationPrefix
@@ -15,7 +15,7 @@ function Get-RouteFacts {
 }
 
 [ordered]@{
-    routes = @(Get-RouteFacts)
+    routes = @(Get-RouteFact)
     addresses = @(NetTCPIP\Get-NetIPAddress -AddressFamily IPv4 | ForEach-Object {
         [ordered]@{ address = [string]$_.IPAddress; length = [int]$_.PrefixLength }
     })

@@ -1,7 +1,7 @@
-# Start the VM, whatever state it is in.
+# Start the VM from any state.
 param($Data, $Session)
 . $Session.Lib
-$Vm = Get-OurVM $Data
+$Vm = Get-ManagedVM $Data
 switch ([string]$Vm.State) {
     'Running' { }
     'Starting' { }

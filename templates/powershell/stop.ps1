@@ -1,7 +1,7 @@
-# Shut the VM down through the guest; when that fails, switch it off.
+# Shut the VM down through the guest; if that fails, turn it off.
 param($Data, $Session)
 . $Session.Lib
-$Vm = Get-OurVM $Data
+$Vm = Get-ManagedVM $Data
 switch ([string]$Vm.State) {
     'Off' { }
     'Saved' { Hyper-V\Remove-VMSavedState -VM $Vm }

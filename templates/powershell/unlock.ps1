@@ -1,18 +1,18 @@
-# Give the lock back. When nothing is left but the lock and empty folders, these go, and so does vmproxy's
-# folder when vmproxy made it.
+# Release the lock. If only the lock file and empty folders are left, remove them, and also vmproxy's folder
+# if vmproxy created it.
 param($Data, $Session)
 . $Session.Lib
 if ($Session.Lock) {
-    $Made = $Session.Lock.Length -gt 0
+    $Created = $Session.Lock.Length -gt 0
     $Session.Lock.Dispose()
     $Session.Lock = $null
     $Files = Get-ChildItem -LiteralPath $Data.directory -Recurse -Force -File
     $Left = @($Files | Where-Object { $_.FullName -ne $Data.lock })
     if ($Left.Count -eq 0) {
-        if ($Made) {
-            Remove-Whole $Data.directory
+        if ($Created) {
+            Remove-PathWithRetry $Data.directory
         } else {
-            Get-ChildItem -LiteralPath $Data.directory -Force | ForEach-Object { Remove-Whole $_.FullName }
+            Get-ChildItem -LiteralPath $Data.directory -Force | ForEach-Object { Remove-PathWithRetry $_.FullName }
         }
     }
 }

@@ -1,4 +1,4 @@
-# What the host sees of a VM that boots: its state, the neighbour at its address, and the last lines of its
+# Observe a booting VM from the host: its state, the neighbour at its address, and the last lines of its
 # serial console, which is read from the first call on.
 param($Data, $Session)
 . $Session.Lib
@@ -11,7 +11,7 @@ function Open-Console {
 }
 
 function Read-Console([int] $Wait) {
-    # Until it is quiet for a moment; a console that never is, is left after two seconds.
+    # Read until the console is quiet for a moment, but for two seconds at most.
     $Console = $Session.Console
     $Clock = [Diagnostics.Stopwatch]::StartNew()
     while ($Clock.ElapsedMilliseconds -lt 2000 -and $Console.Reading -and $Console.Reading.Wait($Wait)) {

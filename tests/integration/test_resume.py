@@ -49,7 +49,7 @@ def test_ctrl_c_says_how_to_go_on(world: World, number: signal.Signals) -> None:
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "goes on from here" in err
+    assert "run the same command again to continue" in err
     assert "Traceback" not in err
     world.apply()
     assert world.drift() == []

@@ -74,7 +74,7 @@ def test_a_wrong_password_is_tried_once_and_never_told(windows: HypervWorld) -> 
     change_hyperv(windows, password={"file": str(wrong)})
     before = account.failed
     ran = windows.vmproxy("plan")
-    says(ran, 1, "the log-in was refused", "tried once")
+    says(ran, 1, "the login was refused", "tried once")
     assert account.failed == before + 1
     assert "Wr0ng" not in ran.out + ran.err
 

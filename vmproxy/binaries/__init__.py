@@ -1,5 +1,5 @@
-"""Kubernetes' and etcd's programs, of a given version: from a folder, the cache, the release site, or
-built from their Go modules, in this order. The way taken is told."""
+"""The Kubernetes and etcd programs in a given version: from a folder, the cache, the release site, or
+built from their Go modules, in this order. Progress reports name the source that is used."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ETCD_VERSION = "v3.6.8"
 
 @dataclass(frozen=True)
 class BinaryFile:
-    """A program on this machine. `version` as v1.36.3."""
+    """A program on this machine. `version` is, for example, v1.36.3."""
 
     path: Path
     sha256: str
@@ -31,7 +31,7 @@ class BinaryFile:
 
 
 def kube_proxy(wanted: Proxy, version: str, *, report: Report) -> BinaryFile:
-    """The kube-proxy to push: the site file's own binary, else the version from the usual places."""
+    """The kube-proxy to push: the site file's own binary, else the given version from the usual sources."""
     if wanted.binary is None:
         return obtain("kube-proxy", version, report=report)
     target = paths.cache_dir("binaries", "custom") / wanted.binary.sha256
@@ -50,9 +50,9 @@ def obtain(
     given: Path | None = None,
     site: str = release.SITE,
 ) -> BinaryFile:
-    """The program `name` of that version. `given` is a folder that is looked at first.
+    """The program `name` in that version. `given` is a folder that is searched first.
 
-    Raises BadArtifact when the release site's checksum is wrong, VmproxyError when no way leads to it.
+    Raises BadArtifact if the release site's checksum is wrong, VmproxyError if no source provides it.
     """
     if given is not None and (given / name).exists():
         report(f"{name}: taken from {given}")
@@ -61,11 +61,11 @@ def obtain(
     target = folder / name
     with filelock.FileLock(folder / f"{name}.lock"):
         if not target.exists():
-            _bring(name, version, target, report=report, site=site)
+            _download_or_build(name, version, target, report=report, site=site)
         return BinaryFile(target, _sha256(target), version)
 
 
-def _bring(name: str, version: str, target: Path, *, report: Report, site: str) -> None:
+def _download_or_build(name: str, version: str, target: Path, *, report: Report, site: str) -> None:
     try:
         if name not in KUBERNETES:
             raise Unreachable(f"{name} is not on the release site")
@@ -86,12 +86,12 @@ def _build(name: str, version: str, target: Path, *, report: Report, fetching: U
         raise VmproxyError(
             f"cannot get {name} {version}: {exc.message}",
             details=[fetching.message, *exc.details],
-            hint="name a folder that has it, or set proxy.binary to a mirror or a file",
+            hint="give a folder that contains it, or set proxy.binary to a mirror or a file",
         ) from exc
 
 
 def _sha256(path: Path) -> str:
-    """The hash, kept beside the file with the file's size and time so that it is made only once."""
+    """The hash, cached next to the file with the file's size and time."""
     stamp = f"{path.stat().st_size} {path.stat().st_mtime_ns}"
     note = path.with_name(path.name + ".sha256")
     if note.exists():

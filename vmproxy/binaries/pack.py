@@ -1,4 +1,4 @@
-"""A program packed once for every VM that it is pushed to: a zlib stream beside the program."""
+"""A program compressed once for all VMs that it is pushed to: a zlib stream next to the program."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LEVEL = 6
 
 
 def packed(program: Path, sha256: str) -> Path:
-    """The packed file, made when it is missing. Raises BadArtifact when `program` has another hash."""
+    """The compressed file, created if missing. Raises BadArtifact if `program` has another hash."""
     target = program.with_name(f"{program.name}.{sha256[:16]}.zz")
     with filelock.FileLock(target.with_name(f"{target.name}.lock")):
         if not target.exists():
@@ -35,6 +35,6 @@ def _pack(program: Path, target: Path, sha256: str) -> None:
     if summed.hexdigest() != sha256:
         target.unlink()
         raise BadArtifact(
-            f"cannot push {program}: it was changed meanwhile",
-            hint="run it again, with nothing writing to it",
+            f"cannot push {program}: it changed during compression",
+            hint="run it again while nothing writes to that file",
         )

@@ -1,4 +1,4 @@
-"""The Kubernetes release site: /release/v1.X.Y/bin/linux/amd64/NAME with NAME.sha256 beside it."""
+"""The Kubernetes release site: /release/v1.X.Y/bin/linux/amd64/NAME, with NAME.sha256."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CONNECT_SECONDS = 5.0
 
 
 def fetch_program(name: str, version: str, target: Path, *, site: str, report: Callable[[str], None]) -> None:
-    """Raises Unreachable when the site does not answer or lacks it, BadArtifact for a wrong checksum."""
+    """Raises Unreachable if the site does not answer or lacks it, BadArtifact for a wrong checksum."""
     url = f"{site}/release/{version}/bin/linux/amd64/{name}"
     words = read_text(f"{url}.sha256", connect_timeout=_CONNECT_SECONDS).split()
     if not words or not re.fullmatch(r"[0-9a-f]{64}", words[0]):

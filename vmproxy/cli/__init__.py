@@ -32,7 +32,7 @@ _COMMANDS = {
     "lab": "lab",
     "demo": "demo",
 }
-"""Each command's module in this package: loaded only when it is asked for, which keeps a run quick."""
+"""Each command's module in this package, loaded only when needed, which keeps startup fast."""
 
 
 class _Lazy(click.Group):
@@ -54,7 +54,7 @@ class _Lazy(click.Group):
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(vmproxy.__version__, prog_name="vmproxy")
 def cli() -> None:
-    """Kubernetes Services reachable from Windows hosts, through kube-proxy in a small Linux VM.
+    """Make Kubernetes Services reachable from Windows hosts, through kube-proxy in a small Linux VM.
 
     \b
     Exit codes: 0 done or in sync, 1 failed, 2 bad usage or bad site file,
@@ -74,7 +74,7 @@ def main() -> NoReturn:
         exc.show()
         sys.exit(exc.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        hint = "nothing is half-written; the same command goes on from here"
+        hint = "nothing is left half-written; run the same command again to continue"
         console.error(VmproxyError("stopped", hint=hint))
         sys.stderr.flush()
         os._exit(ExitCode.FAILED)  # other hosts' threads are not waited for: each change they make is whole

@@ -1,4 +1,4 @@
-"""What a person sees: the only door to rich. Results go to stdout, progress to stderr."""
+"""Text output; the only module that uses rich. Results go to stdout, progress to stderr."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ def _err() -> Console:
 
 
 def show_times() -> None:
-    """From now on each line of progress begins with the seconds since the start."""
+    """From now on, prefix each progress line with the seconds since this call."""
     _times.append(time.monotonic())
 
 
 def progress(text: str) -> None:
-    """One line about what happens now, to stderr."""
+    """Print one progress line to stderr."""
     since = f"{time.monotonic() - _times[0]:7.1f} s  " if _times else ""
     _err().print(Text(since + text, style="dim"))
 
 
 def result(text: str) -> None:
-    """One line of the answer, to stdout."""
+    """Print one line of the result to stdout."""
     _out().print(text)
 
 
 def result_json(value: Any) -> None:
-    """The answer as JSON, to stdout."""
+    """Print the result as JSON to stdout."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """The answer as a table, to stdout."""
+    """Print the result as a table to stdout."""
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for header in headers:
         grid.add_column(header, overflow="fold")
@@ -63,7 +63,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def error(problem: VmproxyError) -> None:
-    """What went wrong, details and the next step, to stderr."""
+    """Print an error with its details and hint to stderr."""
     console = _err()
     console.print(Text.assemble(("error: ", "bold red"), problem.message))
     for line in problem.details:
@@ -73,7 +73,7 @@ def error(problem: VmproxyError) -> None:
 
 
 def plan(host: str, planned: Plan) -> None:
-    """What apply would do on a host, field by field, to stdout."""
+    """Print what apply would change on a host, field by field, to stdout."""
     console = _out()
     if planned.in_sync:
         console.print(Text.assemble((host, "bold"), ": in sync"))
@@ -139,7 +139,7 @@ def removal(host: str, done: Sequence[Step], left: Plan) -> None:
 
 
 def step(text: str) -> None:
-    """A heading between the steps of a longer show, to stdout."""
+    """Print a heading between the steps of the demo to stdout."""
     console = _out()
     console.print()
     console.print(Text.assemble(("▶ ", "bold cyan"), (text, "bold")))

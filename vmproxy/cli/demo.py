@@ -1,4 +1,4 @@
-"""demo: the product in one command, on the embedded host."""
+"""demo: show the product with one command, in a lab."""
 
 from __future__ import annotations
 
@@ -27,23 +27,21 @@ SERVICE = "demo/web"
 @click.option(
     "--binaries",
     type=click.Path(path_type=Path, file_okay=False),
-    help="A folder with the cluster's binaries.",
+    help="Folder with etcd and the Kubernetes binaries.",
 )
 def demo(name: str, binaries: Path | None, *, keep: bool) -> None:
-    """Lab up, apply, verify, apply again, break something, repair, verify, lab down."""
+    """Start a lab, apply, verify, break something, repair it, and remove the lab."""
     try:
-        console.step("a cluster, a bridge, a host: vmproxy lab up")
+        console.step("start a cluster, a bridge and a host: vmproxy lab up")
         there = lab.up(name=name, binaries=binaries, report=console.progress)
         if there.site is None:
-            raise VmproxyError("cannot show the demo: the lab did not come up", hint="run it again")
+            raise VmproxyError("cannot run the demo: the lab did not start", hint="run it again")
         _Show(there.site, there.namespaces["host"]).all_steps()
         if keep:
-            console.step(
-                f"kept; the site file is {there.site}; take it down with: vmproxy lab down --name {name}"
-            )
+            console.step(f"lab kept; site file: {there.site}; remove it with: vmproxy lab down --name {name}")
     finally:
         if not keep:
-            console.step("all gone again: vmproxy lab down")
+            console.step("remove everything: vmproxy lab down")
             lab.down(name=name, report=console.progress)
 
 
@@ -56,23 +54,23 @@ class _Show:
         self._command(apply, [])
         self._command(verify, [])
         self._curl()
-        console.step("the same again: nothing to do")
+        console.step("apply again: nothing to do")
         self._command(apply, [])
         console.step("break two things: the host's route, and kube-proxy in the VM")
         self._break()
         self._command(plan, [])
-        console.step("exactly that is repaired")
+        console.step("repair exactly these two")
         self._command(apply, [])
         self._command(verify, [])
         self._command(status, [])
 
     def _command(self, command: click.Command, words: Sequence[str]) -> None:
-        """Run one of our own commands as a user would, and stop at a bad exit code."""
+        """Run a vmproxy command as a user would; raise on a non-zero exit code."""
         line = [*words, "-f", str(self.site_file)]
         console.step(f"$ vmproxy {command.name} {' '.join(line)}")
         code = command.main(line, prog_name=f"vmproxy {command.name}", standalone_mode=False)
         if code:
-            raise VmproxyError(f"cannot go on with the demo: vmproxy {command.name} ended with {code}")
+            raise VmproxyError(f"cannot continue the demo: vmproxy {command.name} exited with {code}")
 
     def _curl(self) -> None:
         services = {service.name: service for service in self._site().services()}

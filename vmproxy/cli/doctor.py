@@ -1,4 +1,4 @@
-"""doctor: look before anything is changed."""
+"""doctor: check the prerequisites; change nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from vmproxy.operations.doctor import Finding
 @host_option
 @output_option
 def doctor(path: Path, names: tuple[str, ...], output: str) -> int:
-    """Check host, cluster and network before anything is changed; every finding has a next step."""
+    """Check host, cluster and network, and suggest a next step for each problem.
+
+    It changes nothing.
+    """
     results = choose(path, names).each(doctors.doctor_host)
     return answer(results, output, as_json=answers.doctor, show=_show, code=_code)
 

@@ -1,4 +1,4 @@
-"""ssh and logs: into the VM."""
+"""ssh and logs: access to the VM."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from vmproxy.engine.scope import Scope
 @click.argument("name", metavar="HOST", required=False)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def ssh(path: Path, name: str | None, command: tuple[str, ...]) -> None:
-    """Log in to HOST's VM as root with the pinned key, or run COMMAND there."""
+    """Log in to HOST's VM as root, checking its pinned host key, or run COMMAND there.
+
+    HOST may be omitted if the site has only one host.
+    """
     site, member = one_host(path, name)
     with Scope(site, member, console.progress) as scope:
         words = scope.ssh_command()
@@ -37,11 +40,21 @@ def ssh(path: Path, name: str | None, command: tuple[str, ...]) -> None:
     type=click.Choice(["proxy", "cloud-init", "console"]),
     default="proxy",
     show_default=True,
-    help="Whose log.",
+    help="Which log to show.",
 )
-@click.option("-n", "--lines", default=50, show_default=True, type=click.IntRange(1, 100_000))
+@click.option(
+    "-n",
+    "--lines",
+    default=50,
+    show_default=True,
+    type=click.IntRange(1, 100_000),
+    help="How many lines to show.",
+)
 def logs(path: Path, name: str | None, which: Literal["proxy", "cloud-init", "console"], lines: int) -> None:
-    """The last lines of kube-proxy's, cloud-init's or the serial console's log of HOST's VM."""
+    """Show the end of a log of HOST's VM: kube-proxy, cloud-init or serial console.
+
+    HOST may be omitted if the site has only one host.
+    """
     site, member = one_host(path, name)
     with Scope(site, member, console.progress) as scope:
         console.result(scope.logs(which, lines))

@@ -16,28 +16,34 @@ from vmproxy.image import Image
 
 @click.group()
 def image() -> None:
-    """Base images for the VMs."""
+    """Build, fetch and list base images for the VMs."""
 
 
 @image.command()
-@click.option("--suite", default="trixie", show_default=True, type=click.Choice(list(images.SUITES)))
+@click.option(
+    "--suite",
+    default="trixie",
+    show_default=True,
+    type=click.Choice(list(images.SUITES)),
+    help="The Debian release.",
+)
 @output_option
 def build(suite: str, output: str) -> None:
-    """Build an image from Debian packages, unless the cache has it."""
+    """Build an image from Debian packages, unless it is in the cache."""
     _show([images.build(suite, report=console.progress)], output)
 
 
 @image.command()
 @click.argument("url")
-@click.option("--sha256", required=True, metavar="HASH", help="The published file's checksum.")
-@click.option("--name", help="What the site file calls it; default: the file's name without endings.")
+@click.option("--sha256", required=True, metavar="HASH", help="SHA-256 of the published file.")
+@click.option("--name", help="Name for the site file. Default: the file name without extensions.")
 @output_option
 def fetch(url: str, sha256: str, name: str | None, output: str) -> None:
-    """Fetch an image (qcow2, raw, VHD, VHDX; gzip or xz too), check it, and convert it."""
+    """Fetch an image (qcow2, raw, VHD or VHDX, optionally gzip or xz), check and convert it."""
     if len(sha256) != 64 or set(sha256.lower()) - set("0123456789abcdef"):
-        raise UsageError(f"{sha256} is not a SHA-256 checksum", hint="it has 64 hexadecimal digits")
+        raise UsageError(f"{sha256} is not a SHA-256 checksum", hint="write 64 hexadecimal digits")
     if name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", name):
-        raise UsageError(f"{name} is no name for an image", hint="use letters, digits and . _ + -")
+        raise UsageError(f"{name} is not a valid image name", hint="use letters, digits and . _ + -")
     try:
         url = str(TypeAdapter(AnyUrl).validate_python(url))
     except ValidationError as exc:

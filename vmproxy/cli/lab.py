@@ -1,4 +1,4 @@
-"""lab up, down, status: the embedded default."""
+"""lab up, down, status: the test environment."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from vmproxy.cli.options import output_option
 from vmproxy.lab import LabStatus
 
 name_option = click.option(
-    "--name", default="lab", show_default=True, help="Several labs can stand side by side."
+    "--name", default="lab", show_default=True, help="The lab's name; several labs can run side by side."
 )
 
 
 @click.group()
 def lab() -> None:
-    """A real cluster, a bridge, backends and a host, on this Linux machine."""
+    """Run a real cluster, a bridge, backends and a host on this Linux machine."""
 
 
 @lab.command()
@@ -26,11 +26,11 @@ def lab() -> None:
 @click.option(
     "--binaries",
     type=click.Path(path_type=Path, file_okay=False),
-    help="A folder with etcd, kube-apiserver, kube-controller-manager, kube-proxy.",
+    help="Folder with etcd and the Kubernetes binaries.",
 )
 @output_option
 def up(name: str, binaries: Path | None, output: str) -> None:
-    """Make the lab, or whatever of it is missing."""
+    """Start the lab, or repair what is missing."""
     _show(labs.up(name=name, binaries=binaries, report=console.progress), output)
 
 
@@ -45,7 +45,7 @@ def down(name: str) -> None:
 @name_option
 @output_option
 def status(name: str, output: str) -> None:
-    """Whether the lab runs, and where its files are."""
+    """Show whether the lab runs, and where its files are."""
     _show(labs.status(name=name), output)
 
 

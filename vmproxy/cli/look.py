@@ -1,4 +1,4 @@
-"""status and verify: look, and change nothing."""
+"""status and verify: the commands that change nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vmproxy.operations.verify import Check
 @host_option
 @output_option
 def status(path: Path, names: tuple[str, ...], output: str) -> int:
-    """VM, kube-proxy, rule age, credential and routes: one row a host."""
+    """Show VM, kube-proxy, rule age, credential and routes, one row per host."""
     results = choose(path, names).each(statuses.status_host)
     if output == "text":  # one table for all, so that its columns stand below one another
         headers = ("HOST", "VM", "KUBE-PROXY", "RULES", "ROUTES", "CREDENTIAL", "CONVERGED")
@@ -43,10 +43,11 @@ def status(path: Path, names: tuple[str, ...], output: str) -> int:
     "services",
     multiple=True,
     metavar="NAMESPACE/NAME[:PORT]",
-    help="Only this Service; may be given several times. Without: those that the cluster has.",
+    help="Only this Service; may be repeated. Default: Services with ready endpoints, "
+    f"up to {checks.MOST} ports.",
 )
 def verify(path: Path, names: tuple[str, ...], output: str, services: tuple[str, ...]) -> int:
-    """Connect from the host through the VM to Services, and tell where it breaks."""
+    """Connect from the host through the VM to Services, and name the hop that fails."""
     results = choose(path, names).each(partial(checks.verify_host, services=services))
     return answer(results, output, as_json=answers.verify, show=_show_checks, code=_code)
 

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several commands share, and the hosts that they select."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ file_option = click.option(
     help="The site file.",
 )
 host_option = click.option(
-    "--host", "names", multiple=True, metavar="NAME", help="Only this host; may be given several times."
+    "--host", "names", multiple=True, metavar="NAME", help="Only this host; may be repeated."
 )
 output_option = click.option(
     "-o",
@@ -26,7 +26,7 @@ output_option = click.option(
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    help="How the answer is written to stdout.",
+    help="Format of the result on stdout.",
 )
 
 
@@ -36,5 +36,10 @@ def _verbose(_context: click.Context, _option: click.Parameter, value: object) -
 
 
 verbose_option = click.option(
-    "-v", "--verbose", is_flag=True, expose_value=False, callback=_verbose, help="Show when each step begins."
+    "-v",
+    "--verbose",
+    is_flag=True,
+    expose_value=False,
+    callback=_verbose,
+    help="Prefix progress lines with the elapsed time.",
 )

@@ -19,25 +19,25 @@ from vmproxy.site.template import Findings
 
 @click.command()
 def schema() -> None:
-    """Print the JSON Schema of the site file, for completion in an editor."""
+    """Print the site file's JSON Schema, for completion in an editor."""
     console.result_json(load.schema())
 
 
 @click.command()
 @file_option
-@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
 def init(path: Path, *, force: bool) -> None:
-    """Write a commented site file, filled from the cluster where it can be."""
+    """Write a commented site file, with values from the cluster where possible."""
     template.refuse_existing(path, replace=force)
     findings = _found()
     template.write(path, template.template(findings), replace=force)
     for note in findings.notes:
-        console.progress(f"not found out: {note}")
-    console.result(f"wrote {path}; next: replace its examples, then vmproxy doctor -f {path}")
+        console.progress(f"not discovered: {note}")
+    console.result(f"wrote {path}; next: replace the example values, then run: vmproxy doctor -f {path}")
 
 
 def _found() -> Findings:
-    """What the cluster of the usual kubeconfig says; a cluster that does not answer is a note."""
+    """What the cluster of the usual kubeconfig reports; if it does not answer, that becomes a note."""
     draft = template.draft()
     try:
         seen = Cluster.connect(draft.cluster).observe(())

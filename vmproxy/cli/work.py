@@ -1,4 +1,4 @@
-"""plan, apply, destroy, render: the commands that change things or show the change."""
+"""plan, apply, destroy, render: the commands that make or show changes."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from vmproxy.operations import render as rendering
 @verbose_option
 @host_option
 @output_option
-@click.option("--exit-code", is_flag=True, help="Exit with 3 when changes are pending.")
+@click.option("--exit-code", is_flag=True, help="Exit with 3 if changes are pending.")
 def plan(path: Path, names: tuple[str, ...], output: str, *, exit_code: bool) -> int:
-    """Show what apply would do, field by field."""
+    """Show what apply would change, field by field."""
 
     def code(planned: Plan) -> ExitCode:
         return ExitCode.PENDING if exit_code and not planned.in_sync else ExitCode.DONE
@@ -41,9 +41,12 @@ def plan(path: Path, names: tuple[str, ...], output: str, *, exit_code: bool) ->
 @verbose_option
 @host_option
 @output_option
-@click.option("--yes", is_flag=True, help="Also do what interrupts a running VM.")
+@click.option("--yes", is_flag=True, help="Also make changes that interrupt a running VM.")
 def apply(path: Path, names: tuple[str, ...], output: str, *, yes: bool) -> int:
-    """Make it so; again: nothing to do, or exactly the drift repaired."""
+    """Create the VM and the routes, or repair only what has drifted.
+
+    Without --yes, changes that interrupt a running VM are listed and not made.
+    """
     results = choose(path, names).each(partial(run.apply_host, yes=yes))
     show = partial(_show, console.outcomes)
     return answer(results, output, as_json=answers.changes, show=show, code=_code)
@@ -54,7 +57,7 @@ def apply(path: Path, names: tuple[str, ...], output: str, *, yes: bool) -> int:
 @verbose_option
 @host_option
 @output_option
-@click.option("--yes", is_flag=True, help="Really remove it; without, only show it.")
+@click.option("--yes", is_flag=True, help="Remove it; without --yes, only show what would be removed.")
 def destroy(path: Path, names: tuple[str, ...], output: str, *, yes: bool) -> int:
     """Remove the routes, then the VM with its disks, then the identity in the cluster."""
     chosen = choose(path, names)
@@ -69,7 +72,7 @@ def destroy(path: Path, names: tuple[str, ...], output: str, *, yes: bool) -> in
 @host_option
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 def render(path: Path, names: tuple[str, ...], directory: Path) -> None:
-    """Write every file that apply would push to DIRECTORY, secrets redacted."""
+    """Write every file that apply would push to DIRECTORY, with secrets redacted."""
     chosen = choose(path, names)
     if directory.exists() and any(directory.iterdir()):
         raise UsageError(f"cannot render to {directory}: it is not empty", hint="name a new directory")

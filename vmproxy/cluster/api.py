@@ -49,7 +49,7 @@ _RIGHTS = (
 
 
 class Cluster:
-    """Reached with the operator's own credentials."""
+    """The cluster, accessed with the operator's own credentials."""
 
     def __init__(self, client: Client, *, wanted: model.Cluster, server: str, ca: str) -> None:
         self._client = client
@@ -59,7 +59,7 @@ class Cluster:
 
     @classmethod
     def connect(cls, wanted: model.Cluster) -> Cluster:
-        """Raises UsageError for a kubeconfig that is wrong, or whose server a VM can not reach."""
+        """Raises UsageError for an invalid kubeconfig, or one whose server a VM cannot reach."""
         session = login.load(wanted)
         return cls(
             Client(session),
@@ -77,7 +77,7 @@ class Cluster:
             nodes = pool.submit(lambda: [_node(item) for item in self._client.items("/api/v1/nodes")])
             canary = pool.submit(self._canary)
             every = pool.submit(self._accounts)
-            identity = pool.submit(self.identity, accounts)
+            identity = self.identity(accounts)  # a right that is missing here is the one to name
         return ClusterSeen(
             version=_version(version.result()["gitVersion"]),
             server=self.server,
@@ -86,7 +86,7 @@ class Cluster:
             pod_cidrs=discovery.pod_cidrs(self._wanted, nodes.result()),
             nodes=tuple(nodes.result()),
             canary=canary.result(),
-            identity=identity.result(),
+            identity=identity,
             accounts=tuple(every.result()),
         )
 
@@ -95,7 +95,8 @@ class Cluster:
         paths = {name: path for account in accounts for name, path in _paths(account).items()}
         with ThreadPoolExecutor(8) as pool:
             live = list(pool.map(self._client.find, paths.values()))
-        return {name: item for name, item in zip(paths, live, strict=True) if item and not _goes(item)}
+        found = zip(paths, live, strict=True)
+        return {name: item for name, item in found if item and not _is_being_deleted(item)}
 
     def do(self, step: ClusterStep) -> bool:
         """Create, update or delete an object. False: nothing is left to do, or not yet, as other hosts'
@@ -181,13 +182,13 @@ class Cluster:
         return True
 
     def _wait_until_gone(self, name: str, path: str) -> None:
-        """What was deleted a moment ago, a namespace above all, is there until all in it is gone."""
+        """A deleted object, above all a namespace, exists until its content is deleted too."""
 
         def probe() -> bool | str:
             live = self._client.find(path)
-            return not (live and _goes(live)) or "it is being deleted"
+            return not (live and _is_being_deleted(live)) or "it is being deleted"
 
-        wait.until(f"the deleted {name} to go", probe, timeout=_GOING_SECONDS, every=0.5)
+        wait.until(f"deletion of {name}", probe, timeout=_GOING_SECONDS, every=0.5)
 
     def _canary(self) -> tuple[Address, int]:
         spec = self._client.get("/api/v1/namespaces/default/services/kubernetes")["spec"]
@@ -198,8 +199,8 @@ class Cluster:
         return [item["metadata"]["name"] for item in items]
 
 
-def _goes(live: Object) -> bool:
-    """It was deleted and only waits for its end."""
+def _is_being_deleted(live: Object) -> bool:
+    """Whether it was deleted but still exists."""
     return bool(live["metadata"].get("deletionTimestamp"))
 
 
@@ -209,12 +210,10 @@ def _paths(account: str) -> dict[str, str]:
 
 
 def _version(git_version: str) -> str:
-    """v1.33.4 of v1.33.4+k3s1 or v1.33.4-eks-99."""
+    """v1.33.4 from v1.33.4+k3s1 or v1.33.4-eks-99."""
     match = re.match(r"v\d+\.\d+\.\d+", git_version)
     if match is None:
-        raise VmproxyError(
-            f"cannot tell the cluster's version from {git_version!r}", hint="set proxy.version"
-        )
+        raise VmproxyError(f"cannot parse the cluster's version {git_version!r}", hint="set proxy.version")
     return match[0]
 
 
@@ -249,6 +248,6 @@ def _service(name: str, address: Address, spec: Object, slices: list[Object]) ->
 
 
 def _listening(ports: dict[str, tuple[int, str]], slice_ports: list[Object]) -> dict[tuple[int, str], int]:
-    """A slice's ports and its Service's go together by name."""
+    """Match the ports of a slice and its Service by name."""
     named = {port.get("name") or "": port.get("port") for port in slice_ports}
     return {service: int(named[name] or 0) for name, service in ports.items() if named.get(name)}

@@ -1,7 +1,7 @@
 """JSON over HTTPS to the API server, with the credentials of a kubeconfig.
 
-Of that library only the kubeconfig's reading and the connection pool are used: its models and call
-signatures differ from one major version to the next, the API's own JSON does not.
+From the kubernetes library, only the kubeconfig loader and the connection pool are used: its models and
+call signatures change between major versions, the API's own JSON does not.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MERGE = "application/merge-patch+json"
 
 
 class Client:
-    """Errors of every call: Unreachable, Forbidden, Conflict, or VmproxyError in the API's own words."""
+    """Every call may raise Unreachable, Forbidden, Conflict, or VmproxyError with the API's message."""
 
     def __init__(self, session: login.Session) -> None:
         from kubernetes.client.rest import RESTClientObject  # noqa: PLC0415  # slow, and not always needed
@@ -39,11 +39,11 @@ class Client:
         return self._call("GET", path, query=query)
 
     def find(self, path: str, **query: str) -> Object | None:
-        """None: the API server has no such thing."""
+        """None: the object does not exist."""
         return self._call("GET", path, query=query, missing_ok=True) or None
 
     def items(self, path: str, **query: str) -> Iterator[Object]:
-        """Every object of a collection, fetched in pages: large clusters need it."""
+        """All objects of a collection, fetched in pages, as large clusters require."""
         page: Object = {"metadata": {"continue": ""}}
         while page:
             token = page["metadata"].get("continue", "")
@@ -59,7 +59,7 @@ class Client:
         return self._call("PATCH", path, body=body, content=_MERGE)
 
     def delete(self, path: str, *, uid: str) -> None:
-        """Delete that very object; that it is gone already is fine."""
+        """Delete exactly this object; it may already be gone."""
         self._call("DELETE", path, body={"preconditions": {"uid": uid}}, missing_ok=True)
 
     def _call(
@@ -72,7 +72,7 @@ class Client:
         content: str = _JSON,
         missing_ok: bool = False,
     ) -> Object:
-        """The answer's JSON; empty when `missing_ok` and there is no such thing."""
+        """The response's JSON; empty if `missing_ok` and the object does not exist."""
         url = self.server + path + (f"?{urlencode(query)}" if query else "")
         answer = self._send(method, url, body=body, content=content)
         if missing_ok and answer.status == errors.NOT_FOUND:
@@ -98,11 +98,11 @@ class Client:
             raise errors.unreachable(self.server, exc) from exc
 
     def _authorization(self) -> dict[str, str]:
-        """Asked for each time: an exec plugin's token may have to be fetched anew."""
+        """Read on each call: an exec plugin's token may need to be renewed."""
         return {setting["key"]: setting["value"] for setting in self._configuration.auth_settings().values()}
 
     def _json(self, answer: BaseHTTPResponse) -> Object:
-        """What is not a JSON object is kept as a message, unless the answer should have been one."""
+        """An error response that is not a JSON object becomes a message; any other raises Unreachable."""
         try:
             answered = json.loads(answer.data)
         except ValueError:
@@ -111,7 +111,7 @@ class Client:
             return answered
         if answer.status < errors.BAD:
             raise Unreachable(
-                f"cannot use {self.server}: it answers something else than a Kubernetes API",
-                hint=f"is something else listening at {urlsplit(self.server).netloc}?",
+                f"cannot use {self.server}: its response is not from a Kubernetes API server",
+                hint=f"check whether another program listens on {urlsplit(self.server).netloc}",
             )
         return {"message": answer.data.decode(errors="replace")[:200].strip()}

@@ -1,4 +1,4 @@
-"""The cluster's Service and pod ranges: said by the site file, else found, in the order of how sure it is."""
+"""The cluster's Service and pod ranges: from the site file, else discovered, most reliable source first."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def service_cidrs(client: Client, wanted: model.Cluster) -> tuple[Network, ...]:
         if found:
             return found
     raise VmproxyError(
-        "cannot find the cluster's Service ranges: it has no ServiceCIDR objects, no kubeadm-config, and "
-        "neither its API server's arguments nor its errors name them",
+        "cannot discover the cluster's Service ranges: it has no ServiceCIDR objects and no kubeadm-config, "
+        "and neither its API server's arguments nor its errors contain them",
         hint="set cluster.serviceCIDRs in the site file",
     )
 
@@ -48,7 +48,7 @@ def _ipv4_first(networks: Iterable[Network]) -> tuple[Network, ...]:
 
 
 def _from_objects(client: Client) -> list[str]:
-    """ServiceCIDR: v1 since 1.33, v1beta1 since 1.31. One that is being deleted is not ready any more."""
+    """ServiceCIDR: v1 since 1.33, v1beta1 since 1.31. One that is being deleted is no longer ready."""
     for version in ("v1", "v1beta1"):
         listed = _allowed(client, f"{_NETWORKING}/{version}/servicecidrs")
         found = [cidr for item in listed if _ready(item) for cidr in item["spec"].get("cidrs", [])]
@@ -72,7 +72,7 @@ def _from_kubeadm(client: Client) -> list[str]:
     text = ((config or {}).get("data") or {}).get("ClusterConfiguration", "")
     try:
         subnet = YAML(typ="safe").load(io.StringIO(text))["networking"]["serviceSubnet"]
-    except (YAMLError, TypeError, KeyError):  # not what kubeadm writes: there are other ways
+    except (YAMLError, TypeError, KeyError):  # not what kubeadm writes: try the other sources
         return []
     if not isinstance(subnet, str):
         return []
@@ -80,7 +80,7 @@ def _from_kubeadm(client: Client) -> list[str]:
 
 
 def _from_arguments(client: Client) -> list[str]:
-    """The API server as a static pod."""
+    """From the arguments of an API server that runs as a static pod."""
     pods = _allowed(client, "/api/v1/namespaces/kube-system/pods", labelSelector="component=kube-apiserver")
     for pod in pods:
         for container in pod["spec"]["containers"]:
@@ -92,7 +92,7 @@ def _from_arguments(client: Client) -> list[str]:
 
 
 def _from_refusal(client: Client) -> list[str]:
-    """Ask for an impossible ClusterIP, without making anything: the refusal names the range."""
+    """Request an invalid ClusterIP in a dry run: the error contains the range."""
     service = {
         "apiVersion": "v1",
         "kind": "Service",
@@ -108,7 +108,7 @@ def _from_refusal(client: Client) -> list[str]:
 
 
 def _allowed(client: Client, path: str, **query: str) -> list[Object]:
-    """An API that is not there, or may not be read, tells nothing."""
+    """The objects; none if the API does not exist or may not be read."""
     try:
         return list((client.find(path, **query) or {}).get("items") or ())
     except Forbidden:

@@ -1,4 +1,4 @@
-"""What went wrong with the API server, in vmproxy's own errors: translated here and nowhere else."""
+"""Translates errors of the API server into vmproxy's own; the only place that does."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ _RESOURCE = re.compile(
 
 
 def refused(method: str, path: str, status: int, body: dict[str, Any], *, reason: str) -> VmproxyError:
-    """The error for an answer of the API server. `body` is its Status object, or what it said instead."""
+    """The error for a response of the API server. `body` is its Status object, or its text as message."""
     said = " ".join(str(body.get("message") or reason).split())
     doing = _doing(method, path)
     if status == _UNAUTHORIZED:
         return Unreachable(
-            f"cannot {doing} in the cluster: the API server refuses the log-in ({said})",
-            hint="the kubeconfig's credentials are wrong or expired: renew them and try kubectl auth whoami",
+            f"cannot {doing} in the cluster: the API server refuses the login ({said})",
+            hint="the kubeconfig's credentials are wrong or expired; test them with: kubectl auth whoami",
         )
     message = f"cannot {doing} in the cluster: {said}"
     if status == _FORBIDDEN:
         return Forbidden(message, hint=_rights_hint(doing, said))
     if status == _CONFLICT:
-        return Conflict(message, hint="something else changed it at the same time: run it again")
+        return Conflict(message, hint="another client changed it at the same time: run it again")
     if status in _BUSY:
-        return NotReady(message, hint="the API server is not ready or overloaded: try again")
+        return NotReady(message, hint="the API server is not ready or is overloaded: try again")
     return VmproxyError(message)
 
 
 def unreachable(server: str, exc: Exception) -> VmproxyError:
-    """The error for no answer at all."""
+    """The error if the API server does not answer at all."""
     cause: BaseException = exc
     while isinstance(cause, MaxRetryError) and cause.reason is not None:
         cause = cause.reason
@@ -65,7 +65,7 @@ def unreachable(server: str, exc: Exception) -> VmproxyError:
 
 
 def _doing(method: str, path: str) -> str:
-    """As in "create clusterroles"."""
+    """Such as "create clusterroles"."""
     found = _RESOURCE.match(path)
     if not found:
         return f"{_VERBS[method]} {path}"
@@ -79,11 +79,11 @@ def _rights_hint(doing: str, said: str) -> str:
         return "the kubeconfig has no credentials for this cluster: choose another context, or log in"
     if "attempting to grant" in said:
         return (
-            "who gives rights must have them: run it as cluster-admin, or be given the verbs escalate and "
-            "bind on roles and clusterroles"
+            "users can grant only rights that they have: run it as cluster-admin, or get the verbs escalate "
+            "and bind on roles and clusterroles"
         )
     return (
-        f"ask the cluster's administrator for the right to {doing}; vmproxy doctor lists all that is needed"
+        f"ask the cluster's administrator for the right to {doing}; vmproxy doctor lists all required rights"
     )
 
 
@@ -96,16 +96,19 @@ def _why(cause: BaseException) -> tuple[str, str]:
             "is not in its certificate",
         )
     if isinstance(cause, SSLError):
-        return (f"no TLS connection: {inner}", "look at server and the certificates in the kubeconfig")
+        return (f"no TLS connection: {inner}", "check server and the certificates in the kubeconfig")
     if isinstance(cause, NameResolutionError):
         return (
-            "its name is not known",
-            "correct server in the kubeconfig, or the name server of this machine",
+            "its name cannot be resolved",
+            "correct server in the kubeconfig, or this machine's DNS configuration",
         )
     if isinstance(cause, (ConnectTimeoutError, ReadTimeoutError)):
-        return ("no answer in time", "is the API server up, and is the network to it open?")
+        return ("no answer in time", "check that the API server is up and that no firewall blocks it")
     if isinstance(cause, NewConnectionError):
-        return (str(cause).rpartition(": ")[2], "is the API server up, and is the kubeconfig's server right?")
+        return (
+            str(cause).rpartition(": ")[2],
+            "check that the API server is up, and server in the kubeconfig",
+        )
     if isinstance(cause, HTTPError):
-        return (str(cause), "is it a Kubernetes API server, and is the way to it stable?")
-    return (str(cause), "look at server and the certificates in the kubeconfig")
+        return (str(cause), "check that it is a Kubernetes API server and the network is stable")
+    return (str(cause), "check server and the certificates in the kubeconfig")

@@ -1,4 +1,4 @@
-"""Which cluster, and with whose credentials: the usual kubeconfig rules."""
+"""The cluster and the credentials, by the usual kubeconfig rules."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from vmproxy.errors import UsageError, VmproxyError
 from vmproxy.site import model
 
 _LOADING = threading.Lock()
-"""The library keeps the temporary files for client keys in one table that is not safe for threads."""
+"""The library keeps temporary files for client keys in a table that is not thread-safe."""
 _ASK = "set cluster.server in the site file to the API server's URL as the VM reaches it"
 
 
 @dataclass(frozen=True)
 class Session:
-    """`configuration` is the library's own. `origin` names where it came from, `tunnel` says why its
-    server is of no use to a VM."""
+    """`configuration` is the library's own. `origin` says where it comes from, `tunnel` why a VM cannot
+    use its server, or None."""
 
     configuration: Any
     origin: str
@@ -34,9 +34,9 @@ class Session:
 
 
 def load(wanted: model.Cluster) -> Session:
-    """The kubeconfig given, else $KUBECONFIG, else ~/.kube/config, else the Pod that this runs in.
+    """The given kubeconfig, else $KUBECONFIG, else ~/.kube/config, else the Pod that this runs in.
 
-    Raises UsageError when there is none or it is wrong, VmproxyError when its exec plugin fails.
+    Raises UsageError if there is none or it is invalid, VmproxyError if its exec plugin fails.
     """
     given = str(wanted.kubeconfig) if wanted.kubeconfig else os.environ.get("KUBECONFIG")
     paths = given or str(Path("~/.kube/config").expanduser())
@@ -51,27 +51,27 @@ def load(wanted: model.Cluster) -> Session:
 
 
 def server_for_vm(wanted: model.Cluster, session: Session) -> str:
-    """The API's URL as the VM reaches it. Raises UsageError when only this machine reaches it."""
+    """The API's URL as the VM reaches it. Raises UsageError if only this machine can reach it."""
     if wanted.server:
         return str(wanted.server).rstrip("/")
     server: str = session.configuration.host
     why = session.tunnel or _only_here(server)
     if why:
-        raise UsageError(f"cannot give the API server {server} of {session.origin} to a VM: {why}", hint=_ASK)
+        raise UsageError(f"cannot use the API server {server} of {session.origin} for a VM: {why}", hint=_ASK)
     return server
 
 
 def authority(session: Session) -> str:
-    """The CA bundle with which the VM trusts the API server, PEM: never no trust at all."""
+    """The PEM bundle of the CAs by which the VM verifies the API server; it always verifies."""
     configuration = session.configuration
     if not configuration.verify_ssl:
         raise UsageError(
-            f"cannot give the API server's CA to a VM: {session.origin} has insecure-skip-tls-verify",
+            f"cannot find the API server's CA for a VM: {session.origin} has insecure-skip-tls-verify",
             hint="set certificate-authority in the kubeconfig instead",
         )
     if configuration.ssl_ca_cert:
         return _text(configuration.ssl_ca_cert)
-    import certifi  # noqa: PLC0415  # what the library itself trusts where a kubeconfig names no CA
+    import certifi  # noqa: PLC0415  # what the library itself trusts if a kubeconfig has no CA
 
     return _text(certifi.where())
 
@@ -117,7 +117,7 @@ def _from_files(paths: str, context: str | None) -> Session:
     if complaints:
         raise VmproxyError(
             f"cannot log in to the cluster with {origin}: {complaints[0]}",
-            hint="run the exec plugin's command of that kubeconfig's user by hand, or log in anew",
+            hint="run the exec plugin's command from that kubeconfig by hand, or log in again",
         )
     tunnel = "it goes through the kubeconfig's proxy-url" if configuration.proxy != before else None
     return Session(configuration, origin, tunnel)
@@ -145,7 +145,7 @@ def _hint(context: str | None, said: str) -> str:
 
 @contextmanager
 def _logged_errors() -> Iterator[list[str]]:
-    """What this thread logs as an error: the library only logs an exec plugin's failure and goes on."""
+    """Collects this thread's error logs: the library only logs an exec plugin's failure and continues."""
     thread, found = threading.get_ident(), list[str]()
 
     class Collector(logging.Handler):

@@ -1,4 +1,4 @@
-"""What a run asks of the machine that carries a VM, and of the one whose traffic goes through it."""
+"""The interface to a host: lock, observe, apply, probe."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from vmproxy.model.steps import VmStep
 from vmproxy.model.topology import Client, Vm
 
 Report = Callable[[str], None]
-"""Takes one line about what happens now."""
+"""Receives progress, one line per call."""
 
 
 @dataclass(frozen=True)
 class Connection:
-    """A real connection to be tried from a client. UDP sends `payload` and waits for any answer."""
+    """A connection to try from the host. UDP sends `payload` and waits for any reply."""
 
     protocol: Literal["tcp", "udp"]
     address: Address
@@ -31,7 +31,7 @@ class Connection:
 
 @dataclass(frozen=True)
 class Answer:
-    """`ok` None: nothing came back and, for UDP, that proves nothing. `via` is the next hop used."""
+    """`ok` None: no reply, which proves nothing for UDP. `via` is the next hop that was used."""
 
     ok: bool | None
     detail: str
@@ -56,7 +56,7 @@ class CarrierDriver(Protocol):
     """One VM on the machine that carries it."""
 
     def lock(self, report: Report) -> AbstractContextManager[None]:
-        """Held while changing anything. Raises Busy when another vmproxy keeps it."""
+        """Held while changing the host. Raises Busy if another vmproxy holds it."""
 
     def observe(self) -> CarrierSeen: ...
 
@@ -75,13 +75,13 @@ class CarrierDriver(Protocol):
         """A TCP connection from here to the guest. Raises OSError."""
 
     def console(self, lines: int) -> list[str]:
-        """The last lines of the VM's serial console; empty when there is none."""
+        """The last lines of the VM's serial console; empty if there is none."""
 
     def died(self) -> str | None:
-        """Why the VM does not run any more, or None while it runs."""
+        """Why the VM no longer runs, or None while it runs."""
 
     def ssh_command(self) -> list[str]:
-        """What a command line for the ssh client starts with on this machine to reach the guest."""
+        """The first words of the ssh command line that reaches the guest from this machine."""
 
     def symptoms(self) -> list[str]:
         """What the carrier sees of a VM that does not answer; a line each."""

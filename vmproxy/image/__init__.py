@@ -1,4 +1,4 @@
-"""Base images: built from Debian packages, or fetched with a checksum; kept as raw disks in the cache."""
+"""Base images: built from Debian packages or fetched with a checksum; cached as raw disks."""
 
 from __future__ import annotations
 

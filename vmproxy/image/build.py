@@ -53,7 +53,7 @@ _SIGNED = {
     "usr/lib/shim/mmx64.efi.signed": "EFI/BOOT/mmx64.efi",
     "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed": "EFI/BOOT/grubx64.efi",
 }
-"""What firmware starts. It goes to the boot partition; its packages are removed from the root again."""
+"""The boot loader files for the boot partition; their packages are then removed from the root."""
 _LEFT_OUT = (
     "/usr/share/doc/*",
     "/usr/share/man/*",
@@ -61,7 +61,7 @@ _LEFT_OUT = (
     "/usr/share/info/*",
     "/usr/share/lintian/*",
     "/usr/share/bash-completion/*",
-    "/usr/lib/udev/hwdb.d/*",  # names of hardware, for people
+    "/usr/lib/udev/hwdb.d/*",  # names of hardware, for display only
     "/usr/lib/udev/hwdb.bin",
     "/usr/lib/modules/*/kernel/drivers/comedi/*",
     "/usr/lib/modules/*/kernel/drivers/infiniband/*",
@@ -75,8 +75,8 @@ _TOOLS = {
     "sfdisk": "fdisk",
     "mke2fs": "e2fsprogs",
 }
-_WAY = 3  # raised when this module makes other bytes of the same recipe
-_EPOCH = 1_767_225_600  # 2026-01-01: every time in the image
+_BUILDER_VERSION = 3  # increment when this module produces different bytes from the same recipe
+_EPOCH = 1_767_225_600  # 2026-01-01: all timestamps in the image
 _MIB = 1 << 20
 _ESP_START, _ESP_SIZE = 1 * _MIB, 32 * _MIB
 _ROOT_START, _ROOT_SIZE = 33 * _MIB, 990 * _MIB
@@ -86,8 +86,7 @@ _SPACE = 3 << 30
 
 @dataclass(frozen=True)
 class Recipe:
-    """What an image is made from. `key` changes with everything that changes the result but the
-    packages' own versions."""
+    """The inputs of an image. `key` changes with every input except the packages' own versions."""
 
     suite: str
     setup: str
@@ -96,7 +95,7 @@ class Recipe:
     @property
     def key(self) -> str:
         parts = (
-            _WAY,
+            _BUILDER_VERSION,
             self.suite,
             self.setup,
             self.grub,
@@ -113,15 +112,17 @@ class Recipe:
 
 def recipe(suite: str) -> Recipe:
     if suite not in SUITES:
-        raise UsageError(f"cannot build {suite!r}", hint=f"known suites: {', '.join(SUITES)}")
+        raise UsageError(
+            f"cannot build an image of {suite!r}: unknown suite", hint=f"known suites: {', '.join(SUITES)}"
+        )
     root = str(uuid.uuid5(uuid.NAMESPACE_URL, f"vmproxy:{suite}:root"))
     return Recipe(suite, assets.text("image/setup.sh"), assets.render("image/grub.cfg.j2", root=root))
 
 
 def build(suite: str = "trixie", *, report: Report, again: bool = False) -> Image:
-    """The image of that suite: from the cache, else built. `again` builds even what is there.
+    """The image of that suite: from the cache, else built. `again` always builds it.
 
-    Raises UsageError for an unknown suite or missing rights, ToolFailed with a tool's own words.
+    Raises UsageError for an unknown suite or missing rights, ToolFailed if a tool fails.
     """
     wanted = recipe(suite)
     found = None if again else cache.find(wanted.key)
@@ -138,7 +139,7 @@ def build(suite: str = "trixie", *, report: Report, again: bool = False) -> Imag
 
 
 def make_disk(wanted: Recipe, work: Path, report: Report) -> Path:
-    """The finished raw disk in the folder `work`."""
+    """Build the raw disk in the folder `work`."""
     env = {**os.environ, "SOURCE_DATE_EPOCH": str(_EPOCH), "LC_ALL": "C.UTF-8", "TZ": "UTC"}
     report(f"installing Debian {wanted.suite} packages (about a minute)")
     tree = _tree(wanted, work, env)
@@ -208,8 +209,8 @@ def _boot_partition(wanted: Recipe, work: Path, env: Mapping[str, str]) -> Path:
 
 
 def _root(wanted: Recipe, tree: Path, work: Path, env: Mapping[str, str]) -> Path:
-    """By the mke2fs of Debian 13, run from a folder of its own: it writes the files of a tar file in that
-    file's order and heeds SOURCE_DATE_EPOCH, which those of Debian 12 and before do not."""
+    """Uses the mke2fs of Debian 13, in a chroot of its own: unlike earlier versions, it writes files in the
+    order of a tar file and honours SOURCE_DATE_EPOCH."""
     tools = work / "tools"
     packages = "--include=base-files,libc-bin,e2fsprogs,libarchive13t64"
     _run(["mmdebstrap", "--variant=extract", "--mode=root", packages, "trixie", tools], env)

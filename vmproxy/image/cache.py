@@ -1,4 +1,4 @@
-"""The image cache: KEY.raw with KEY.json beside it, written last, so that a half-made image is none."""
+"""The image cache: KEY.raw and KEY.json; KEY.json is written last, so incomplete images do not count."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vmproxy.util.download import file_sha256
 
 @dataclass(frozen=True)
 class Image:
-    """A raw disk in the cache. `origin` tells where it came from, `size` is the disk's, in bytes."""
+    """A raw disk in the cache. `origin` is its source, `size` is the disk's size in bytes."""
 
     name: str
     raw: Path
@@ -41,7 +41,7 @@ def find(key: str) -> Image | None:
 
 
 def keep(key: str, disk: Path, *, name: str, origin: str) -> Image:
-    """Take a finished raw disk into the cache."""
+    """Move a finished raw disk into the cache."""
     raw = folder() / f"{key}.raw"
     image = Image(name, raw, file_sha256(disk), origin, disk.stat().st_size)
     disk.chmod(0o644)
@@ -61,9 +61,9 @@ def listing() -> list[Image]:
 
 @contextmanager
 def workshop(key: str) -> Iterator[Path]:
-    """A folder to make an image in, on the cache's own disk, held by one process at a time.
+    """A work folder for one image, on the cache's own disk, locked by one process at a time.
 
-    What a killed run left there is removed by the next one.
+    The next run removes what a killed run left there.
     """
     with filelock.FileLock(folder() / f"{key}.lock"):
         for left in folder().glob(f".{key}-*"):

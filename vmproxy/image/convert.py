@@ -1,4 +1,4 @@
-"""Disk formats, by qemu-img."""
+"""Conversion of disk formats with qemu-img."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FORMATS = frozenset({"raw", "qcow2", "vhdx", "vpc", "vmdk"})
 
 
 def unpacked(file: Path, work: Path) -> Path:
-    """The file itself, or what is in it when it is a gzip or xz file."""
+    """The file itself, or its decompressed content if it is a gzip or xz file."""
     with file.open("rb") as head:
         kind = _PACKED.get(head.read(2))
     if kind is None:
@@ -36,11 +36,11 @@ def _unpacking(file: Path, kind: str) -> BinaryIO:
 
 
 def to_raw(file: Path, work: Path) -> Path:
-    """A raw disk made from a disk of any format known. Raises BadArtifact when it is none."""
-    told = json.loads(run(["qemu-img", "info", "--output=json", file]).stdout)
-    kind = told["format"]
+    """Convert a disk in any known format to raw. Raises BadArtifact if it is not a disk."""
+    info = json.loads(run(["qemu-img", "info", "--output=json", file]).stdout)
+    kind = info["format"]
     if kind not in _FORMATS:
-        raise BadArtifact(f"cannot use {file.name}: its format is {kind}")
+        raise BadArtifact(f"cannot use {file.name}: unsupported format {kind}")
     target = work / "disk.raw"
     try:
         run(["qemu-img", "convert", "-f", kind, "-O", "raw", "-S", "4k", file, target])
@@ -56,5 +56,5 @@ def _check_bootable(disk: Path, name: str) -> None:
         if file.read(512)[510:] != b"\x55\xaa":
             raise BadArtifact(
                 f"cannot use {name}: it is not a disk image (no partition table)",
-                hint="give a cloud image for x86-64 with UEFI boot, as qcow2, raw, VHD or VHDX",
+                hint="use a cloud image for x86-64 with UEFI boot, in qcow2, raw, VHD or VHDX format",
             )

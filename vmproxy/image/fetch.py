@@ -1,4 +1,4 @@
-"""Images from elsewhere: a URL with a checksum, or a file."""
+"""Images from other sources: a URL with a checksum, or a file."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Report = Callable[[str], None]
 
 
 def fetch(url: str, *, sha256: str, report: Report, name: str | None = None) -> Image:
-    """The image behind the URL, converted to a raw disk; `name` None: the file's name without endings.
+    """Fetch the image and convert it to a raw disk; `name` None: the file name without extensions.
 
-    The checksum is of the file as it is published. Raises Unreachable, BadArtifact.
+    The checksum is that of the published file. Raises Unreachable, BadArtifact.
     """
     name = name or Path(unquote(urlsplit(url).path)).name.partition(".")[0] or "image"
     key = f"{name}-{sha256[:12]}"
@@ -33,7 +33,7 @@ def fetch(url: str, *, sha256: str, report: Report, name: str | None = None) -> 
         if not part.exists():
             report(f"fetching {download.shown(url)}")
             download.fetch(url, part, sha256=sha256, report=report)
-        report("converting it to a raw disk")
+        report("converting the image to a raw disk")
         disk = convert.to_raw(convert.unpacked(part, work), work)
         image = cache.keep(key, disk, name=name, origin=download.shown(url))
     part.unlink()
@@ -41,7 +41,7 @@ def fetch(url: str, *, sha256: str, report: Report, name: str | None = None) -> 
 
 
 def use_file(path: Path, *, report: Report) -> Image:
-    """An image file of the user's, converted into the cache; again only when the file has changed."""
+    """Convert the user's image file into the cache, unless it is there and the file is unchanged."""
     try:
         seen = path.stat()
     except OSError as exc:

@@ -1,4 +1,4 @@
-"""From the site file's `image` to an image in the cache."""
+"""Resolves the site file's `image` to an image in the cache."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Report = Callable[[str], None]
 
 
 def resolve(wanted: model.Image, *, report: Report) -> Image:
-    """A name that vmproxy can build is built when it is not there. Raises UsageError for an unknown one."""
+    """Fetch, convert or build the image if it is missing. Raises UsageError for an unknown name."""
     if wanted.path is not None:
         return use_file(wanted.path, report=report)
     if wanted.url is not None and wanted.sha256 is not None:
@@ -28,5 +28,5 @@ def resolve(wanted: model.Image, *, report: Report) -> Image:
     known = sorted({*suites, *(image.name for image in listing())})
     raise UsageError(
         f"cannot find an image named {wanted.name}",
-        hint=f"known: {', '.join(known)}; others come by: vmproxy image fetch URL --sha256 HASH --name NAME",
+        hint=f"known: {', '.join(known)}; add others with: vmproxy image fetch URL --sha256 HASH --name NAME",
     )

@@ -1,4 +1,4 @@
-"""VHDX for Hyper-V: dynamic, 1 MB blocks as Microsoft advises for Linux, kept by the raw disk's hash.
+"""VHDX for Hyper-V: dynamic, 1 MB blocks as Microsoft recommends for Linux, cached by the raw disk's hash.
 
 qemu-img writes a random identifier and the time into it, so the file itself has no stable hash.
 """
@@ -21,7 +21,7 @@ from vmproxy.util.run import run
 
 @dataclass(frozen=True)
 class Download:
-    """A VHDX, plain or gzip'd, that a host with Hyper-V can fetch and use as it is."""
+    """A VHDX, plain or compressed with gzip, that a Hyper-V host can download and use unchanged."""
 
     url: str
     sha256: str
@@ -32,7 +32,7 @@ class Download:
 
 
 def download_of(wanted: model.Image) -> Download | None:
-    """What a host can fetch itself of the site file's image; None: it has to be converted first."""
+    """The site file's image, if a host can download it itself; None: it must be converted first."""
     if wanted.url is None or wanted.sha256 is None:
         return None
     parts = urlsplit(str(wanted.url))
@@ -41,7 +41,7 @@ def download_of(wanted: model.Image) -> Download | None:
 
 
 def packed(source: Download, *, report: Callable[[str], None]) -> Path:
-    """The same file fetched to this machine, gzip'd: for a host that can not fetch it."""
+    """The same file, fetched to this machine and compressed: for a host that cannot download it."""
     target = cache.folder() / f"{source.sha256}.fetched.vhdx.gz"
     with cache.workshop(source.sha256) as work:
         if not target.exists():
@@ -55,7 +55,7 @@ def packed(source: Download, *, report: Callable[[str], None]) -> Path:
 
 
 def vhdx(image: Image, *, compressed: bool, report: Callable[[str], None]) -> Path:
-    """The image as VHDX, or as gzip'd VHDX for the way to a host."""
+    """The image as VHDX; `compressed` with gzip for the transfer to a host."""
     plain = cache.folder() / f"{image.sha256}.vhdx"
     wanted = plain.with_name(plain.name + ".gz") if compressed else plain
     with cache.workshop(image.sha256) as work:

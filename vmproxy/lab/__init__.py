@@ -1,4 +1,4 @@
-"""The embedded default: a real cluster, a bridge, backends, clients and a host, on this machine."""
+"""The lab: a real cluster, a bridge, backends, clients and a host, on this machine."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _TOOLS = {"ip": "iproute2", "sysctl": "procps"}
 
 @dataclass(frozen=True)
 class LabStatus:
-    """What is there of a lab. Paths are None when there is no such file."""
+    """The state of a lab. Paths are None if the file does not exist."""
 
     running: bool
     kubeconfig: Path | None
@@ -46,9 +46,9 @@ class LabStatus:
 
 
 def up(*, name: str, report: Report, binaries: Path | None = None) -> LabStatus:
-    """Make whatever is missing. `binaries` is a folder looked at before the cache.
+    """Create what is missing. `binaries` is a folder that is searched before the cache.
 
-    Raises VmproxyError when a program can not be had or does not start.
+    Raises VmproxyError if a program is not available or does not start.
     """
     _check(name)
     folder = paths.state_dir("lab", name)
@@ -68,7 +68,7 @@ def up(*, name: str, report: Report, binaries: Path | None = None) -> LabStatus:
 
 
 def down(*, name: str, report: Report) -> None:
-    """Leave nothing of the lab behind, whatever state it is in."""
+    """Remove the lab completely, whatever state it is in."""
     _check(name)
     folder = paths.state_dir("lab", name)
     with filelock.FileLock(folder / "lab.lock"):
@@ -106,15 +106,15 @@ def _check(name: str) -> None:
             hint=f"use at most {_LONGEST_NAME} lower-case letters, digits and '-'",
         )
     if os.geteuid() != 0:
-        raise UsageError("cannot work on a lab: root is needed for network namespaces", hint="use sudo")
+        raise UsageError("cannot manage a lab: network namespaces need root", hint="run it with sudo")
     for tool, package in _TOOLS.items():
         if shutil.which(tool) is None:
-            raise ToolFailed(f"cannot work on a lab: {tool} is missing", hint=f"install {package}")
+            raise ToolFailed(f"cannot manage a lab: {tool} is missing", hint=f"install {package}")
 
 
 def _programs(report: Report, *, given: Path | None) -> dict[str, Path]:
     if given is not None and not given.is_dir():
-        raise UsageError(f"cannot take binaries from {given}: no such folder")
+        raise UsageError(f"cannot use binaries from {given}: no such folder")
     return {
         name: binaries.obtain(name, version, report=report, given=given).path
         for name, version in PROGRAMS.items()
@@ -146,7 +146,7 @@ def _fill(api: httpx.Client, report: Report) -> None:
 
 
 def _write_site(folder: Path, name: str, control: ControlPlane) -> None:
-    """The site file of the lab's one host; a file that is there is left as it is."""
+    """Write the site file for the lab's host, unless it exists."""
     path = folder / "vmproxy.yaml"
     if path.exists():
         return

@@ -1,7 +1,7 @@
 """python -m vmproxy.lab.backend NAME HTTP_PORT UDP_PORT
 
-What answers behind the lab's Services. HTTP: /hostname gives NAME, /clientip the caller's address,
-/bytes/N gives N bytes. UDP: NAME, a space, and the datagram back.
+A backend of the lab's Services. HTTP: /hostname returns NAME, /clientip the caller's address,
+/bytes/N returns N bytes. UDP: returns NAME, a space, and the datagram.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def handlers(name: str) -> tuple[type[BaseHTTPRequestHandler], type[socketserver
                 self.send_error(404)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Say nothing: the benchmarks ask often."""
+            """Log nothing: the benchmarks send many requests."""
 
         def _text(self, text: str) -> None:
             content = (text + "\n").encode()

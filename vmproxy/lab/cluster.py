@@ -1,4 +1,4 @@
-"""The lab's control plane: etcd, kube-apiserver, kube-controller-manager, and a way to it from outside."""
+"""The lab's control plane: etcd, kube-apiserver, kube-controller-manager, and access from outside."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _READY_SECONDS = 90.0
 
 @dataclass(frozen=True)
 class ControlPlane:
-    """`folder` keeps data, logs and keys; `binaries` are the programs by name."""
+    """`folder` holds data, logs and keys; `binaries` are the programs by name."""
 
     folder: Path
     network: Network
@@ -50,7 +50,7 @@ class ControlPlane:
         return [self.process(name) for name in (*self._commands(), "relay")]
 
     def up(self, report: Callable[[str], None]) -> None:
-        """Start what does not run, and wait until the API answers."""
+        """Start the programs that do not run, and wait until the API answers."""
         addresses = ("127.0.0.1", ADDRESSES["control"], MOVED_CONTROL, "10.96.0.1")
         names = (*addresses, "localhost", "kubernetes.default.svc")
         self.pki.make(server_names=names)
@@ -64,7 +64,7 @@ class ControlPlane:
         wait.until("the API server", self._ready, timeout=_READY_SECONDS, every=0.3)
 
     def api(self) -> httpx.Client:
-        """The administrator's client, through the relay."""
+        """A client with administrator rights, through the relay."""
         context = ssl.create_default_context(cafile=str(self.pki.certificate_file("ca")))
         context.load_cert_chain(self.pki.certificate_file("admin"), self.pki.key_file("admin"))
         return httpx.Client(base_url=self._outside(), verify=context, timeout=20.0, trust_env=False)
@@ -80,13 +80,13 @@ class ControlPlane:
         for name in self._commands():
             process = self.process(name)
             if not process.alive():
-                raise ToolFailed(f"cannot start the lab: {name} has ended", details=process.last_lines())
+                raise ToolFailed(f"cannot start the lab: {name} exited", details=process.last_lines())
         try:
             with self.api() as api:
                 answer = api.get("/readyz")
         except httpx.HTTPError as exc:
             return str(exc)
-        return True if answer.status_code == httpx.codes.OK else f"/readyz answers {answer.status_code}"
+        return True if answer.status_code == httpx.codes.OK else f"/readyz returns {answer.status_code}"
 
     def _start_relay(self) -> None:
         relay = self.process("relay")
@@ -99,7 +99,7 @@ class ControlPlane:
 
         def probe() -> bool | str:
             if not relay.alive():
-                raise ToolFailed("cannot start the lab: the relay has ended", details=relay.last_lines())
+                raise ToolFailed("cannot start the lab: the relay exited", details=relay.last_lines())
             now = self._port_file.stat().st_mtime_ns if self._port_file.exists() else 0
             return now != before or "no port yet"
 
@@ -150,7 +150,7 @@ class ControlPlane:
 
 
 def apply_objects(api: httpx.Client, objects: list[dict[str, Any]]) -> None:
-    """Server-side apply of each. Raises NotReady with the API server's own words."""
+    """Server-side apply of each object. Raises NotReady with the API server's message."""
     for item in objects:
         path = _path(item)
         answer = api.patch(

@@ -1,6 +1,6 @@
-"""The lab's network: namespaces, a bridge, and who is connected to it. Nothing outside is touched.
+"""The lab's network: namespaces, a bridge, and what is connected to it. It changes nothing outside.
 
-           switch namespace: br0 192.168.100.1/24 (the gateway, which knows no pods)
+           switch namespace: br0 192.168.100.1/24 (the gateway, which has no routes to pods)
   ┌──────────┬───────────┬──────────┬───────────┬──────────┬─────────┐
 control     host        node       web-1       web-2     client     (the VM's tap)
 .2          .10         .20        .31         .32       .40         .5
@@ -35,12 +35,12 @@ POD_CIDR = "10.244.1.0/24"
 POD_GATEWAY = "10.244.1.1"
 VM_ADDRESS = "192.168.100.5/24"
 MOVED_CONTROL = "192.168.100.3"
-"""Where the API server's certificate is good too: for trying another `cluster.server`."""
+"""A second address in the API server's certificate, to test another `cluster.server`."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """The namespaces of the lab of that name."""
+    """The namespaces of the given lab."""
 
     lab: str
 
@@ -58,7 +58,7 @@ class Network:
         return all(netns.exists(name) for name in self.namespaces().values())
 
     def up(self) -> None:
-        """Make whatever is missing."""
+        """Create what is missing."""
         for role in self.roles:
             self._namespace_up(role)
         self._bridge_up()
@@ -67,7 +67,7 @@ class Network:
         self._pods_up()
 
     def down(self, report: Callable[[str], None]) -> None:
-        """End every process in the namespaces, then the namespaces with all that is in them."""
+        """End every process in the namespaces, then delete the namespaces with their content."""
         there = [name for name in _all() if name in self.namespaces().values()]
         pids = [
             int(pid) for name in there for pid in run(["ip", "netns", "pids", name], ok=(0, 1)).stdout.split()
@@ -104,7 +104,7 @@ class Network:
         )
 
     def _connect(self, role: str, to: str, address: str, *, gateway: str, bridge: str | None) -> None:
-        """A cable from `role` (as eth0) to the namespace of `to` (named after the role)."""
+        """A veth pair from `role` (as eth0) to the namespace of `to` (named after the role)."""
         inside, outside, port = self.namespace(role), self.namespace(to), f"to-{role}"
         if not _has_link(inside, "eth0") or not _has_link(outside, port):
             run(["ip", "-n", inside, "link", "del", "eth0"], ok=(0, 1))
@@ -133,7 +133,7 @@ class Network:
         run(["ip", "-n", inside, "route", "replace", "default", "via", gateway])
 
     def _pods_up(self) -> None:
-        """Pods behind the node: it routes to each, and answers as their gateway."""
+        """Pods behind the node, which routes to each and is their gateway."""
         node = self.namespace("node")
         run(
             netns.run_in(

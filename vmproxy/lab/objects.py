@@ -1,4 +1,4 @@
-"""What stands in the lab's cluster: two Nodes, and Services with their EndpointSlices."""
+"""The objects in the lab's cluster: two Nodes, and Services with their EndpointSlices."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def nodes() -> list[tuple[Object, Object]]:
 
 
 def services() -> list[Object]:
-    """TCP and UDP, with backends on the bridge and in the pod network, and one with none."""
+    """TCP and UDP, with backends on the bridge and in the pod network, and one without backends."""
     web = [("http", 80, HTTP_PORT, "TCP")]
     echo = [("echo", 7, UDP_PORT, "UDP")]
     return [
@@ -59,7 +59,7 @@ def _node(name: str, system: str, address: str, pod_cidr: str) -> tuple[Object, 
 def service_with_slice(
     name: str, ports: list[tuple[str, int, int, str]], endpoints: dict[str, str]
 ) -> list[Object]:
-    """A Service without a selector, so that the control plane leaves its slice to us."""
+    """A Service without a selector, so that the control plane does not manage its slice."""
     service = {
         "apiVersion": "v1",
         "kind": "Service",

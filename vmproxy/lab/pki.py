@@ -1,4 +1,4 @@
-"""The lab's certificate authority, and the certificates and keys made from it."""
+"""The lab's certificate authority, and the certificates and keys that it issues."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 class Pki:
-    """Files NAME.crt and NAME.key in one folder; made once, kept as they are afterwards."""
+    """Files NAME.crt and NAME.key in one folder; created once and never changed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

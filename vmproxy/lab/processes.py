@@ -1,4 +1,4 @@
-"""The lab's background processes: they outlive the command, and only our own are ever ended."""
+"""The lab's background processes: they outlive the command; only the lab's own are ever ended."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _LAST_LINES = 12
 class Process:
     """One program of the lab. `namespace` None: it runs in the machine's own network.
 
-    `folder` keeps its log and NAME.pid: the process id and its start time in clock ticks since the
-    boot, so that another process which got the same id later is not taken for ours.
+    `folder` holds its log and NAME.pid: the process id and its start time in clock ticks since boot,
+    so that a later process with the same id is not mistaken for it.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Process:
 
     @property
     def pid(self) -> int | None:
-        """The process if it runs."""
+        """The process id, if it runs."""
         try:
             pid, started = self._pid_file.read_text().split()
         except (FileNotFoundError, ValueError):
@@ -41,7 +41,7 @@ class Process:
         return int(pid) if _start_time(int(pid)) == started else None
 
     def start(self, command: Sequence[str | Path], *, pass_fds: Sequence[int] = ()) -> None:
-        """Start it unless it runs. Raises ToolFailed when the program is missing."""
+        """Start it unless it runs. Raises ToolFailed if the program is missing."""
         if self.pid is not None:
             return
         words = netns.run_in(self.namespace, command) if self.namespace else [str(word) for word in command]
@@ -58,7 +58,7 @@ class Process:
                 )
             except OSError as exc:
                 raise ToolFailed(f"cannot start {self.name}: {exc.strerror}: {words[0]}") from exc
-        started.returncode = 0  # it goes on by itself: nobody here waits for its end
+        started.returncode = 0  # it keeps running: nothing here waits for its end
         part = self._pid_file.with_suffix(".part")
         part.write_text(f"{started.pid} {_start_time(started.pid)}")
         part.replace(self._pid_file)
@@ -84,7 +84,7 @@ class Process:
 
 
 def end(pids: Sequence[int]) -> None:
-    """SIGTERM, and SIGKILL for those that stay."""
+    """Send SIGTERM, then SIGKILL to those that still run."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         for pid in pids:
             _signal(pid, number)
@@ -111,7 +111,7 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 def _start_time(pid: int) -> str | None:
-    """Field 22 of /proc/PID/stat; None for a process that is gone or a zombie."""
+    """Field 22 of /proc/PID/stat; None for an ended process or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

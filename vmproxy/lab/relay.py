@@ -1,7 +1,7 @@
 """python -m vmproxy.lab.relay NAMESPACE ADDRESS PORT PORT_FILE
 
-A relay from a loopback port of this machine into a namespace of the lab: so that programs outside
-reach its API server. The port that was taken is written to PORT_FILE.
+A relay from a loopback port of this machine into a namespace of the lab, so that programs outside
+reach its API server. It writes the port that it listens on to PORT_FILE.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ async def serve(namespace: str, target: tuple[str, int], port_file: Path) -> Non
 
     try:
         server = await asyncio.start_server(relay, "127.0.0.1", _wanted_port(port_file))
-    except OSError:  # somebody else has taken it meanwhile
+    except OSError:  # the port is in use now
         server = await asyncio.start_server(relay, "127.0.0.1", 0)
     part = port_file.with_suffix(".part")
     part.write_text(str(server.sockets[0].getsockname()[1]))
@@ -37,7 +37,7 @@ async def serve(namespace: str, target: tuple[str, int], port_file: Path) -> Non
 
 
 def _wanted_port(port_file: Path) -> int:
-    """The port of the time before, so that a kubeconfig stays true; 0 (any) the first time."""
+    """The previous port, so that the kubeconfig stays valid; 0 (any) the first time."""
     return int(port_file.read_text()) if port_file.exists() else 0
 
 

@@ -1,4 +1,4 @@
-"""What the VM's first boot is told: the NoCloud seed, from cloud-init/ and the user's own cloud-init."""
+"""The NoCloud seed, which configures the VM at its first boot: cloud-init/ and the user's cloud-init."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vmproxy.site.model import CloudInit
 from vmproxy.util import assets
 
 HostKey = KeyPair
-"""The guest's SSH host key: made here, so that the very first log-in is checked."""
+"""The guest's SSH host key: generated here, so that the first login is verified too."""
 
 new_host_key = new_key_pair
 
@@ -23,9 +23,9 @@ _NO_KEY = HostKey(private="", public="")
 
 @dataclass(frozen=True)
 class Seed:
-    """All of the seed but the host key.
+    """All of the seed except the host key.
 
-    `hash` names it: the SHA-256 of the rendered documents with the host key left out, so that the
+    `hash` names it: the SHA-256 of the rendered documents without the host key, so that the
     same site gives the same name. `custom` is the user's own cloud-config.
     """
 
@@ -57,7 +57,7 @@ def documents(seed: Seed, *, host_key: HostKey) -> dict[str, str]:
 
 
 def build(seed: Seed, *, host_key: HostKey) -> bytes:
-    """The ISO image: the same bytes for the same seed and key."""
+    """The ISO image; the same seed and key give the same bytes."""
     files = documents(seed, host_key=host_key)
     return iso.image("cidata", {name: content.encode() for name, content in files.items()})
 

@@ -1,4 +1,4 @@
-"""The user's own cloud-config: read, checked against cloud-init's schema, merged over ours."""
+"""The user's own cloud-config: load it, check it against cloud-init's schema, merge it over ours."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
 
 _HEADER = "#cloud-config"
-_HOST_KEY = "vmproxy makes the guest's SSH host key, to check the first log-in too"
+_HOST_KEY = "vmproxy generates the guest's SSH host key, to verify the first login too"
 _LOGIN = "vmproxy logs in as root with its key"
 PROTECTED = {
     "ssh_keys": _HOST_KEY,
     "ssh_deletekeys": _HOST_KEY,
     "ssh_genkeytypes": _HOST_KEY,
     "disable_root": _LOGIN,
-    "ssh_pwauth": "the VM takes log-ins by key only",
+    "ssh_pwauth": "the VM accepts logins by key only",
     "hostname": "the VM's name comes from the site file",
-    "merge_how": "vmproxy merges: mappings key by key, lists at the end of its own",
-    "merge_type": "vmproxy merges: mappings key by key, lists at the end of its own",
+    "merge_how": "vmproxy merges mappings key by key, and appends lists to its own",
+    "merge_type": "vmproxy merges mappings key by key, and appends lists to its own",
 }
 
 
 def load(path: Path | None, offered: Mapping[str, Any]) -> dict[str, Any]:
-    """The cloud-config in the template at `path`, rendered with `offered`; empty when None."""
+    """The cloud-config in the template at `path`, rendered with `offered`; empty if None."""
     if path is None:
         return {}
     try:
@@ -48,7 +48,7 @@ def load(path: Path | None, offered: Mapping[str, Any]) -> dict[str, Any]:
     if rendered.split("\n", 1)[0].strip() != _HEADER:
         raise UsageError(
             f"cannot use {path}: its first line is not {_HEADER}",
-            hint="write scripts as runcmd or write_files in a cloud-config",
+            hint="put scripts into runcmd or write_files of a cloud-config",
         )
     config = _parsed(rendered, path)
     _check(config, path)
@@ -56,12 +56,12 @@ def load(path: Path | None, offered: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merged(ours: str, custom: Mapping[str, Any]) -> str:
-    """`ours` with `custom` over it: mappings key by key, lists after ours, anything else replaced."""
+    """`custom` merged over `ours`: mappings key by key, lists appended, anything else replaced."""
     return f"{_HEADER}\n{assets.tojson(_merge(parse(ours), custom), indent=2)}\n"
 
 
 def parse(text: str) -> Any:
-    """As cloud-init reads it: YAML 1.1, where 0644 is octal and `yes` is true."""
+    """Parse as cloud-init does: YAML 1.1, where 0644 is octal and `yes` is true."""
     yaml = YAML(typ="safe", pure=True)
     yaml.version = (1, 1)
     return _jsonable(yaml.load(StringIO(text)))
@@ -72,7 +72,7 @@ def _parsed(rendered: str, path: Path) -> dict[str, Any]:
         config = parse(rendered)
     except MarkedYAMLError as exc:
         mark = exc.problem_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "an unknown line"
         raise UsageError(f"cannot parse {path}: {exc.problem} at {where} of the rendered text") from exc
     except (YAMLError, ValueError) as exc:
         raise UsageError(f"cannot parse {path}: {exc}") from exc
@@ -84,8 +84,8 @@ def _parsed(rendered: str, path: Path) -> dict[str, Any]:
 
 
 def _check(config: Mapping[str, Any], path: Path) -> None:
-    """Every mistake at once."""
-    found = [f"{path}: {key}: can not be set: {why}" for key, why in PROTECTED.items() if key in config]
+    """Raises one error with all mistakes."""
+    found = [f"{path}: {key}: cannot be set: {why}" for key, why in PROTECTED.items() if key in config]
     free = {key: value for key, value in config.items() if key not in PROTECTED}
     found += [f"{path}: {line}" for line in sorted(set(mistakes(free)))]
     if found:
@@ -93,7 +93,7 @@ def _check(config: Mapping[str, Any], path: Path) -> None:
 
 
 def mistakes(config: Mapping[str, Any]) -> Iterator[str]:
-    """What cloud-init's own schema says against it."""
+    """The violations of cloud-init's own schema."""
     from jsonschema.exceptions import best_match  # noqa: PLC0415 (slow, and most sites have no cloud-config)
 
     for error in _validator().iter_errors(config):
@@ -124,7 +124,7 @@ def _merge(ours: Any, theirs: Any) -> Any:
 
 
 def _jsonable(value: Any) -> Any:
-    """YAML's dates as text, as cloud-init's schema wants them."""
+    """Converts YAML dates to text, as cloud-init's schema requires."""
     if isinstance(value, dict):
         return {str(key): _jsonable(inner) for key, inner in value.items()}
     if isinstance(value, list):

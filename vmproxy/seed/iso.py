@@ -1,4 +1,4 @@
-"""A small ISO 9660 image with Joliet names, the same bytes each time: the only door to pycdlib."""
+"""A small, reproducible ISO 9660 image with Joliet names; the only module that uses pycdlib."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _EPOCH = bytes([70, 1, 1, 0, 0, 0, 0])  # years since 1900, month, day, hour, mi
 
 
 def image(label: str, files: Mapping[str, bytes]) -> bytes:
-    """`files` are at the top of the volume, in any order."""
+    """An image with `files` in its root folder, in any order."""
     volume = pycdlib.PyCdlib()
     volume.new(interchange_level=1, vol_ident=label, joliet=3)
     for number, name in enumerate(sorted(files)):
@@ -30,7 +30,7 @@ def image(label: str, files: Mapping[str, bytes]) -> bytes:
 
 
 def _without_dates(raw: bytearray) -> bytes:
-    """pycdlib writes the time of the day into volume descriptors and directory records."""
+    """pycdlib writes the current time into volume descriptors and directory records."""
     for descriptor in _descriptors(raw):
         raw[descriptor + _VOLUME_DATES.start : descriptor + _VOLUME_DATES.stop] = _NO_DATE * 4
         root = descriptor + _ROOT_RECORD
@@ -40,7 +40,7 @@ def _without_dates(raw: bytearray) -> bytes:
 
 
 def _descriptors(raw: bytearray) -> Iterator[int]:
-    """Where the primary (type 1) and the Joliet (2) volume descriptor begin; 255 ends the list."""
+    """Offsets of the primary (type 1) and the Joliet (2) volume descriptor; 255 ends the list."""
     position = _DESCRIPTORS
     while raw[position] != 255:
         if raw[position] in (1, 2):
@@ -49,7 +49,7 @@ def _descriptors(raw: bytearray) -> Iterator[int]:
 
 
 def _records(raw: bytearray, root: int) -> Iterator[int]:
-    """Where the records of the root folder begin. None crosses a sector; zeros fill the rest of one."""
+    """Offsets of the root folder's records. No record crosses a sector; zeros fill the rest of it."""
     start = int.from_bytes(raw[root + 2 : root + 6], "little") * _SECTOR
     end = start + int.from_bytes(raw[root + 10 : root + 14], "little")
     while start < end:

@@ -29,7 +29,7 @@ _OPENSSH = b"-----BEGIN OPENSSH"
 
 @dataclass(frozen=True)
 class KeyPair:
-    """An ed25519 key in OpenSSH's form. `public` has no comment and no line end."""
+    """An Ed25519 key in OpenSSH format. `public` has no comment and no line end."""
 
     private: str
     public: str
@@ -37,13 +37,13 @@ class KeyPair:
 
 @dataclass(frozen=True)
 class Identity:
-    """Where the private key is, and its public half as authorized_keys has it."""
+    """The private key's file, and the public key as an authorized_keys line."""
 
     private: Path
     public: str
 
     def openssh(self) -> str:
-        """The private key in OpenSSH's form, whatever form its file has. Raises UsageError."""
+        """The private key in OpenSSH format, whatever the file's format. Raises UsageError."""
         return _load(self.private).private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
 
 
@@ -68,7 +68,7 @@ def identity(site: str, ssh: Ssh, *, folder: Path | None = None) -> Identity:
 
 
 def _create(path: Path) -> None:
-    """Whole or not at all, and never over a key that another run has just made."""
+    """Create it atomically; never overwrite a key that another run has just created."""
     with NamedTemporaryFile("w", dir=path.parent, prefix=".key-") as draft:  # mode 0600
         draft.write(new_key_pair().private)
         draft.flush()
@@ -99,10 +99,12 @@ def _load(path: Path) -> Ed25519PrivateKey | EllipticCurvePrivateKey | RSAPrivat
     except TypeError as exc:
         raise UsageError(f"cannot use SSH key {path}: it has a passphrase", hint=_HINT) from exc
     except (ValueError, UnsupportedAlgorithm) as exc:
-        raise UsageError(f"cannot use SSH key {path}: not a private key that is known", hint=_HINT) from exc
+        raise UsageError(
+            f"cannot use SSH key {path}: it is not a private key in a known format", hint=_HINT
+        ) from exc
     if not isinstance(key, Ed25519PrivateKey | EllipticCurvePrivateKey | RSAPrivateKey):
         raise UsageError(f"cannot use SSH key {path}: it is not Ed25519, ECDSA or RSA", hint=_HINT)
     return key
 
 
-_HINT = "give a private key without a passphrase as ssh.identity.file, or omit it: vmproxy makes one"
+_HINT = "set ssh.identity.file to a private key without a passphrase, or omit it: vmproxy generates one"

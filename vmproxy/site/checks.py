@@ -1,6 +1,6 @@
-"""Mistakes in the site file that no single key shows: what does not fit together.
+"""Checks of the site file across keys: values that are not consistent with each other.
 
-It works on the raw document and looks only at what can be read, so that these mistakes are
+They work on the raw document and skip values that cannot be parsed, so that these mistakes are
 reported together with all others.
 """
 
@@ -45,7 +45,7 @@ class _View:
         return isinstance(self.data, dict) and key in self.data
 
     def read(self, kind: type[T]) -> T | None:
-        """None when it is missing or not of that kind."""
+        """None if it is missing or not of that type."""
         try:
             return kind(self.data) if isinstance(self.data, str) else None
         except ValueError:
@@ -72,9 +72,9 @@ def _image(image: _View) -> Iterator[Complaint]:
     if len(given) != 1:
         yield image.wrong(f"needs exactly one of name, path and url, not {' and '.join(given) or 'none'}")
     if "url" in given and not image.has("sha256"):
-        yield image.at("url").wrong("needs sha256, too")
+        yield image.at("url").wrong("needs sha256 too")
     if image.has("sha256") and "url" not in given:
-        yield image.at("sha256").wrong("belongs to url only")
+        yield image.at("sha256").wrong("is valid only with url")
 
 
 def _host(host: _View, *, site: Any) -> Iterator[Complaint]:
@@ -105,14 +105,14 @@ def _log_in(hyperv: _View) -> Iterator[Complaint]:
             yield hyperv.wrong(f"{key} is missing: auth {auth} needs it")
     for key in {"certificate", "key"} - set(needed):
         if hyperv.has(key):
-            yield hyperv.at(key).wrong("belongs to auth: certificate only")
+            yield hyperv.at(key).wrong("is valid only with auth: certificate")
     endpoint = hyperv.at("endpoint")
     if auth in ("basic", "certificate") and str(endpoint.data).lower().startswith("http:"):
-        yield endpoint.wrong(f"auth {auth} needs https: over http it is neither encrypted nor checked")
+        yield endpoint.wrong(f"auth {auth} needs https: over http the login is not protected")
     if "@" in str(endpoint.data):
-        yield endpoint.wrong("should hold no log-in: secrets are given by reference only, as password")
+        yield endpoint.wrong("must not contain a login: secrets are given by reference only, in password")
     if hyperv.has("ca") and str(endpoint.data).lower().startswith("http:"):
-        yield hyperv.at("ca").wrong("belongs to an https endpoint only")
+        yield hyperv.at("ca").wrong("is valid only with an https endpoint")
 
 
 def _network(network: _View) -> Iterator[Complaint]:
@@ -134,20 +134,20 @@ def _network(network: _View) -> Iterator[Complaint]:
 
 def _own_address(address: _View, own: IPv4Interface) -> Iterator[Complaint]:
     if own.network.prefixlen > 30:
-        yield address.wrong(f"a network of length {own.network.prefixlen} has no room for VM and gateway")
+        yield address.wrong(f"a /{own.network.prefixlen} network has no room for the VM and its gateway")
     elif own.ip == own.network.network_address:
-        yield address.wrong(f"{own.ip} is the network's own address, not a machine's")
+        yield address.wrong(f"{own.ip} is the network's own address, not a host address")
     elif own.ip == own.network.broadcast_address:
         yield address.wrong(f"{own.ip} is the network's broadcast address")
     if own.ip.is_loopback or own.ip.is_multicast:
-        yield address.wrong(f"{own.ip} can not be a machine's address")
+        yield address.wrong(f"{own.ip} cannot be a host address")
 
 
 def _no_neighbour(other: IPv4Address, own: IPv4Interface) -> str | None:
     if other not in own.network:
         return f"{other} is not in the VM's network {own.network}"
     if other in (own.network.network_address, own.network.broadcast_address):
-        return f"{other} can not be a machine's address in {own.network}"
+        return f"{other} cannot be a host address in {own.network}"
     return None
 
 
@@ -159,7 +159,7 @@ def _route(route: _View, own: IPv4Interface) -> Iterator[Complaint]:
         if via == own.ip:
             yield route.at("via").wrong("is the VM's own address")
     if to is not None and to.subnet_of(own.network):
-        yield route.at("to").wrong(f"{to} lies in the VM's own network {own.network}: it needs no route")
+        yield route.at("to").wrong(f"{to} is in the VM's own network {own.network}: it needs no route")
 
 
 def _ranges(top: _View) -> Iterator[tuple[str, _View, IPv4Network]]:
@@ -189,7 +189,7 @@ def _routes_into_services(host: _View, ranges: list[tuple[str, _View, IPv4Networ
         to = route.at("to").read(IPv4Network)
         for other, entry, taken in ranges:
             if to is not None and "serviceCIDRs" in entry.path and to.subnet_of(taken):
-                yield route.at("to").wrong(f"{to} lies in {other}, which the VM itself answers for")
+                yield route.at("to").wrong(f"{to} is in {other}, which the VM itself serves")
 
 
 def _unique(hosts: list[_View]) -> Iterator[Complaint]:
@@ -209,10 +209,12 @@ def _unique(hosts: list[_View]) -> Iterator[Complaint]:
 
 
 def _shared(hosts: list[_View]) -> Iterator[Complaint]:
-    """A gateway or next hop that is another host's VM."""
+    """A gateway that is another host's VM."""
     vms = {own.ip: host for host in hosts if (own := host.at("network", "address").read(IPv4Interface))}
     for host in hosts:
         gateway = host.at("network", "gateway")
         other = vms.get(gateway.read(IPv4Address) or IPv4Address(0))
         if other is not None and other.path != host.path:
-            yield gateway.wrong(f"{gateway.data} is the VM of the host on line {other.tree.line(other.path)}")
+            yield gateway.wrong(
+                f"{gateway.data} is the VM address of the host on line {other.tree.line(other.path)}"
+            )

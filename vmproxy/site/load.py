@@ -1,4 +1,4 @@
-"""Reads the site file: every mistake at once, with its line and, where one is near, the right word."""
+"""Reads the site file; reports all mistakes at once, with their lines and a similar valid word, if any."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _WORDS = {
 
 
 def load(path: Path) -> Site:
-    """The site file at `path`; paths in it are resolved against its folder."""
+    """Load the site file at `path`; paths in it are relative to its folder."""
     tree = yamltree.parse(_read(path))
     complaints = list(tree.complaints)
     site = None
     if tree.data is None:
         complaints = complaints or [Complaint(1, (), "the file is empty")]
     elif not isinstance(tree.data, dict):
-        complaints.append(Complaint(1, (), "should be a mapping of keys, beginning with name:"))
+        complaints.append(Complaint(1, (), "should be a mapping of keys, starting with name:"))
     else:
         site, wrong = _validated(tree, path.absolute().parent)
         complaints += [*wrong, *checks.conflicts(tree)]
@@ -59,7 +59,9 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as exc:
-        raise UsageError(f"cannot read {path}: it does not exist", hint=f"vmproxy init -f {path}") from exc
+        raise UsageError(
+            f"cannot read {path}: it does not exist", hint=f"create it: vmproxy init -f {path}"
+        ) from exc
     except OSError as exc:
         raise UsageError(f"cannot read {path}: {exc.strerror}") from exc
     except UnicodeDecodeError as exc:
@@ -101,7 +103,7 @@ def _complaints(errors: Iterable[ErrorDetails], tree: Tree) -> list[Complaint]:
 
 
 def _path(error: ErrorDetails, data: Any) -> yamltree.Path:
-    """pydantic's location without the names of a union's members, which are no keys of the file."""
+    """pydantic's location without the names of union members, which are not keys of the file."""
     path: list[str | int] = []
     for part in error["loc"]:
         if _has(data, part):
@@ -138,7 +140,7 @@ def _what(error: ErrorDetails) -> str:
 
 
 def _hint(word: str, known: Iterable[str]) -> str:
-    """difflib compares letters, so `serviceCidrs` needs the same case to be near `serviceCIDRs`."""
+    """Compares in lower case, because difflib is case-sensitive: `serviceCidrs` matches `serviceCIDRs`."""
     by_lower = {name.lower(): name for name in known}
     near = get_close_matches(word.lower(), by_lower, n=1)
     return f'; did you mean "{by_lower[near[0]]}"?' if near else ""

@@ -1,4 +1,4 @@
-"""The site file as frozen pydantic models: the desired state. Reading it: vmproxy/sitefile.py."""
+"""The site file, the desired state, as frozen pydantic models. load.py reads the file."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
-_ADDRESS_FORM = "write an IPv4 address, as 192.168.10.1"
-_NETWORK_FORM = "write an IPv4 network, as 10.96.0.0/16"
-_INTERFACE_FORM = "write an IPv4 address with its network's length, as 192.168.10.5/24"
+_ADDRESS_FORM = "write an IPv4 address, such as 192.168.10.1"
+_NETWORK_FORM = "write an IPv4 network, such as 10.96.0.0/16"
+_INTERFACE_FORM = "write an IPv4 address with prefix length, such as 192.168.10.5/24"
 
 
 def _label(text: str) -> str:
@@ -32,10 +32,10 @@ def _label(text: str) -> str:
 
 
 def _memory(value: object) -> int:
-    """Text as 512MiB or 1GiB, to bytes."""
+    """Text such as 512MiB or 1GiB, to bytes."""
     match = re.fullmatch(r"(\d{1,9})\s*(MiB|GiB)", value) if isinstance(value, str) else None
     if not match:
-        raise ValueError("write a size with its unit, as 512MiB or 2GiB")
+        raise ValueError("write a size with its unit, such as 512MiB or 2GiB")
     size = int(match[1]) << {"MiB": 20, "GiB": 30}[match[2]]
     if not 256 << 20 <= size <= 1 << 40:
         raise ValueError("should be at least 256MiB and at most 1024GiB")
@@ -46,10 +46,10 @@ _DURATION = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?")
 
 
 def _duration(value: object) -> int:
-    """Text as 24h, 90m or 1h30m, to seconds."""
+    """Text such as 24h, 90m or 1h30m, to seconds."""
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if not match or not value:
-        raise ValueError("write a duration as 24h, 90m or 1h30m")
+        raise ValueError("write a duration such as 24h, 90m or 1h30m")
     hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return hours * 3600 + minutes * 60 + seconds
 
@@ -64,15 +64,15 @@ def _boot_timeout(value: object) -> int:
 def _lifetime(value: object) -> int:
     lifetime = _duration(value)
     if lifetime < 600:
-        raise ValueError("should be at least 10m, which is the shortest that Kubernetes gives")
+        raise ValueError("should be at least 10m, the minimum in Kubernetes")
     if lifetime >= 1 << 32:
-        raise ValueError("should be at most 1193046h, which is the longest that Kubernetes gives")
+        raise ValueError("should be at most 1193046h, the maximum in Kubernetes")
     return lifetime
 
 
 def _version(value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"v1\.\d+\.\d+", value):
-        raise ValueError("write a version as v1.36.3")
+        raise ValueError("write a version such as v1.36.3")
     return value
 
 
@@ -102,7 +102,7 @@ def _interface(value: object) -> object:
 
 
 def _parsed(value: object, kind: type[IPv4Address], *, form: str) -> object:
-    """Text only: pydantic would take a number for an address too."""
+    """Accepts text only: pydantic would also accept a number as an address."""
     if isinstance(value, (IPv4Address, IPv4Network)):
         return value
     if not isinstance(value, str):
@@ -114,7 +114,7 @@ def _parsed(value: object, kind: type[IPv4Address], *, form: str) -> object:
 
 
 def _in_folder(path: Path, info: ValidationInfo) -> Path:
-    """`~` expanded; a relative path starts at the folder given as the validation's context, if any."""
+    """Expands `~`; resolves a relative path against the folder given as validation context, if any."""
     try:
         expanded = path.expanduser()
     except RuntimeError as exc:
@@ -123,12 +123,12 @@ def _in_folder(path: Path, info: ValidationInfo) -> Path:
 
 
 def _windows_folder(text: str) -> str:
-    """With backslashes, and none at the end."""
+    """Normalises to backslashes, without one at the end."""
     path = PureWindowsPath(text)
     parts = path.parts[1:]
     whole = re.fullmatch("[A-Za-z]:", path.drive) and path.is_absolute() and parts and ".." not in parts
     if not whole or set('"<>|?*:') & set("".join(parts)):
-        raise ValueError(r"write a folder on a drive of the host, as C:\ProgramData\vmproxy")
+        raise ValueError(r"write a folder on a drive of the host, such as C:\ProgramData\vmproxy")
     return str(path)
 
 
@@ -154,11 +154,11 @@ LocalPath = Annotated[Path, AfterValidator(_in_folder)]
 
 
 def _api_server(url: AnyHttpUrl) -> AnyHttpUrl:
-    """The VM's token goes there, and what stands in it is told to whoever looks."""
+    """vmproxy sends the VM's token to this URL, and shows the URL in its output."""
     if url.scheme != "https" or url.username or url.password or url.query or url.fragment:
         raise ValueError("write it as https://host:6443, with nothing secret in it")
     if url.host in {"localhost", "127.0.0.1", "[::1]"}:
-        raise ValueError("is this machine: write the API server as the VM reaches it")
+        raise ValueError("refers to this machine: write the URL at which the VM reaches the API server")
     return url
 
 
@@ -187,60 +187,60 @@ class SecretFromFile(_Model):
     """A secret in a file."""
 
     file: LocalPath
-    """The file's path; relative to the site file."""
+    """The file's path, relative to the site file."""
 
 
 SecretRef = SecretFromEnv | SecretFromFile
 
 
 class Cluster(_Model):
-    """Where the cluster is. What is omitted is found: by the kubeconfig rules, and in the cluster."""
+    """The cluster. Omitted values come from the usual kubeconfig rules and from the cluster itself."""
 
     kubeconfig: LocalPath | None = None
-    """The kubeconfig of the one who runs vmproxy; omitted: $KUBECONFIG, then ~/.kube/config."""
+    """The operator's kubeconfig; if omitted: $KUBECONFIG, then ~/.kube/config."""
     context: Text | None = None
-    """The kubeconfig's context; omitted: its current one."""
+    """The kubeconfig context; if omitted: the current context."""
     server: ApiServer | None = None
-    """The API server as the VM reaches it; omitted: as the kubeconfig has it, unless that is loopback."""
+    """URL of the API server as the VM reaches it; if omitted: as in the kubeconfig, unless loopback."""
     service_cidrs: Annotated[tuple[Cidr, ...], Field(alias="serviceCIDRs")] = ()
-    """The Service ranges; omitted: asked of the cluster."""
+    """The Service ranges; if omitted: read from the cluster."""
     pod_cidrs: Annotated[tuple[Cidr, ...], Field(alias="podCIDRs")] = ()
-    """The pod ranges; omitted: taken from the Nodes."""
+    """The pod ranges; if omitted: read from the Nodes."""
 
 
 class Binary(_Model):
-    """A kube-proxy binary from elsewhere: a mirror, or a file (file:///…)."""
+    """A kube-proxy binary from another source: a mirror, or a file (file:///…)."""
 
     url: AnyUrl
-    """https://, http:// or file:///."""
+    """URL of the binary: https://, http:// or file:///."""
     sha256: Sha256
-    """The binary's checksum."""
+    """The binary's SHA-256."""
 
 
 class Proxy(_Model):
-    """kube-proxy. `version` None: the cluster's own. `token_ttl` is in seconds."""
+    """kube-proxy. `version` None: the cluster's version. `token_ttl` is in seconds."""
 
     version: Version | None = None
-    """kube-proxy's version, as v1.36.3; omitted: the cluster's own."""
+    """kube-proxy's version, such as v1.36.3; if omitted: the cluster's version."""
     mode: Literal["auto", "iptables", "nftables"] = "auto"
-    """How it writes its rules; auto: nftables where version and kernel are new enough."""
+    """kube-proxy's mode; auto: nftables if version and kernel are new enough."""
     token_ttl: Annotated[Lifetime, Field(alias="tokenTTL")] = 86400
-    """How long a token of the VM is good, at least 10m; the VM renews it at half its life."""
+    """Lifetime of the VM's token, at least 10m; the VM renews the token after half of it."""
     binary: Binary | None = None
-    """Where the binary comes from; omitted: the release site."""
+    """Where the binary comes from; if omitted: the release site."""
 
 
 class Image(_Model):
-    """The base image: one of `name` (built or fetched before), `path`, or `url` with `sha256`."""
+    """The base image: one of `name` (an image already built or fetched), `path`, or `url` with `sha256`."""
 
     name: Text | None = None
-    """An image of `vmproxy image list`."""
+    """The name of a built or fetched image, as in `vmproxy image list`."""
     path: LocalPath | None = None
     """An image file: raw, qcow2 or VHDX."""
     url: AnyUrl | None = None
-    """An image to fetch; needs sha256."""
+    """URL of an image to fetch; requires sha256."""
     sha256: Sha256 | None = None
-    """The checksum of what is at the url."""
+    """SHA-256 of the file at url."""
 
 
 class CloudInit(_Model):
@@ -251,64 +251,64 @@ class CloudInit(_Model):
 
 
 class Ssh(_Model):
-    """`identity` None: a key made and kept by vmproxy in its state folder."""
+    """`identity` None: vmproxy generates a key and keeps it in its state folder."""
 
     identity: SecretFromFile | None = None
-    """The private key with which vmproxy logs in to its VMs; omitted: one is made and kept."""
+    """The private key with which vmproxy logs in to its VMs; if omitted: generated and kept."""
 
 
 class Vm(_Model):
-    """The VM's size; memory in bytes. `boot_timeout` in seconds, from power on to SSH."""
+    """The VM's size; memory in bytes. `boot_timeout` in seconds, from power-on to SSH."""
 
     cpus: Annotated[int, Field(ge=1, le=64, strict=True)] = 2
     """Virtual CPUs."""
     memory: Memory = 512 << 20
-    """Memory, as 512MiB; at least 256MiB."""
+    """Memory, such as 512MiB; at least 256MiB."""
     boot_timeout: BootTimeout = 420
-    """How long the VM may take from power on to SSH, as 7m."""
+    """How long the VM may take from power-on to SSH, such as 7m."""
 
 
 class VmOverride(_Model):
-    """A host's own VM size; what is None comes from `defaults`."""
+    """A host's own VM size; None: the value from `defaults`."""
 
     cpus: Annotated[int, Field(ge=1, le=64, strict=True)] | None = None
     """Virtual CPUs."""
     memory: Memory | None = None
-    """Memory, as 512MiB; at least 256MiB."""
+    """Memory, such as 512MiB; at least 256MiB."""
     boot_timeout: BootTimeout | None = None
-    """How long the VM may take from power on to SSH, as 7m."""
+    """How long the VM may take from power-on to SSH, such as 7m."""
 
 
 class Defaults(_Model):
-    """What holds for every host that does not say otherwise."""
+    """Defaults for all hosts; a host may override them."""
 
     vm: Vm = Vm()
     """The VM's size."""
 
 
 class Hyperv(_Model):
-    """A Windows host with Hyper-V, reached by WinRM."""
+    """A Windows host with Hyper-V, managed over WinRM."""
 
     endpoint: AnyHttpUrl
-    """The host's WinRM listener, as https://win-01.corp.example:5986."""
+    """The host's WinRM listener, such as https://win-01.corp.example:5986."""
     auth: Literal["ntlm", "kerberos", "certificate", "basic"] = "ntlm"
-    """How vmproxy logs in; basic over https only."""
+    """How vmproxy logs in; basic and certificate require https."""
     username: Text | None = None
-    """The account, as CORP\\name; for ntlm and basic."""
+    """The account, such as CORP\\name; for ntlm and basic."""
     password: SecretRef | None = None
     """The account's password, by reference."""
     ca: LocalPath | None = None
-    """The CA that signed the host's certificate, PEM; omitted: the system's CAs."""
+    """PEM file of the CA that signed the host's certificate; if omitted: the system's CAs."""
     certificate: LocalPath | None = None
-    """The client certificate, PEM; for auth: certificate."""
+    """PEM file of the client certificate; for auth: certificate."""
     key: LocalPath | None = None
-    """The client certificate's private key, PEM; for auth: certificate."""
+    """PEM file of the client certificate's private key; for auth: certificate."""
     directory: WindowsFolder = r"C:\ProgramData\vmproxy"
     """The folder on the host for images, disks and seeds."""
 
 
 class Qemu(_Model):
-    """The embedded host: this Linux machine, in the namespaces of the lab of that name."""
+    """The embedded host: this Linux machine, in the namespaces of the given lab."""
 
     lab: Name = "lab"
     """The lab's name."""
@@ -322,59 +322,59 @@ class Switch(_Model):
 
 
 class StaticRoute(_Model):
-    """How the guest reaches `to`."""
+    """A route in the guest."""
 
     to: Cidr
     """The network to reach."""
     via: Address
-    """The next hop, on the VM's own network."""
+    """The next hop, in the VM's own network."""
 
 
 class Network(_Model):
-    """The VM's place in the network."""
+    """The VM's network configuration."""
 
     address: Interface
-    """The VM's own address, with its network's length."""
+    """The VM's own address with prefix length, such as 192.168.10.5/24."""
     gateway: Address
-    """The VM's default gateway."""
+    """The VM's default gateway, in the same network."""
     dns: tuple[Address, ...] = ()
     """Name servers."""
     vlan: Annotated[int, Field(ge=0, le=4094, strict=True)] = 0
-    """The VLAN of the VM's adapter, set at the switch; 0: untagged."""
+    """The VLAN of the VM's adapter, set on the switch; 0: untagged."""
     routes: tuple[StaticRoute, ...] = ()
-    """How the VM reaches pods, where its gateway does not know."""
+    """Routes to pods that the VM's gateway has no route to."""
     pod_routes: Literal["none", "nodes"] = "none"
-    """nodes: a route for each Node's podCIDR by its InternalIP, where that is on the VM's network."""
+    """nodes: one route for each Node's podCIDR via its InternalIP, if that is in the VM's network."""
 
 
 class Host(_Model):
-    """A machine that carries one proxy VM. Exactly one of `hyperv` and `qemu`."""
+    """A machine that runs one proxy VM. Exactly one of `hyperv` and `qemu`."""
 
     name: Name
-    """Names what is made for this host."""
+    """The host's name, part of the names of what vmproxy creates for it."""
     hyperv: Hyperv | None = None
     """A Windows host with Hyper-V."""
     qemu: Qemu | None = None
     """The embedded host: this Linux machine."""
     switch: Switch = Switch()
-    """The virtual switch that the VM shares with the host's workloads."""
+    """The virtual switch that the VM shares with the host's containers and VMs."""
     network: Network
-    """Where the VM stands in the network."""
+    """The VM's address, gateway and routes."""
     vm: VmOverride = VmOverride()
-    """The VM's size, where it differs from the defaults."""
+    """The VM's size, if it differs from the defaults."""
     acts_for: NodeName | None = None
-    """The Node it proxies for (Local traffic policies, topology); omitted: a plain gateway."""
+    """The Node that the VM proxies for (Local traffic policies, topology); if omitted: a plain gateway."""
 
 
 class Site(_Model):
-    """Everything desired."""
+    """The desired state of a site."""
 
     name: Name
-    """Names what is made, in the cluster and on the hosts."""
+    """The site's name, part of the names of what vmproxy creates in the cluster and on the hosts."""
     cluster: Cluster = Cluster()
-    """Where the cluster is."""
+    """The cluster and how to reach it."""
     proxy: Proxy = Proxy()
-    """kube-proxy."""
+    """kube-proxy in the VM."""
     image: Image = Image(name="debian-13")
     """The base image of the VMs."""
     cloud_init: CloudInit = CloudInit()
@@ -382,9 +382,9 @@ class Site(_Model):
     ssh: Ssh = Ssh()
     """How vmproxy logs in to its VMs."""
     defaults: Defaults = Defaults()
-    """For every host that does not say otherwise."""
+    """Default values for all hosts."""
     hosts: Annotated[tuple[Host, ...], Field(min_length=1)]
-    """The machines that carry a VM."""
+    """The machines that run a VM."""
 
     def vm_size(self, host: Host) -> Vm:
         own, common = host.vm, self.defaults.vm

@@ -1,4 +1,4 @@
-"""The commented site file that `vmproxy init` writes, filled with what was found out."""
+"""The commented site file that `vmproxy init` writes, with the discovered values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _EXAMPLE_NETWORKS = ("192.168.10.0/24", "172.30.10.0/24", "10.250.10.0/24", "198
 
 @dataclass(frozen=True)
 class Start:
-    """A host to begin with. None: not known, an example is written."""
+    """An initial host. None: unknown, an example is written."""
 
     name: str = "win-01"
     address: str | None = None
@@ -29,10 +29,10 @@ class Start:
 
 @dataclass(frozen=True)
 class Findings:
-    """What is known of the cluster.
+    """What was discovered about the cluster.
 
-    Only `server` becomes a key; ranges and version stand in comments, as a site file that omits them
-    follows the cluster. `notes` say what could not be found out.
+    Only `server` becomes a key; ranges and version are written as comments, because a site file that
+    omits them follows the cluster. `notes` say what could not be discovered.
     """
 
     name: str = "plant-a"
@@ -45,12 +45,12 @@ class Findings:
 
 
 def draft() -> Site:
-    """The site of the bare template: enough to ask the cluster."""
+    """The site of the bare template: enough to query the cluster."""
     return Site.model_validate(yamltree.parse(template(Findings())).data)
 
 
 def template(findings: Findings) -> str:
-    """A site file that loads without mistakes; examples in it are to be replaced."""
+    """A site file that loads without mistakes; the user replaces its example values."""
     example = _example_network((*findings.service_cidrs, *findings.pod_cidrs))
     values = asdict(findings) | {
         "notes": [" ".join(note.split()) for note in findings.notes],
@@ -61,11 +61,11 @@ def template(findings: Findings) -> str:
 
 def refuse_existing(path: Path, *, replace: bool) -> None:
     if path.exists() and not replace:
-        raise UsageError(f"cannot write {path}: it exists", hint="--force replaces it")
+        raise UsageError(f"cannot write {path}: it exists", hint="use --force to overwrite it")
 
 
 def write(path: Path, text: str, *, replace: bool) -> None:
-    """Whole or not at all; a file that is there stays unless `replace`."""
+    """Write atomically; keep an existing file unless `replace`."""
     try:
         with NamedTemporaryFile("w", dir=path.absolute().parent, encoding="utf-8") as draft:
             draft.write(text)

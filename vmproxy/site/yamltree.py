@@ -1,4 +1,4 @@
-"""YAML as plain data together with the line of every key and item."""
+"""YAML as plain data, with the line of every key and item."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST_NODES = 100_000
 
 @dataclass(frozen=True)
 class Complaint:
-    """Something wrong with the YAML itself; `line` counts from 1."""
+    """A mistake in the file; `line` counts from 1."""
 
     line: int
     path: Path
@@ -29,7 +29,7 @@ class Complaint:
 
 @dataclass
 class Tree:
-    """`data` is the document; `lines` where each key or item stands, counted from 1."""
+    """`data` is the document; `lines` has the line of each key and item, counted from 1."""
 
     data: Any = None
     lines: dict[Path, int] = field(default_factory=dict)
@@ -37,24 +37,24 @@ class Tree:
     nodes: int = 0
 
     def line(self, path: Path) -> int:
-        """The line of `path`, or of the nearest that is there around it."""
+        """The line of `path`, or of its nearest existing parent."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 1)
 
 
 def parse(text: str) -> Tree:
-    """Read one document; what is wrong with it is in the tree's complaints."""
+    """Parse one document; mistakes are in the tree's complaints."""
     tree = Tree()
     try:
         node = YAML().compose(text)
         if node is not None:
             tree.data = _value(node, (), tree, frozenset())
     except RecursionError:
-        tree.complaints.append(Complaint(1, (), "nested too deep"))
+        tree.complaints.append(Complaint(1, (), "nested too deeply"))
         return tree
     except _TooMuch as exc:
-        tree.complaints.append(Complaint(exc.line, (), "aliases that unfold to too much"))
+        tree.complaints.append(Complaint(exc.line, (), "aliases expand to too much data"))
         return tree
     except MarkedYAMLError as exc:
         tree.complaints.append(_syntax(exc, text))
@@ -67,7 +67,7 @@ def parse(text: str) -> Tree:
 
 
 class _TooMuch(Exception):
-    """A few lines of aliases can name more nodes than there is memory for."""
+    """A few lines of aliases can expand to more nodes than fit in memory."""
 
     def __init__(self, line: int) -> None:
         super().__init__(line)
@@ -107,12 +107,12 @@ def _item(node: Node, path: Path, tree: Tree, above: frozenset[int]) -> Any:
 
 
 def _mapping(node: MappingNode, path: Path, tree: Tree, above: frozenset[int]) -> dict[str, Any]:
-    """A key without a value counts as omitted."""
+    """A key without a value is treated as omitted."""
     result: dict[str, Any] = {}
     for key, value in node.value:
         name = str(key.value)
         if not isinstance(key, ScalarNode):
-            tree.complaints.append(Complaint(_line(key), path, "a list or mapping can not be a key"))
+            tree.complaints.append(Complaint(_line(key), path, "a list or mapping cannot be a key"))
         elif key.tag != _TAG + "str":
             tree.complaints.append(Complaint(_line(key), path, f"the key {name} is not text: quote it"))
         elif name in result:
@@ -127,7 +127,7 @@ def _mapping(node: MappingNode, path: Path, tree: Tree, above: frozenset[int]) -
 
 
 def _scalar(node: Node) -> Any:
-    """YAML 1.2's core types; anything else, as a date, is the text that stands there."""
+    """YAML 1.2's core types; anything else, such as a date, stays text."""
     text = node.value
     match str(node.tag).removeprefix(_TAG):
         case "null":

@@ -1,4 +1,4 @@
-"""What powershell.exe writes to stderr: CLIXML documents, sorted into streams."""
+"""Parses what powershell.exe writes to stderr: CLIXML documents, sorted by stream."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Streams = dict[str, str]
 
 
 def parse(stderr: bytes) -> Streams:
-    """Text by stream: "error", "warning", "verbose", "debug", and "plain" for what is no CLIXML.
+    """Text by stream: "error", "warning", "verbose", "debug", and "plain" for text that is not CLIXML.
 
-    Progress records are dropped. A process that is killed leaves its document without an end, and a
-    program that it runs writes into the middle of it: that text is plain. So is what is damaged.
+    Progress records are dropped. A killed process leaves its document without an end, and a program
+    that it runs writes into the middle of it: that text is plain. So are damaged documents.
     """
     text = stderr.decode("utf-8", errors="replace")
     streams: Streams = {}
@@ -31,13 +31,13 @@ def parse(stderr: bytes) -> Streams:
 
 
 def unescape(text: str) -> str:
-    """Undo `_x000D_` and its like."""
+    """Undo escapes such as `_x000D_`."""
     units = _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
     return _SURROGATES.sub(lambda pair: pair[0].encode("utf-16", "surrogatepass").decode("utf-16"), units)
 
 
 def _collect(document: str, streams: Streams) -> str:
-    """Add a document's strings to `streams`; return the text in it that is none of them."""
+    """Add a document's strings to `streams`; return the other text in it."""
     for whole, rest in _beginnings(document):
         try:
             root = ET.fromstring(whole)  # noqa: S314  # expat resolves no external entities
@@ -53,7 +53,7 @@ def _collect(document: str, streams: Streams) -> str:
 
 
 def _beginnings(document: str) -> Iterator[tuple[str, str]]:
-    """The document, or as much of it as may be complete, given its end; and what remains."""
+    """The document, or complete prefixes of it with an end tag added; and the rest of each."""
     if document.endswith("</Objs>"):
         yield document, ""
         return

@@ -1,7 +1,7 @@
-"""One powershell.exe on a Windows host, fed frames on stdin; its answers are lines of JSON.
+"""One powershell.exe on a Windows host, which reads frames from stdin and answers with lines of JSON.
 
-The scripts are static text; everything that varies travels beside them as JSON. How the other end
-works: templates/powershell/bootstrap.ps1.
+The scripts are static text; all variable data is sent separately, as JSON. The other end is
+templates/powershell/bootstrap.ps1.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from vmproxy.util import assets
 
 Json = Any
 IDLE = 60.0
-"""Seconds without a frame after which the process ends by itself."""
-AGAIN = "run the same command again: it looks first at what is there"
+"""Seconds without a frame after which the process exits by itself."""
+AGAIN = "run the same command again: it first checks what was already done"
 
 
 @dataclass(frozen=True)
 class Output:
-    """What a process wrote since the last look; `exit_code` is None while it runs."""
+    """What a process wrote since the last call; `exit_code` is None while it runs."""
 
     stdout: bytes = b""
     stderr: bytes = b""
@@ -36,7 +36,7 @@ class Output:
 
 
 class Process(Protocol):
-    """A process on a host, as the transport gives it."""
+    """A process on a host, as provided by the transport."""
 
     host: str
 
@@ -47,7 +47,7 @@ class Process(Protocol):
 
 @dataclass(frozen=True)
 class WindowsError:
-    """An error record as PowerShell gave it. `code` is the innermost HRESULT, as 80070070."""
+    """A PowerShell error record. `code` is the innermost HRESULT, such as 80070070."""
 
     type: str
     id: str
@@ -58,7 +58,7 @@ class WindowsError:
 
 
 class PowerShellFailed(RemoteFailed):
-    """A script ended with an error; `record` is Windows' own account of it."""
+    """A script failed; `record` is the error record from Windows."""
 
     def __init__(self, host: str, record: WindowsError) -> None:
         position = [line for line in record.position.splitlines() if line.strip()]
@@ -70,7 +70,7 @@ class PowerShellFailed(RemoteFailed):
 
 
 def command_line() -> tuple[str, list[str]]:
-    """The command that starts the other end, and its arguments."""
+    """The program that runs the other end, and its arguments."""
     bootstrap = assets.text("powershell/bootstrap.ps1")
     kept = [line.strip() for line in bootstrap.splitlines() if not line.startswith("#")]
     encoded = base64.b64encode("\n".join(kept).encode("utf-16-le")).decode()
@@ -78,10 +78,10 @@ def command_line() -> tuple[str, list[str]]:
 
 
 class PowerShell:
-    """Frames in, answers out; one call at a time, from any thread.
+    """Sends frames and reads answers; one call at a time, from any thread.
 
-    While it is open, an empty frame is sent whenever `keepalive` seconds pass without a call, as
-    the process ends by itself after `idle` seconds: a controller that dies leaves nothing behind.
+    While it is open, it sends an empty frame whenever `keepalive` seconds pass without a call, because
+    the process exits after `idle` seconds without one: a controller that dies leaves nothing behind.
     """
 
     def __init__(self, process: Process, *, idle: float = IDLE, keepalive: float | None = None) -> None:
@@ -115,11 +115,11 @@ class PowerShell:
         timeout: float = 120.0,
         each: Callable[[Json], None] | None = None,
     ) -> Json:
-        """Run a script and return the last object it emitted; `each` is given every one as it arrives.
+        """Run a script and return the last object that it emits; `each` gets every object as it arrives.
 
         `script` is the name of a file in templates/powershell, or script text. It runs with
-        `param($Data, $Session)`: `data` as ConvertFrom-Json reads it, and a hashtable that lives as
-        long as the process. `timeout` is in seconds; when it has passed, the process is given up.
+        `param($Data, $Session)`: `data` as ConvertFrom-Json parses it, and a hashtable that lives as
+        long as the process. `timeout` is in seconds; after it, the process is no longer usable.
         """
         with self._lock:
             return self._exchange(self._frame(script, data), timeout, each)
@@ -127,10 +127,10 @@ class PowerShell:
     def feed(
         self, script: str, data: Json, pieces: Callable[[Json], bytes | None], *, timeout: float
     ) -> Json:
-        """As `call`, for a script that asks for input: each line it emits goes to `pieces`.
+        """Like `call`, for a script that requests input: each line that it emits goes to `pieces`.
 
-        What that returns is sent to it as it is; it reads it from `$Session.Reader`. `timeout` is
-        for each answer.
+        The script reads the result, sent unchanged, from `$Session.Reader`. `timeout` is for each
+        answer.
         """
         with self._lock:
             answers = self._send(self._frame(script, data))
@@ -201,7 +201,7 @@ class PowerShell:
         try:
             self._exchange(self._frame("", None), self._idle, None)
         except VmproxyError as exc:
-            self._broken = exc  # told to whoever calls next
+            self._broken = exc  # the next call raises it
 
 
 def _line(value: Json) -> bytes:
@@ -210,7 +210,7 @@ def _line(value: Json) -> bytes:
 
 @dataclass
 class _Answers:
-    """Finds the answers among what the process writes."""
+    """Finds the answers in the process's output."""
 
     process: Process
     mark: str
@@ -221,7 +221,7 @@ class _Answers:
     exit_code: int | None = None
 
     def next(self, identity: int, timeout: float) -> dict[str, Json]:
-        """The next answer to that frame; those to earlier frames are dropped."""
+        """The next answer to that frame; answers to earlier frames are dropped."""
         deadline = time.monotonic() + timeout
         while True:
             answer = self._read()
@@ -242,7 +242,7 @@ class _Answers:
         return None
 
     def _checked(self, text: bytes) -> dict[str, Json]:
-        """An answer, if it is the one that follows: a gap is output that a lost connection took along."""
+        """Checks the sequence number of an answer: a gap means that a lost connection lost output."""
         self.seen += 1
         try:
             answer: dict[str, Json] = json.loads(text)
@@ -250,15 +250,16 @@ class _Answers:
             answer = {}
         if answer.get("n") != self.seen:
             raise Unreachable(
-                f"cannot read PowerShell's answer on {self.process.host}: a part of it was lost", hint=AGAIN
+                f"cannot read PowerShell's answer on {self.process.host}: part of the output was lost",
+                hint=AGAIN,
             )
         return answer
 
     def _receive(self, timeout: float) -> None:
         if timeout <= 0:
             raise NotReady(
-                f"cannot wait any longer for PowerShell on {self.process.host}",
-                hint=f"is the host very busy? {AGAIN}",
+                f"cannot get an answer from PowerShell on {self.process.host}: timed out",
+                hint=f"the host may be overloaded; {AGAIN}",
             )
         if self.exit_code is not None:
             raise self._ended(self.exit_code)
@@ -269,9 +270,9 @@ class _Answers:
 
     def _ended(self, code: int) -> RemoteFailed:
         streams = clixml.parse(bytes(self.stderr))
-        told = streams.get("error", "") + "\n" + streams.get("plain", "")
+        written = streams.get("error", "") + "\n" + streams.get("plain", "")
         return RemoteFailed(
-            f"cannot go on with PowerShell on {self.process.host}: it ended with exit code {code}",
+            f"cannot continue PowerShell on {self.process.host}: it exited with code {code}",
             hint=AGAIN,
-            details=[line for line in told.splitlines() if line.strip()],
+            details=[line for line in written.splitlines() if line.strip()],
         )

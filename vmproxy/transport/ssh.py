@@ -1,4 +1,4 @@
-"""SSH to a guest: the only door to paramiko. The host key is pinned; there is no trust on first use."""
+"""SSH to a guest; the only module that uses paramiko. The host key is pinned: no trust on first use."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class Ssh:
         return self._transport.is_active()
 
     def run(self, command: str) -> bytes:
-        """Run a command and return its stdout. It may be silent for five minutes at most.
+        """Run a command and return its stdout. It may be silent for at most five minutes.
 
-        Raises ToolFailed when the command's exit code is not 0, Unreachable when the connection ends.
+        Raises ToolFailed if the command's exit code is not 0, Unreachable if the connection is lost.
         """
         with self._errors(), self._start(command) as channel:
             channel.shutdown_write()
@@ -68,7 +68,7 @@ class Ssh:
             yield
         except (paramiko.SSHException, OSError, EOFError) as exc:
             raise Unreachable(
-                f"cannot go on in {self._what}: the connection ended: {exc}", hint="run it again"
+                f"cannot continue in {self._what}: the connection was lost: {exc}", hint="run it again"
             ) from exc
 
     def _failed(self, code: int, err: bytes) -> ToolFailed:
@@ -78,7 +78,7 @@ class Ssh:
 
 
 class Conversation:
-    """A command in the guest that answers requests, one at a time. Ends with its connection."""
+    """A command in the guest that answers one request at a time. It ends with its connection."""
 
     def __init__(self, ssh: Ssh, channel: paramiko.Channel) -> None:
         self._ssh = ssh
@@ -87,8 +87,8 @@ class Conversation:
     def ask(self, pieces: Iterable[bytes]) -> bytes:
         """Send one request and return the line that answers it.
 
-        Raises ToolFailed with the last line of its stderr when the command ended instead, Unreachable
-        when the connection did. After either the conversation is over.
+        Raises ToolFailed with the last line of its stderr if the command exits instead, Unreachable
+        if the connection is lost. Both end the conversation.
         """
         self.send(pieces)
         with self._ssh._errors():
@@ -105,9 +105,9 @@ class Conversation:
         raise self._ssh._failed(code, err)
 
     def send(self, pieces: Iterable[bytes]) -> None:
-        """Without waiting for an answer. A command that ends before it has read all says why when asked.
+        """Send without waiting for an answer. If the command exits early, the next `ask` raises its error.
 
-        Raises Unreachable when the connection ends.
+        Raises Unreachable if the connection is lost.
         """
         with self._ssh._errors():
             try:
@@ -121,11 +121,10 @@ class Conversation:
 def connect(
     open_socket: Callable[[], socket.socket], *, host_key: str, identity: Path, key: str, what: str
 ) -> Ssh:
-    """Log in as root with the private key `key`, in OpenSSH's form, where the host shows the OpenSSH public
+    """Log in as root with the private key `key`, in OpenSSH format, if the host presents the OpenSSH public
     key `host_key`. `identity` is the key's file, for messages.
 
-    Raises Unreachable when nothing answers, Conflict for another host key, Forbidden when the key is
-    refused.
+    Raises Unreachable if nothing answers, Conflict for another host key, Forbidden if the key is refused.
     """
     try:
         channel = open_socket()
@@ -154,30 +153,30 @@ def _log_in(transport: paramiko.Transport, host_key: str, identity: Path, key: s
     except paramiko.AuthenticationException as exc:
         raise Forbidden(
             f"cannot log in to {what}: it refuses the key {identity}",
-            hint="the VM was made with another key, or its image did not take the seed",
+            hint="the VM was created with another key, or its image did not read the seed",
         ) from exc
     except paramiko.SSHException as exc:
         if "no acceptable host key" in str(exc).lower() or "incompatible ssh peer" in str(exc).lower():
             raise _other_key(what) from exc
         raise Unreachable(f"cannot reach {what} by SSH: {exc}") from exc
     except (OSError, EOFError) as exc:
-        raise Unreachable(f"cannot reach {what} by SSH: {exc or 'the connection ended'}") from exc
+        raise Unreachable(f"cannot reach {what} by SSH: {exc or 'the connection was lost'}") from exc
 
 
 def private_key(openssh: str) -> paramiko.PKey:
-    """Raises ValueError for a text that holds no Ed25519, ECDSA or RSA key."""
+    """Raises ValueError if the text contains no Ed25519, ECDSA or RSA key."""
     for kind in (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey):
         try:
             return kind.from_private_key(io.StringIO(openssh))
         except paramiko.SSHException:
             continue
-    raise ValueError("no private key in OpenSSH's form")
+    raise ValueError("no private key in OpenSSH format")
 
 
 def _other_key(what: str) -> Conflict:
     return Conflict(
-        f"cannot trust {what}: it shows another SSH host key than the one made for it",
-        hint="another machine has its address, or its image did not take the seed (cloud-init)",
+        f"cannot trust {what}: its SSH host key is not the one that vmproxy generated for it",
+        hint="another machine uses its address, or its image did not read the seed (cloud-init)",
     )
 
 
@@ -187,7 +186,7 @@ def _public_key(line: str) -> paramiko.PKey:
 
 
 def _read(channel: paramiko.Channel) -> tuple[bytes, bytes]:
-    """Both streams to their end. stderr of our commands is short, so it waits in its buffer meanwhile."""
+    """Read both streams to their end. Our commands write little to stderr, so it fits into its buffer."""
     out, err = bytearray(), bytearray()
     while chunk := channel.recv(_CHUNK):
         out += chunk

@@ -1,8 +1,8 @@
-"""A Windows host's WinRM: the only door to pywinrm.
+"""A Windows host's WinRM; the only module that uses pywinrm.
 
-Only pywinrm's low-level Protocol is used. A message whose answer was lost is not sent again, as
-nobody knows whether it took effect; only Receive is, which gives the same output again. A shell
-that could not be deleted ends by itself after five minutes without a message.
+It uses only pywinrm's low-level Protocol. A message whose response was lost is not sent again, because
+it may have taken effect; only Receive is, which returns the same output again. A shell that could not
+be deleted ends by itself after five minutes without a message.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ T = TypeVar("T")
 Auth = Literal["ntlm", "kerberos", "certificate", "basic"]
 _Meaning = tuple[type[VmproxyError], str, str]
 _log = logging.getLogger(__name__)
-logging.getLogger("winrm.vendor.requests_kerberos").setLevel(logging.CRITICAL)  # its errors are told by us
+logging.getLogger("winrm.vendor.requests_kerberos").setLevel(logging.CRITICAL)  # vmproxy reports its errors
 
 _LARGEST = 375_000
-"""Bytes for one Send: base64 and envelope then stay below the host's 500 KB."""
+"""Bytes per Send: with base64 and envelope, this stays below the host's 500 KB."""
 _SMALLER = 110_000
 """The same below 150 KB, for hosts and proxies that answer 413."""
 _NO_SUCH_SHELL = 2150858843
@@ -45,7 +45,7 @@ _TOO_MANY = {2150859173, 2150859174, 2150859175, *range(2150859236, 2150859243)}
 _ACCESS_DENIED = 5
 _LOST = (http.ConnectionError, http.Timeout, http.ChunkedEncodingError, http.ContentDecodingError)
 _KERBEROS_ERRORS = {"KerberosExchangeError", "MutualAuthenticationError"}
-"""By name: their module needs pykerberos."""
+"""By name, because importing their module needs pykerberos."""
 _NOT_SOAP = (ET.ParseError, StopIteration, AssertionError, LookupError, ValueError, struct.error)
 _FAULTS = (
     wsman.WinRMError,
@@ -60,7 +60,7 @@ _FAULTS = (
 
 @dataclass
 class Counters:
-    """What was spent so far."""
+    """The resources used so far."""
 
     messages: int = 0
     processes: int = 0
@@ -69,7 +69,7 @@ class Counters:
 
 @dataclass(frozen=True)
 class Login:
-    """How to log in. Basic and certificate: over https only; kerberos: with the ticket that is there."""
+    """How to log in. Basic and certificate need https; kerberos uses an existing ticket."""
 
     auth: Auth = "ntlm"
     username: str | None = None
@@ -83,19 +83,19 @@ class Login:
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds: how long one message may take, and how long a lost connection is tried again."""
+    """In seconds: how long one message may take, and how long a lost connection is retried."""
 
     operation: int = 20
     lost: float = 30.0
 
 
 class WinRM:
-    """A shell on a Windows host. For one worker: its messages must not overlap."""
+    """A shell on a Windows host. For use by one thread: its messages must not overlap."""
 
     def __init__(
         self, endpoint: str, login: Login, *, ca: str | None = None, limits: Limits | None = None
     ) -> None:
-        """`endpoint` as https://host:5986; `ca` is a PEM file, None means the system's own CAs."""
+        """`endpoint` is, for example, https://host:5986; `ca` is a PEM file, None means the system's CAs."""
         self.endpoint, self.host = _address(endpoint, login)
         if login.auth == "kerberos" and not transport.HAVE_KERBEROS:
             raise UsageError(
@@ -136,22 +136,22 @@ class WinRM:
         return self._shell
 
     def powershell(self, *, idle: float = powershell.IDLE, keepalive: float | None = None) -> PowerShell:
-        """Start powershell.exe, which answers frames until its `with` block ends."""
+        """Start powershell.exe, which answers frames until the `with` block ends."""
         return PowerShell(self.start(*powershell.command_line()), idle=idle, keepalive=keepalive)
 
     def start(self, command: str, arguments: list[str]) -> Process:
-        """Start a program; cmd.exe parses the line, so nothing in it may come from outside."""
+        """Start a program; cmd.exe parses the line, so it must not contain external input."""
         shell = self.shell
         identity = self._message(f"start {command}", lambda wire: wire.run_command(shell, command, arguments))
         self.counters.processes += 1
         return Process(self, identity)
 
     def send(self, doing: str, action: Callable[[Any], T]) -> T:
-        """One message by pywinrm; every error it may give leaves here as one of ours."""
+        """Send one message with pywinrm; translates all its errors."""
         return self._message(doing, action)
 
     def receive(self, doing: str, action: Callable[[Any], T], *, timeout: float) -> T:
-        """A message that may be repeated, until it has an answer."""
+        """Send a message that may be repeated, until it is answered."""
         deadline = time.monotonic() + timeout
         lost_at: float | None = None
 
@@ -161,7 +161,7 @@ class WinRM:
                 answer = self._attempt(action, self._seconds(deadline))
             except wsman.WinRMOperationTimeoutError:
                 lost_at = None
-                return "nothing came"
+                return "no output"
             except _FAULTS as exc:
                 lost_at = lost_at or time.monotonic()
                 if not _is_lost(exc) or time.monotonic() - lost_at > self.limits.lost:
@@ -172,7 +172,7 @@ class WinRM:
         return until(f"cannot {doing} on {self.host}", probe, timeout=timeout, hint=AGAIN)[0]
 
     def tidy(self, doing: str, action: Callable[[Any], object], *, otherwise: str) -> None:
-        """A last message; `otherwise` is what happens when it fails. Never a second wrong password."""
+        """Send a last message; `otherwise` says what happens if it fails. Never retries a wrong password."""
         if self._refused:
             return
         try:
@@ -192,7 +192,7 @@ class WinRM:
             raise self._error(doing, exc) from exc
 
     def _was_not_opened(self, exc: wsman.WinRMTransportError) -> bool:
-        """400 to a sealed message: a new connection has another key, so that nothing was done."""
+        """400 to an encrypted message: the host could not decrypt it, so it had no effect."""
         return exc.code == 400 and self.endpoint.startswith("http:")
 
     def _attempt(self, action: Callable[[Any], T], seconds: int) -> T:
@@ -229,7 +229,7 @@ class WinRM:
 
 
 class Process:
-    """A program in the host's shell; ended by `end`, or with the shell."""
+    """A program in the host's shell; `end` ends it, or the end of the shell."""
 
     def __init__(self, winrm: WinRM, identity: str) -> None:
         self.host = winrm.host
@@ -239,7 +239,7 @@ class Process:
         self._chunk = _LARGEST
 
     def send(self, data: bytes) -> None:
-        """Write to its stdin. After an error nobody knows how much of it arrived."""
+        """Write to its stdin. After an error, it is unknown how much arrived."""
         sent = 0
         while sent < len(data):
             piece = data[sent : sent + self._chunk]
@@ -253,7 +253,7 @@ class Process:
                 sent += len(piece)
 
     def receive(self, timeout: float) -> Output:
-        """Wait for the next output; NotReady when `timeout` seconds pass without any."""
+        """Wait for the next output. Raises NotReady after `timeout` seconds without any."""
         shell, identity = self._shell, self._identity
         out, err, code, done = self._winrm.receive(
             "read output", lambda wire: wire.get_command_output_raw(shell, identity), timeout=timeout
@@ -261,7 +261,7 @@ class Process:
         return Output(out, err, code if done else None)
 
     def end(self) -> None:
-        """End it; the host ends it anyway when its shell is deleted."""
+        """End it; otherwise the host ends it when its shell is deleted."""
         self._winrm.tidy(
             "end the process",
             lambda wire: wire.cleanup_command(self._shell, self._identity),
@@ -276,17 +276,17 @@ class Process:
 
 
 class _TooLarge(Unreachable):
-    """The host, or something before it, takes no message of this size; nothing was done."""
+    """The host, or a proxy in front of it, rejects a message of this size; it had no effect."""
 
 
 def _address(endpoint: str, login: Login) -> tuple[str, str]:
-    """The full URL, and host:port for messages. Refuses what would send a password in clear."""
+    """The full URL, and host:port for messages. Rejects an endpoint that would expose a password."""
     parts = urlsplit(endpoint)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username:
         raise UsageError(f"cannot use the endpoint {endpoint}", hint="write it as https://host:5986")
     if parts.scheme == "http" and login.auth in {"basic", "certificate"}:
         raise UsageError(
-            f"cannot log in to {parts.hostname}: {login.auth} over http is neither private nor safe",
+            f"cannot log in to {parts.hostname}: {login.auth} over http does not protect the login",
             hint="use an https endpoint (port 5986), or auth: ntlm or kerberos, which encrypt by themselves",
         )
     port = parts.port or (5986 if parts.scheme == "https" else 5985)
@@ -310,7 +310,7 @@ def _protocol(endpoint: str, login: Login, ca: str | None, limits: Limits) -> Pr
         send_cbt=True,
         proxy=None,
     )
-    if login.auth == "certificate":  # else requests would add a password from ~/.netrc
+    if login.auth == "certificate":  # otherwise requests would add a password from ~/.netrc
         wire.transport.build_session().trust_env = False
     return wire
 
@@ -321,30 +321,30 @@ def _system_authorities() -> str | None:
 
 
 def _is_lost(exc: Exception) -> bool:
-    """Whether the connection is to blame: a new one may do better."""
+    """Whether the connection caused the error: a new one may work."""
     if isinstance(exc, wsman.WinRMTransportError):
         return bool(exc.code == 400)
     return isinstance(exc, _LOST) and "CERTIFICATE_VERIFY_FAILED" not in str(exc)
 
 
 def _may_have_arrived(exc: BaseException | None) -> bool:
-    """Whether the message was sent, and only its answer is missing."""
+    """Whether the message may have been sent, and only its response is missing."""
     lost = isinstance(exc, http.ReadTimeout | http.ChunkedEncodingError | http.ContentDecodingError)
     return lost or (isinstance(exc, http.ConnectionError) and "Connection aborted" in str(exc))
 
 
 def _meaning(exc: Exception) -> _Meaning:
-    """Our class, the cause and the next step, for any error that pywinrm lets through."""
+    """Our error class, the cause and the next step, for any error from pywinrm."""
     meaning: _Meaning
     match exc:
         case wsman.AuthenticationError():
-            meaning = Unreachable, "the log-in was refused", hints.REFUSED
+            meaning = Unreachable, "the login was refused", hints.REFUSED
         case wsman.WSManFaultError():
             meaning = _fault(exc)
         case wsman.WinRMTransportError():
             meaning = _status(exc.code)
         case wsman.WinRMOperationTimeoutError():
-            meaning = NotReady, "the host did not get it done in time", AGAIN
+            meaning = NotReady, "the host did not complete it in time", AGAIN
         case http.SSLError():
             meaning = _certificate(str(exc))
         case http.RequestException() if type(exc).__name__ in _KERBEROS_ERRORS:
@@ -354,7 +354,7 @@ def _meaning(exc: Exception) -> _Meaning:
         case wsman.WinRMError() | SpnegoError() | PermissionError():
             meaning = Unreachable, str(exc), hints.REFUSED
         case _:
-            meaning = Unreachable, f"the answer is not WinRM's ({type(exc).__name__})", hints.NOT_WINRM
+            meaning = Unreachable, f"the response is not from WinRM ({type(exc).__name__})", hints.NOT_WINRM
     return meaning
 
 
@@ -366,7 +366,11 @@ def _fault(exc: wsman.WSManFaultError) -> _Meaning:
     if codes & _TOO_MANY or (exc.fault_subcode or "").endswith("QuotaLimit"):
         return NotReady, reason, hints.QUOTA
     if _NO_SUCH_SHELL in codes:
-        return Unreachable, f"its shell is gone: {reason}", f"the host or its WinRM was restarted? {AGAIN}"
+        return (
+            Unreachable,
+            f"its shell no longer exists: {reason}",
+            f"the host or its WinRM may have restarted; {AGAIN}",
+        )
     return Unreachable, f"{reason} (code {exc.wsman_fault_code or exc.wmierror_code})", AGAIN
 
 
@@ -374,7 +378,7 @@ def _status(code: int) -> _Meaning:
     if code == 413:
         return _TooLarge, "the message is too large for it (HTTP 413)", hints.QUOTA
     if code == 500:
-        return Unreachable, "it refused the message without a reason (HTTP 500)", hints.NOT_WINRM
+        return Unreachable, "it rejected the message without giving a reason (HTTP 500)", hints.NOT_WINRM
     return Unreachable, f"it answered HTTP {code}", hints.NOT_WINRM
 
 

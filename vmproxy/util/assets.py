@@ -1,8 +1,8 @@
-"""Finds and renders the files of templates/ and cloud-init/: the only door to jinja2.
+"""Finds and renders the files of templates/ and cloud-init/: the only module that uses jinja2.
 
 Names are "guest/x.j2", "kubernetes/y.yaml.j2", "powershell/z.ps1" (in templates/) and
-"cloud-init/user-data". In a template every value goes through `tojson`, which yields text that is
-both JSON and YAML, whatever the value holds. A name that is not given is an error.
+"cloud-init/user-data". In a template every value goes through `tojson`, whose result is
+valid as JSON and as YAML for any value. Using an undefined name is an error.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TEXTUAL = (PurePath, IPv4Address, IPv4Interface, IPv4Network)
 
 
 def text(name: str) -> str:
-    """A file as it is."""
+    """A file's content, not rendered."""
     try:
         return _find(name).read_text(encoding="utf-8")
     except OSError as exc:
@@ -35,7 +35,7 @@ def text(name: str) -> str:
 
 
 def names(folder: str) -> list[str]:
-    """The files of a folder, as `text` takes them."""
+    """The files of a folder, as names for `text`."""
     return sorted(f"{folder}/{path.name}" for path in _find(folder).iterdir() if path.is_file())
 
 
@@ -48,21 +48,21 @@ def render(name: str, /, **values: object) -> str:
 
 
 def render_text(source: str, /, *, origin: Path, **values: object) -> str:
-    """A user's own template. It runs in jinja2's sandbox; `origin` is named in errors."""
+    """Render a user's own template, in jinja2's sandbox; errors name `origin`."""
     try:
         return _sandbox().from_string(source).render(values)
     except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as exc:
         line = getattr(exc, "lineno", None)
         where = f"{origin}:{line}" if line else str(origin)
         known = ", ".join(sorted(values))
-        raise UsageError(f"cannot render {where}: {exc}", hint=f"a template may use: {known}") from exc
+        raise UsageError(f"cannot render {where}: {exc}", hint=f"available variables: {known}") from exc
 
 
 def tojson(value: object, *, indent: int | None = None) -> str:
     """JSON that a YAML parser reads as the same value.
 
-    jinja2's own `tojson` writes & as \\u0026, and YAML takes some characters past ASCII for line
-    breaks: those are escaped. What needs a surrogate pair is left as it is, as YAML knows no pairs.
+    jinja2's own `tojson` writes & as \\u0026, and YAML treats some non-ASCII characters as line
+    breaks: those are escaped. Characters that need a surrogate pair stay, because YAML has no pairs.
     """
     plain = json.dumps(value, ensure_ascii=False, default=_as_text, indent=indent)
     return re.sub("[\x7f-\uffff]", lambda found: f"\\u{ord(found[0]):04x}", plain)
@@ -73,7 +73,7 @@ def _source(name: str) -> str | None:
 
 
 def _find(name: str) -> Path:
-    """The wheel carries both folders in vmproxy/_assets; a checkout has them beside vmproxy/."""
+    """The wheel has both folders in vmproxy/_assets; a checkout has them next to vmproxy/."""
     installed = _HERE / "_assets"
     root = installed if installed.is_dir() else _HERE.parent
     return root / name if name.startswith(_CLOUD_INIT) else root / "templates" / name

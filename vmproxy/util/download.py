@@ -1,4 +1,4 @@
-"""Fetch a file by URL: resumed after a cut, checked, never half-written."""
+"""Download a file: resumable, verified, written atomically."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def fetch(
     report: Callable[[str], None],
     connect_timeout: float = 10.0,
 ) -> None:
-    """Bring `url` (http, https or file) to `target`, whose content then has the hash `sha256`.
+    """Download `url` (http, https or file) to `target`, and verify that its hash is `sha256`.
 
-    What came before a cut stays in `<target>.part` and the next call goes on from there.
-    Raises Unreachable when the server does not answer or lacks the file, BadArtifact when the
+    An interrupted download stays in `<target>.part`, and the next call resumes it.
+    Raises Unreachable if the server does not answer or lacks the file, BadArtifact if the
     content has another hash (the part is removed then).
     """
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -42,19 +42,19 @@ def fetch(
         part.unlink()
         raise BadArtifact(
             f"cannot use {shown(url)}: its SHA-256 is {seen}, expected {sha256}",
-            hint="check the checksum with who publishes the file; it may have been replaced",
+            hint="compare the checksum with the publisher's; the file may have been replaced",
         )
     part.replace(target)
 
 
 def shown(url: str) -> str:
-    """The URL without what may be a secret in it: a log-in, a signature."""
+    """The URL without parts that may be secret: a login, a signature."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def read_text(url: str, *, connect_timeout: float = 10.0) -> str:
-    """A small text file by URL. Raises Unreachable."""
+    """Fetch a small text file. Raises Unreachable."""
     import httpx  # noqa: PLC0415 (slow, and most runs fetch nothing)
 
     try:
@@ -89,9 +89,10 @@ def _download(url: str, part: Path, *, connect_timeout: float, report: Callable[
         except httpx.HTTPError as exc:
             if attempt == _ATTEMPTS or not part.exists():
                 raise Unreachable(
-                    f"cannot fetch {shown(url)}: {exc}", hint="run again: it goes on where it stopped"
+                    f"cannot fetch {shown(url)}: {exc}",
+                    hint="run it again: the download resumes where it stopped",
                 ) from exc
-            report(f"cut off after {part.stat().st_size >> 20} MiB, going on from there")
+            report(f"interrupted after {part.stat().st_size >> 20} MiB, resuming")
         else:
             return
 
@@ -113,10 +114,10 @@ def _continue(url: str, part: Path, *, connect_timeout: float, report: Callable[
 
 
 def _write(answer: httpx.Response, file: BinaryIO, *, total: int, report: Callable[[str], None]) -> None:
-    next_word = 0
+    next_report = 0
     for chunk in answer.iter_bytes():
         file.write(chunk)
         done = file.tell()
-        if done >= next_word:
+        if done >= next_report:
             report(f"{done >> 20} of {total >> 20} MiB" if total else f"{done >> 20} MiB")
-            next_word = done + (16 << 20)
+            next_report = done + (16 << 20)

@@ -1,4 +1,4 @@
-"""Linux network namespaces: sockets and commands inside them, from a process that stays outside."""
+"""Linux network namespaces: sockets and commands inside them, for a process that stays outside."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def exists(namespace: str) -> bool:
 
 
 def run_in(namespace: str, command: Sequence[str | Path]) -> list[str]:
-    """The command line that runs `command` inside."""
+    """The command line that runs `command` in the namespace."""
     return ["ip", "netns", "exec", namespace, *map(str, command)]
 
 
 def open_socket(namespace: str, protocol: Literal["tcp", "udp"]) -> socket.socket:
-    """An IPv4 socket that belongs to the namespace, wherever it is used. Raises OSError."""
+    """An IPv4 socket of the namespace, usable from outside. Raises OSError."""
     kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
     return _inside(namespace, lambda: socket.socket(socket.AF_INET, kind))
 
 
 def connect(namespace: str, address: tuple[str, int], *, timeout: float) -> socket.socket:
-    """A TCP connection made from inside. `timeout` in seconds is for the connecting only."""
+    """A TCP connection from inside the namespace. `timeout`, in seconds, is for connecting only."""
     channel = open_socket(namespace, "tcp")
     try:
         channel.settimeout(timeout)
@@ -48,7 +48,7 @@ def _path(namespace: str) -> Path:
 
 
 def _inside(namespace: str, make: Callable[[], T]) -> T:
-    """Call `make` in a thread of its own that has moved there: a thread can, a process should not."""
+    """Call `make` in a separate thread that enters the namespace, so that the process itself stays."""
     made: list[T] = []
     failed: list[OSError] = []
 

@@ -1,4 +1,4 @@
-"""Where vmproxy keeps what outlives a run, after the XDG base directory rules."""
+"""Folders for files that outlive a run, according to the XDG base directory rules."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import platformdirs
 
 
 def cache_dir(*parts: str) -> Path:
-    """A folder for what can be made again: images, binaries. Created when missing."""
+    """A folder for files that can be recreated: images, binaries. Created if missing."""
     return _made(Path(platformdirs.user_cache_dir("vmproxy"), *parts))
 
 
 def state_dir(*parts: str) -> Path:
-    """A folder for what can not be made again, readable by its owner only. Created when missing."""
+    """A folder for files that cannot be recreated, readable by its owner only. Created if missing."""
     return _made(Path(platformdirs.user_state_dir("vmproxy"), *parts), mode=0o700)
 
 

@@ -1,4 +1,4 @@
-"""Run a program of this machine, and say what went wrong in its own words."""
+"""Run a program on this machine; errors contain its output."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(
     """Run `command` to its end and return its text output.
 
     `env` None means this process's own. `timeout` is in seconds, None means no limit.
-    Raises ToolFailed when the program is missing, too slow, or its exit code is not in `ok`.
+    Raises ToolFailed if the program is missing, too slow, or its exit code is not in `ok`.
     """
     words = [str(word) for word in command]
     try:
@@ -33,7 +33,7 @@ def run(
     except FileNotFoundError as exc:
         raise ToolFailed(f"cannot run {words[0]}: not installed", hint=f"install {words[0]}") from exc
     except subprocess.TimeoutExpired as exc:
-        raise ToolFailed(f"cannot run {words[0]}: no end within {timeout:.0f} s") from exc
+        raise ToolFailed(f"cannot run {words[0]}: timed out after {timeout:.0f} s") from exc
     if done.returncode not in ok:
         lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
         cause = lines[-1] if lines else f"exit code {done.returncode}"

@@ -1,4 +1,4 @@
-"""The one polling loop: with a deadline, and a reason when it ends in vain."""
+"""The only polling loop: it has a deadline, and reports the last observation on timeout."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def until(
 ) -> T:
     """Call `probe` until it returns something that is not a `str`, and return that.
 
-    A `str` is the last observation: why the condition is not true yet. Errors of the probe pass
-    through: a probe that may fail turns the failures it expects into such a sentence itself.
+    A `str` is an observation: why the condition is not true yet. Errors of the probe are not caught:
+    a probe must convert the failures that it expects into such a string.
     `timeout` and `every` are seconds. Raises NotReady with the last observation.
     """
     deadline = time.monotonic() + timeout
@@ -31,5 +31,5 @@ def until(
         if not isinstance(result, str):
             return result
         if time.monotonic() >= deadline:
-            raise NotReady(f"{what}: not within {timeout:.0f} s: {result}", hint=hint)
+            raise NotReady(f"{what}: timed out after {timeout:.0f} s: {result}", hint=hint)
         time.sleep(min(every, max(0.0, deadline - time.monotonic())))

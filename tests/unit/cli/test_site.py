@@ -16,8 +16,8 @@ def test_init_without_a_cluster_writes_a_file_that_loads_and_says_what_is_missin
     result = CliRunner().invoke(init, ["-f", str(path)], env=env, catch_exceptions=False)
     assert result.exit_code == 0
     assert load.load(path).hosts
-    assert "not found out: the cluster: " in result.stderr
-    assert "# Not found out: the cluster: " in path.read_text()
+    assert "not discovered: the cluster: " in result.stderr
+    assert "# Not discovered: the cluster: " in path.read_text()
     assert str(path) in result.stdout
 
 

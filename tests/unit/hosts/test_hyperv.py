@@ -146,7 +146,7 @@ def test_a_published_vhdx_is_fetched_by_the_host_itself(tmp_path: Path) -> None:
     made(world)
     assert "fetch.ps1" in world.windows.scripts()
     assert world.made == []
-    assert any("fetches the image from https://images" in line for line in world.said)
+    assert any("downloads the image from https://images" in line for line in world.said)
 
 
 def test_what_the_host_can_not_fetch_is_sent_from_here_and_said(tmp_path: Path) -> None:
@@ -159,13 +159,13 @@ def test_what_the_host_can_not_fetch_is_sent_from_here_and_said(tmp_path: Path) 
 
 def test_a_full_disk_is_found_before_anything_is_sent(world: World) -> None:
     world.windows.free = 9 << 20
-    with pytest.raises(NotReady, match=r"takes 10 MiB .* 9 MiB are free"):
+    with pytest.raises(NotReady, match=r"needs 10 MiB .* 9 MiB are free"):
         made(world)
     assert "receive.ps1" not in world.windows.scripts()
 
 
 def test_a_disk_that_fills_up_while_the_image_comes_is_named_as_that(world: World) -> None:
-    world.windows.breaks["receive.ps1"] = failed("the disk is full, at C:", code="80070070")
+    world.windows.breaks["receive.ps1"] = failed("the disk is full: cannot write C:", code="80070070")
     with pytest.raises(NotReady, match="the disk is full") as caught:
         made(world)
     assert "free space" in str(caught.value.hint)
@@ -260,7 +260,7 @@ def test_other_text_in_the_notes_is_kept(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("store", "flaw"),
-    [("ActiveStore", "until the next restart"), ("PersistentStore", "from the next restart")],
+    [("ActiveStore", "lost at the next restart"), ("PersistentStore", "not active")],
 )
 def test_a_route_that_one_store_lacks_is_drift_and_repaired(world: World, store: str, flaw: str) -> None:
     made(world)

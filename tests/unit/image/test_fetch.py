@@ -127,5 +127,5 @@ def test_a_url_is_shown_and_kept_without_its_secrets(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("words", [["http://[::1/x"], ["x"], ["http://h/x", "--name", "../x"]])
 def test_what_is_no_url_or_no_name_is_said(words: list[str]) -> None:
-    with pytest.raises(UsageError, match=r"is not a URL|is no name"):
+    with pytest.raises(UsageError, match=r"is not a URL|is not a valid image name"):
         fetch.main([*words, "--sha256", "0" * 64], standalone_mode=False)

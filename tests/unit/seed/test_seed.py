@@ -258,13 +258,13 @@ def complaint(tmp_path: Path, text: str) -> str:
 
 @pytest.mark.parametrize("key", ["ssh_keys", "ssh_deletekeys", "disable_root", "hostname", "merge_how"])
 def test_what_vmproxy_depends_on_can_not_be_overridden(tmp_path: Path, key: str) -> None:
-    assert f"{key}: can not be set: " in complaint(tmp_path, f"#cloud-config\n{key}: x\n")
+    assert f"{key}: cannot be set: " in complaint(tmp_path, f"#cloud-config\n{key}: x\n")
 
 
 def test_every_mistake_in_the_users_cloud_config_is_reported_at_once(tmp_path: Path) -> None:
     said = complaint(tmp_path, "#cloud-config\nssh_keys: {}\nruncmd: 5\npackage_update: maybe\nrunmcd: []\n")
     assert "4 mistakes" in said
-    assert "ssh_keys: can not be set" in said
+    assert "ssh_keys: cannot be set" in said
     assert "runcmd: 5 is not of type 'array'" in said
     assert "package_update: 'maybe' is not of type 'boolean'" in said
     assert "'runmcd' was unexpected" in said
@@ -317,7 +317,7 @@ REFERENCE = (Path(__file__).parents[3] / "docs" / "site-file.md").read_text(enco
 def test_the_reference_lists_what_a_template_may_use(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         spec(site(custom(tmp_path, "#cloud-config\n{{ none_such }}\n")))
-    offered = (caught.value.hint or "").removeprefix("a template may use: ").split(", ")
+    offered = (caught.value.hint or "").removeprefix("available variables: ").split(", ")
     assert sorted(re.findall(r"^\| \{\{(\w+)\}\} \|", REFERENCE, re.MULTILINE)) == offered
 
 
@@ -331,5 +331,5 @@ def test_the_references_example_of_user_data_works(tmp_path: Path) -> None:
 
 
 def test_the_reference_names_every_protected_key() -> None:
-    last = REFERENCE.partition("Not to be set")[2]
+    last = REFERENCE.partition("cannot set them")[2]
     assert set(re.findall(r"`(\w+)`", last)) == set(cloudconfig.PROTECTED)

@@ -48,7 +48,7 @@ def test_addresses_and_paths_are_written_as_text() -> None:
 def test_a_name_that_is_not_given_is_an_error_that_lists_the_known_ones() -> None:
     with pytest.raises(UsageError, match=r"my\.j2.*nothere") as caught:
         assets.render_text("{{ nothere }}", origin=Path("my.j2"), host="h", site="s")
-    assert caught.value.hint == "a template may use: host, site"
+    assert caught.value.hint == "available variables: host, site"
 
 
 def test_wrong_syntax_is_named_with_its_line() -> None:

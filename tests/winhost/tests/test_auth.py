@@ -66,32 +66,32 @@ def test_the_user_name_may_have_a_domain_and_any_case(name: str) -> None:
 
 def test_a_wrong_password_is_tried_once(host: WinHost) -> None:
     error = refused(client(host, password="wrong"))
-    assert "the log-in was refused" in error.message
+    assert "the login was refused" in error.message
     assert "tried once" in (error.hint or "")
     assert host.administrator.failed == 1
 
 
 def test_a_wrong_password_over_http_is_tried_once(host: WinHost) -> None:
-    assert "the log-in was refused" in refused(over_http(host, password="wrong")).message
+    assert "the login was refused" in refused(over_http(host, password="wrong")).message
     assert host.administrator.failed == 1
 
 
 def test_an_unknown_user_is_refused(host: WinHost) -> None:
-    assert "the log-in was refused" in refused(client(host, username="nobody")).message
-    assert "the log-in was refused" in refused(client(host, username="OTHER\\Administrator")).message
+    assert "the login was refused" in refused(client(host, username="nobody")).message
+    assert "the login was refused" in refused(client(host, username="OTHER\\Administrator")).message
 
 
 def test_a_locked_account_takes_no_password_at_all(host: WinHost) -> None:
     host.directory.lockout = 1
     refused(client(host, password="wrong"))
-    assert "the log-in was refused" in refused(client(host)).message
+    assert "the login was refused" in refused(client(host)).message
 
 
 def test_a_password_that_stops_to_be_right_during_the_work_is_tried_once_more(host: WinHost) -> None:
     with client(host) as wire:
         host.administrator.password = "changed"
         host.https.hang_up()
-        with pytest.raises(Unreachable, match="the log-in was refused"):
+        with pytest.raises(Unreachable, match="the login was refused"):
             wire.start("echo", ["x"])
     assert host.administrator.failed == 1  # leaving the block does not try again
 
@@ -130,7 +130,7 @@ def test_a_relay_with_a_trusted_certificate_is_refused_by_channel_binding(host: 
             limits=SOON,
         )
         error = refused(wire)
-    assert "the log-in was refused" in error.message
+    assert "the login was refused" in error.message
     assert "re-encrypts TLS" in (error.hint or "")
     assert host.messages == []
 
@@ -176,10 +176,10 @@ def test_a_local_administrator_with_a_filtered_token_is_denied() -> None:
 
 
 def test_basic_over_https_where_the_host_allows_it(host: WinHost) -> None:
-    assert "the log-in was refused" in refused(client(host, auth="basic")).message
+    assert "the login was refused" in refused(client(host, auth="basic")).message
     host.directory.basic = True
     assert echo(client(host, auth="basic")) == b"hello\r\n"
-    assert "the log-in was refused" in refused(client(host, auth="basic", password="wrong")).message
+    assert "the login was refused" in refused(client(host, auth="basic", password="wrong")).message
 
 
 @pytest.mark.parametrize("auth", ["basic", "certificate"])
@@ -187,7 +187,7 @@ def test_what_would_send_a_secret_in_clear_is_refused_before_anything_is_sent(
     auth: str, host: WinHost
 ) -> None:
     host.directory.basic = host.directory.allow_unencrypted = True
-    with pytest.raises(UsageError, match="over http is neither private nor safe"):
+    with pytest.raises(UsageError, match="over http does not protect the login"):
         over_http(host, auth=auth)
     assert host.http.accepted == 0
 
@@ -218,7 +218,7 @@ def test_a_client_certificate_that_is_mapped_logs_in(host: WinHost) -> None:
 def test_a_client_certificate_that_is_not_mapped_is_refused(host: WinHost) -> None:
     pair = host.authority.client("stranger")
     wire = client(host, auth="certificate", certificate=str(pair.certificate), key=str(pair.key))
-    assert "the log-in was refused" in refused(wire).message
+    assert "the login was refused" in refused(wire).message
 
 
 def test_a_client_certificate_of_an_unknown_ca_is_refused(host: WinHost, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_two_hosts_know_nothing_of_each_other() -> None:
             with client(host) as wire, wire.powershell() as ps:
                 assert ps.call("$env:COMPUTERNAME") == host.machine.name
                 assert ps.call("Test-Path C:\\only-here") is (host is one)
-        with pytest.raises(Unreachable, match="the log-in was refused"):
+        with pytest.raises(Unreachable, match="the login was refused"):
             client(two, password=one.password).__enter__()
 
 

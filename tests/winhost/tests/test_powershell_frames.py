@@ -159,9 +159,9 @@ def test_what_a_script_prints_beside_is_no_answer(ps: PowerShell) -> None:
 
 
 def test_a_script_that_ends_the_process_is_told_with_its_exit_code(ps: PowerShell) -> None:
-    with pytest.raises(RemoteFailed, match="it ended with exit code 7"):
+    with pytest.raises(RemoteFailed, match="it exited with code 7"):
         ps.call("exit 7")
-    with pytest.raises(RemoteFailed, match="exit code 7"):
+    with pytest.raises(RemoteFailed, match="exited with code 7"):
         ps.call("1")
 
 
@@ -191,7 +191,7 @@ def test_output_that_is_lost_with_its_answer_is_noticed(host: WinHost, ps: Power
     ps.call("1")
     host.https.keeps_unread = False
     host.switchboard.add("drop", operation="Receive", when="after")
-    with pytest.raises(Unreachable, match="a part of it was lost") as caught:
+    with pytest.raises(Unreachable, match="part of the output was lost") as caught:
         ps.call("1..5 | ForEach-Object { Start-Sleep -Milliseconds 50; $_ }", timeout=10)
     assert "run the same command again" in (caught.value.hint or "")
 

@@ -99,7 +99,7 @@ def small(world: Windows, tmp_path: Path) -> Iterator[Path]:
 
 def test_a_disk_that_is_too_small_is_found_before_anything_is_sent(world: Windows, small: Path) -> None:
     pad(world, 16 * MIB)
-    with pytest.raises(NotReady, match=r"takes \d+ MiB in D:\\vmproxy, \d+ MiB are free"):
+    with pytest.raises(NotReady, match=r"needs \d+ MiB in D:\\vmproxy, \d+ MiB are free"):
         world.run()
     assert not list(small.rglob("*.part"))
 
@@ -135,7 +135,7 @@ def test_a_published_image_is_fetched_by_the_host_itself(
         world.download = Download(url, hashlib.sha256(content).hexdigest())
         world.run()
     assert brought(world)
-    assert f"win-01 fetches the image from {url}" in world.said
+    assert f"win-01 downloads the image from {url}" in world.said
     assert not [line for line in world.said if "sending" in line]
 
 
@@ -145,7 +145,7 @@ def test_what_the_host_can_not_fetch_is_sent_from_here(world: Windows) -> None:
         world.download = Download(f"{url}.not-there", "0" * 64)
         world.run()
     assert brought(world)
-    (why,) = [line for line in world.said if "can not fetch it" in line]
+    (why,) = [line for line in world.said if "cannot download it" in line]
     assert "404" in why
 
 

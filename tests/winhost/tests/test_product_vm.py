@@ -174,7 +174,7 @@ def test_a_mac_address_that_another_vm_has_stops_the_making(world: Windows) -> N
         "$Vm = New-VM -Name web -Generation 2 -NoVHD -SwitchName External; "
         "Get-VMNetworkAdapter -VM $Vm | Set-VMNetworkAdapter -StaticMacAddress 00155D010203"
     )
-    with pytest.raises(RemoteFailed, match="is that of an adapter of web"):
+    with pytest.raises(RemoteFailed, match="is already used by an adapter of web"):
         world.run()
 
 
@@ -209,7 +209,7 @@ def test_a_folder_with_other_things_in_it_is_refused_before_its_rights_are_chang
     world.directory = r"C:\Data"
     _write(world, "letter.txt")
     (rights,) = world.powershell("(Get-Acl C:\\Data).Sddl")
-    with pytest.raises(RemoteFailed, match="has things in it that are not vmproxy's"):
+    with pytest.raises(RemoteFailed, match="contains files that are not vmproxy's"):
         world.run()
     assert world.powershell("(Get-Acl C:\\Data).Sddl") == [rights]
     assert world.powershell("(Get-ChildItem C:\\Data).Name") == ["letter.txt"]
@@ -240,7 +240,7 @@ def test_a_link_in_the_folders_place_is_refused(world: Windows, tmp_path: Path) 
     elsewhere.mkdir()
     world.state.local(DIRECTORY).parent.mkdir(parents=True, exist_ok=True)
     world.state.local(DIRECTORY).symlink_to(elsewhere)
-    with pytest.raises(RemoteFailed, match="is a link to another place"):
+    with pytest.raises(RemoteFailed, match="is a link: use the folder that it points to"):
         world.run()
     assert list(elsewhere.iterdir()) == []
 
@@ -256,7 +256,7 @@ def test_the_folder_of_a_vm_that_lost_its_name_and_marker_is_not_removed(made: W
     made.powershell("Get-VMNetworkAdapter * | Set-VMNetworkAdapter -DynamicMacAddress")
     made.powershell("Get-VM | Set-VM -Notes '' -Passthru | Rename-VM -NewName proxy")
     made.powershell("Remove-NetRoute -DestinationPrefix 10.96.0.0/16 -Confirm:$false")
-    with pytest.raises(RemoteFailed, match="is not removed: VM proxy uses"):
+    with pytest.raises(RemoteFailed, match=r"cannot remove the folder .*: VM proxy uses"):
         made.run()
     assert made.state.local(rf"{DIRECTORY}\{NAME}\disk-{IMAGE}.vhdx").exists()
 

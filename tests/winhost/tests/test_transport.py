@@ -105,7 +105,7 @@ def test_waiting_for_output_ends_at_its_deadline(host: WinHost) -> None:
     with client(host) as wire:
         process = wire.start("sh", ["-c", '"sleep 30"'])
         began = time.monotonic()
-        with pytest.raises(NotReady, match="nothing came"):
+        with pytest.raises(NotReady, match="no output"):
             process.receive(2.5)
         assert 2.4 < time.monotonic() - began < 5
 
@@ -216,7 +216,7 @@ def test_the_shell_is_deleted_when_the_work_fails(host: WinHost) -> None:
 @pytest.mark.parametrize("operation", ["Create", "Command", "Receive"])
 def test_a_proxys_page_is_not_taken_for_an_answer(host: WinHost, operation: str) -> None:
     host.switchboard.add("page", operation=operation, times=100)
-    with pytest.raises(Unreachable, match="the answer is not WinRM's") as caught, client(host) as wire:
+    with pytest.raises(Unreachable, match="the response is not from WinRM") as caught, client(host) as wire:
         finish(wire.start("echo", ["x"]))
     assert "proxy" in (caught.value.hint or "")
 
@@ -231,7 +231,7 @@ def test_a_status_without_soap_is_told(host: WinHost, status: int) -> None:
 @pytest.mark.parametrize("operation", ["Command", "Receive", "Send"])
 def test_a_log_in_that_is_refused_in_the_middle_is_not_tried_again(host: WinHost, operation: str) -> None:
     host.switchboard.add("status", operation=operation, status=401, times=100)
-    with pytest.raises(Unreachable, match="the log-in was refused"), client(host) as wire:
+    with pytest.raises(Unreachable, match="the login was refused"), client(host) as wire:
         run_and_finish(wire)
     assert "Delete" not in host.messages
     assert host.messages.count(operation) == 1
@@ -277,7 +277,7 @@ def test_a_restarted_winrm_is_told_as_a_shell_that_is_gone(host: WinHost) -> Non
         host.reboot()
         with pytest.raises(Unreachable) as caught:
             process.receive(10)
-    assert "its shell is gone" in caught.value.message
+    assert "its shell no longer exists" in caught.value.message
     assert "restarted" in (caught.value.hint or "")
     assert host.administrator.failed == 0
 

@@ -1,4 +1,4 @@
-"""What Windows' own words mean for the operator, by ids and codes: those are not translated."""
+"""Hints for errors from Windows, by ids and codes, because those are not localized."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ DISK_FULL = "80070070"
 _DENIED = "80070005"
 _NO_HYPERV = ("CommandNotFoundException", "CouldNotAutoLoadModule", "CouldNotAutoloadMatchingModule")
 _ROLE = (
-    "is the Hyper-V role installed, with its PowerShell module? "
+    "install the Hyper-V role with its PowerShell module: "
     "Install-WindowsFeature Hyper-V -IncludeManagementTools -Restart"
 )
 _MEMORY = "the host has too little memory: set vm.memory to less, or stop another VM"
 _HINTS = {
     DISK_FULL: "free space on that drive, or set hyperv.directory to a folder on another one",
-    "80070020": "another program holds that file (a backup, a virus scanner): run it again when it is done",
-    "c03a001a": "the folder is compressed or encrypted: compact /u, cipher /d, or another hyperv.directory",
+    "80070020": "another program uses that file (a backup, a virus scanner): run it again after it ends",
+    "c03a001a": "the folder is compressed or encrypted: use compact /u, cipher /d or another folder",
     "8007000e": _MEMORY,
 }
-_BY_ID = {"OutOfMemory": _MEMORY, "ObjectInUse": "another administrator or a backup works on it: try again"}
-_RIGHTS = "the account needs to be a local administrator of the host, and the folder open to SYSTEM"
+_BY_ID = {"OutOfMemory": _MEMORY, "ObjectInUse": "another administrator or a backup uses it: try again"}
+_RIGHTS = "the account must be a local administrator of the host, and SYSTEM needs access to the folder"
 
 
 def explained(exc: PowerShellFailed, doing: str, host: str) -> VmproxyError:
-    """`doing` reads as "start vm x"."""
+    """`doing` is, for example, "start vm x"."""
     record = exc.record
     message = f"cannot {doing} on {host}: {record.message.strip()}"
     details = [f"{record.type} ({record.id})"]
@@ -40,7 +40,7 @@ def is_disk_full(exc: PowerShellFailed) -> bool:
 
 
 def _is_denied(record: WindowsError) -> bool:
-    """PermissionDenied is also Hyper-V's category for a user that may not; so is the plain code."""
+    """By code, category or id: Hyper-V reports missing rights as PermissionDenied."""
     return record.code == _DENIED or record.category == "PermissionDenied" or "AccessDenied" in record.id
 
 

@@ -1,4 +1,4 @@
-"""How the base image gets to a Windows host: fetched by the host itself, or sent over WinRM's stdin."""
+"""Transfers the base image to a Windows host: the host downloads it, or it is sent over WinRM's stdin."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vmproxy.transport.powershell import PowerShellFailed
 from vmproxy.util.download import file_sha256
 
 _PIECE = 3 << 20
-"""Bytes for one answer of the host: some ten messages."""
+"""Bytes per answer of the host: about ten messages."""
 _STEP = 16 << 20
 _FETCH_SECONDS = 4 * 3600.0
 _UNPACK_SECONDS = 3600.0
@@ -25,7 +25,7 @@ _ANSWER_SECONDS = 300.0
 
 
 class Shell(Protocol):
-    """A PowerShell on the host, as transport/powershell.py has it."""
+    """A PowerShell on the host, as in transport/powershell.py."""
 
     def call(
         self,
@@ -43,7 +43,7 @@ class Shell(Protocol):
 
 @dataclass(frozen=True)
 class Bringer:
-    """Brings one image to one host, and says how."""
+    """Transfers one image to one host, and reports how."""
 
     shell: Shell
     paths: Paths
@@ -51,23 +51,25 @@ class Bringer:
     report: Report
 
     def bring(self, image: str, delivery: Delivery, *, there: bool) -> None:
-        """`there`: the base image stands ready. What earlier runs left is removed in any case."""
+        """`there`: the host already has the base image. Always removes what earlier runs left."""
         if there:
             self._tidy(image, None)
         elif delivery.download is None or not self._fetched(image, delivery.download):
             self._send(image, delivery.image())
 
     def _fetched(self, image: str, source: Download) -> bool:
-        """False, and said why, when the host can not fetch it."""
+        """False if the host cannot download it; the reason is reported."""
         self._tidy(image, source.sha256)
-        self.report(f"{self.host} fetches the image from {source.shown}")
+        self.report(f"{self.host} downloads the image from {source.shown}")
         data = {"part": self.paths.part(source.sha256), "url": source.url, "sha256": source.sha256}
         try:
-            self.shell.call("fetch.ps1", data, timeout=_FETCH_SECONDS, each=_Progress(self.report, "fetched"))
+            self.shell.call(
+                "fetch.ps1", data, timeout=_FETCH_SECONDS, each=_Progress(self.report, "downloaded")
+            )
         except PowerShellFailed as exc:
             if is_disk_full(exc):
                 raise
-            self.report(f"{self.host} can not fetch it ({exc.record.message.strip()}): it is sent from here")
+            self.report(f"{self.host} cannot download it ({exc.record.message.strip()}): sending it instead")
             return False
         self._unpack(image, source.sha256)
         return True
@@ -90,7 +92,7 @@ class Bringer:
         self._unpack(image, digest)
 
     def _unpack(self, image: str, digest: str) -> None:
-        self.report(f"{self.host} checks and unpacks the image")
+        self.report(f"{self.host} verifies and unpacks the image")
         data = {
             "part": self.paths.part(digest),
             "sha256": digest,
@@ -104,26 +106,26 @@ class Bringer:
         return tidy(self.shell, self.paths, image=image, part=part)
 
     def _check_space(self, ready: dict[str, Any], size: int, unpacked: int) -> None:
-        """The rest of what travels, the base image, and the VM's own copy of it."""
+        """Space for the rest of the transfer, the base image, and the VM's own copy of it."""
         needed = size - int(ready["part"]) + 2 * unpacked
         if needed > int(ready["free"]):
             raise NotReady(
-                f"cannot bring the image to {self.host}: it takes {needed >> 20} MiB in "
+                f"cannot copy the image to {self.host}: it needs {needed >> 20} MiB in "
                 f"{self.paths.directory}, {int(ready['free']) >> 20} MiB are free",
                 hint="free space on that drive, or set hyperv.directory to a folder on another one",
             )
 
 
 def tidy(shell: Shell, paths: Paths, *, image: str | None, part: str | None) -> dict[str, Any]:
-    """Remove what earlier runs left but that image and part; how much there is of them, and of free space."""
+    """Remove what earlier runs left, except this image and part; return their state and the free space."""
     data = {
         "directory": paths.directory,
         "images": paths.images,
         "base": paths.base(image) if image else None,
         "part": paths.part(part) if part else None,
     }
-    told: dict[str, Any] = shell.call("tidy.ps1", data)
-    return told
+    state: dict[str, Any] = shell.call("tidy.ps1", data)
+    return state
 
 
 class _Progress:
@@ -142,7 +144,7 @@ class _Progress:
 
 
 def _unpacked_size(file: Path) -> int:
-    """As gzip's last four bytes tell it: right below 4 GiB, too little above."""
+    """From gzip's last four bytes: correct below 4 GiB, too small above."""
     with file.open("rb") as source:
         source.seek(-4, 2)
         return int.from_bytes(source.read(4), "little")

@@ -1,4 +1,4 @@
-"""From the site file's `hyperv` to a PowerShell on the host."""
+"""Opens a PowerShell on the host, from the site file's `hyperv`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def connect(about: Hyperv, host: str) -> Iterator[PowerShell]:
 
 
 def login(about: Hyperv, host: str) -> Login:
-    """Raises UsageError for a file or a secret that is not there; its value is never told."""
+    """Raises UsageError for a missing file or secret; never shows a secret's value."""
     for key in ("ca", "certificate", "key"):
         _readable(getattr(about, key), key, host)
     return Login(

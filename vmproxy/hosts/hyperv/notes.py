@@ -1,4 +1,4 @@
-"""The marker in a VM's Notes: one block of JSON between other text, which stays as it is."""
+"""The marker in a VM's Notes: one block of JSON; other text in the Notes is kept."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def block(marker: Marker) -> str:
 
 
 def parse(notes: str) -> Marker | None:
-    """None: there is no block, or it is damaged; then the VM is not known as ours any more."""
+    """None: no block, or a damaged one; then the VM is not recognized as ours."""
     found = _BLOCK.search(notes)
     if found is None:
         return None

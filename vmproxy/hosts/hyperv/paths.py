@@ -1,4 +1,4 @@
-"""Where things are on a Windows host: one folder for the lock, the base images, and a folder for each VM."""
+"""Paths on a Windows host: one folder with the lock, the base images, and a folder for each VM."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import PureWindowsPath
 
 @dataclass(frozen=True)
 class Paths:
-    """`directory` is the site file's; every path is text as Windows takes it."""
+    """`directory` comes from the site file; all paths are text in Windows format."""
 
     directory: str
     vm: str
@@ -27,7 +27,7 @@ class Paths:
 
     @property
     def pending(self) -> str:
-        """The marker of a VM that is being made, until it is in the VM's Notes."""
+        """The marker of a VM that is being created, until it is in the VM's Notes."""
         return self._at(self.vm, "pending.txt")
 
     def base(self, image: str) -> str:
@@ -38,7 +38,7 @@ class Paths:
         return self._at("images", f"{image}.draft")
 
     def part(self, sha256: str) -> str:
-        """What travels, by its own hash: the rest of it is brought by the next run."""
+        """The partial transfer, named by its own hash; the next run resumes it."""
         return self._at("images", f"{sha256}.part")
 
     def disk(self, image: str) -> str:
@@ -53,7 +53,7 @@ class Paths:
         return f"{vm}-com1"
 
     def same(self, one: str, other: str) -> bool:
-        """Windows' paths differ in neither case nor kind of slash."""
+        """Compares paths as Windows does: ignoring case and kind of slash."""
         return PureWindowsPath(one) == PureWindowsPath(other)
 
     def _at(self, *parts: str) -> str:

@@ -1,4 +1,4 @@
-"""Questions to probe.ps1 and watch.ps1, and their answers."""
+"""Input for probe.ps1 and watch.ps1, and their output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WORDS = {
     "TimedOut": "no answer within 5 s",
     "Silence": "no answer to 3 datagrams",
 }
-"""By .NET's own names, which are not translated."""
+"""By .NET's own names, which are not localized."""
 
 
 def question(connection: Connection) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""From observe.ps1's answer to what was seen of a Windows host."""
+"""Parses the output of observe.ps1 into the observed state of a Windows host."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _NO_ROUTES = tuple(map(IPv4Network, ("127.0.0.0/8", "224.0.0.0/4", "255.255.255.
 
 @dataclass(frozen=True)
 class Asked:
-    """Which VM on which host the answer is about."""
+    """The VM and host that the output is about."""
 
     host: str
     site: str
@@ -72,7 +72,7 @@ def client_seen(facts: Facts) -> ClientSeen:
 
 
 def items(value: Any) -> list[Any]:
-    """PowerShell makes one item of a list with one, and null or {} of an empty one."""
+    """PowerShell turns a list of one into the item, and an empty list into null or {}."""
     if value is None or value == {}:
         return []
     return list(value) if isinstance(value, list) else [value]
@@ -81,13 +81,13 @@ def items(value: Any) -> list[Any]:
 def _check_unique(kind: str, name: str, count: int, host: str) -> None:
     if count > 1:
         raise Conflict(
-            f"cannot tell which is meant on {host}: there are {count} {kind} named {name}",
+            f"cannot use {name} on {host}: there are {count} {kind} named {name}",
             hint="rename all but one of them",
         )
 
 
 def _vm(vm: Facts, facts: Facts, pending: Marker | None, asked: Asked) -> VmSeen:
-    """A VM without a marker is half-made by us while the file that announces it is there."""
+    """A VM without a marker is an incomplete one of ours while the file `pending` exists."""
     paths = asked.paths
     marker = notes.parse(vm["notes"])
     half_made = marker is None and pending is not None and _inside(str(vm["path"]), paths)
@@ -152,7 +152,7 @@ def _inside(path: str, paths: Paths) -> bool:
 
 
 def _access(folder: Facts | None) -> str:
-    """Who may use the folder, from its SDDL: a language that is not translated. An owner always may."""
+    """Who may access the folder, from its SDDL, which is not localized. An owner always may."""
     if folder is None:
         return ABSENT
     trustees = {_ADMINISTRATORS.get(one, one) for one in _TRUSTEE.findall(folder["sddl"])}
@@ -171,7 +171,7 @@ def _images(folder: Facts | None, paths: Paths) -> frozenset[str]:
 
 
 def _leftovers(folder: Facts | None, paths: Paths) -> tuple[str, ...]:
-    """Without our VM: what is in its folder, and base images and parts that no other VM was copied from."""
+    """If our VM does not exist: the files in its folder, and base images and parts that no other VM uses."""
     files = [str(path) for path in items((folder or {}).get("files"))]
     copied = {PureWindowsPath(path).name.removeprefix("disk-") for path in files if not _inside(path, paths)}
     return tuple(
@@ -192,9 +192,7 @@ def _renamed(marked: Iterable[Facts], asked: Asked) -> str | None:
 
 def _switch(switch: Facts, name: str) -> SwitchSeen:
     if str(switch["id"]).lower() == _DEFAULT_SWITCH:
-        return SwitchSeen(
-            name, reachable=False, why="its network is another one after each restart of the host"
-        )
+        return SwitchSeen(name, reachable=False, why="its network changes with each restart of the host")
     if switch["type"] == "Private":
         return SwitchSeen(name, reachable=False, why="it is private: the host itself has no adapter on it")
     if switch["type"] == "External" and not switch["managementOS"]:
@@ -205,7 +203,7 @@ def _switch(switch: Facts, name: str) -> SwitchSeen:
 
 
 def _routes(routes: list[Facts], addresses: list[Facts]) -> tuple[Route, ...]:
-    """Each route once, without those of the host's own interfaces; `flaw` when a store lacks it."""
+    """Each route once, without those of the host's own interfaces; `flaw` if a store lacks it."""
     own = _own(addresses)
     stores: dict[tuple[Network, Address | None], Counter[str]] = {}
     for item in routes:
@@ -221,10 +219,10 @@ def _flaw(prefix: Network, seen: Counter[str]) -> str:
     if is_default(prefix):
         return ""  # DHCP's is in the active store only, and never ours
     if not seen[_PERSISTENT]:
-        return "(until the next restart of the host only)"
+        return "(active store only: lost at the next restart)"
     if not seen[_ACTIVE]:
-        return "(from the next restart of the host only)"
-    return "(more than once)" if max(seen.values()) > 1 else ""
+        return "(persistent store only: not active)"
+    return "(duplicate)" if max(seen.values()) > 1 else ""
 
 
 def _own(addresses: list[Facts]) -> list[IPv4Interface]:
@@ -232,7 +230,7 @@ def _own(addresses: list[Facts]) -> list[IPv4Interface]:
 
 
 def _is_own(prefix: IPv4Network, own: list[IPv4Interface]) -> bool:
-    """A network that an address of the host gives it, or one that every host has."""
+    """A network of one of the host's own addresses, or one that every host has."""
     if any(prefix.subnet_of(network) for network in _NO_ROUTES):
         return True
     hosts = {address.network.broadcast_address for address in own} | {address.ip for address in own}

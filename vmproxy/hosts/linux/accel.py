@@ -1,4 +1,4 @@
-"""Does KVM work here? Tried, since the presence of /dev/kvm proves nothing."""
+"""Tests whether KVM works: the presence of /dev/kvm alone proves nothing."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-# mov dx,0xf4; mov al,0; out dx,al; hlt: tells the debug-exit device to end QEMU with status 1.
+# mov dx,0xf4; mov al,0; out dx,al; hlt: makes the debug-exit device end QEMU with status 1.
 _BOOT_SECTOR = bytes.fromhex("baf400b000eef4").ljust(510, b"\0") + b"\x55\xaa"
 _TRIAL_SECONDS = 10
 
 
 @cache
 def accelerator() -> tuple[str, str]:
-    """QEMU's -accel and -cpu: KVM if a machine with the host's processor really runs under it."""
+    """QEMU's -accel and -cpu: KVM if a VM with the host's processor really runs under it."""
     return ("kvm", "host") if _kvm_runs() else ("tcg,thread=multi", "max")
 
 

@@ -1,4 +1,4 @@
-"""Try one connection through a given socket, and tell what came of it."""
+"""Tries one connection through a given socket, and returns the result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _REFUSED = {errno.ECONNREFUSED: "refused", errno.EHOSTUNREACH: "no route to host
 def try_connection(
     connection: Connection, open_socket: Callable[[Connection], socket.socket], *, via: Address | None
 ) -> Answer:
-    """TCP is answered when it connects; UDP only when bytes come back, and silence stays unknown."""
+    """TCP succeeds if it connects, UDP if bytes come back; no UDP reply means unknown."""
     started = time.monotonic()
     try:
         with open_socket(connection) as channel:
@@ -35,7 +35,7 @@ def try_connection(
 
 
 def _echoed(channel: socket.socket, payload: bytes) -> bool:
-    """Datagrams may be lost: send again before giving up."""
+    """Datagrams may be lost: resend before giving up."""
     channel.settimeout(_SECONDS / _UDP_TRIES)
     for _ in range(_UDP_TRIES):
         channel.send(payload)

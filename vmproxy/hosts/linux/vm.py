@@ -1,7 +1,7 @@
 """One QEMU virtual machine: its folder, its process, its serial console.
 
 The folder holds vm.json (definition and marker), disk-<image hash>.raw, seed-<seed hash>.iso,
-efivars.fd, console.log, and while it runs qemu.pid and qmp.sock. QEMU goes on when vmproxy ends.
+efivars.fd, console.log, and while it runs qemu.pid and qmp.sock. QEMU keeps running after vmproxy ends.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _SHUTDOWN_SECONDS = 90.0
 
 @dataclass(frozen=True)
 class Definition:
-    """What vm.json holds: the settings of the next start, and the marker."""
+    """The content of vm.json: the settings for the next start, and the marker."""
 
     settings: Mapping[str, Any]
     marker: Marker
 
 
 class QemuVm:
-    """`switch_namespace` is where the bridge is; QEMU runs in it and makes its tap there."""
+    """`switch_namespace` contains the bridge; QEMU runs in it, with its tap."""
 
     def __init__(self, name: str, *, folder: Path, switch_namespace: str) -> None:
         self.name = name
@@ -58,7 +58,7 @@ class QemuVm:
         return self.folder / f"seed-{seed}.iso"
 
     def definition(self) -> Definition | None:
-        """None: no VM. Raises VmproxyError when the file is damaged."""
+        """None: no VM. Raises VmproxyError if the file is damaged."""
         path = self.folder / "vm.json"
         try:
             data = json.loads(path.read_text())
@@ -82,7 +82,7 @@ class QemuVm:
         part.replace(path)
 
     def create(self, definition: Definition, *, image: Path, seed: bytes) -> None:
-        """A fresh disk and seed. The definition is written last: without it there is no VM."""
+        """Create the disk and seed. The definition is written last: without it there is no VM."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(mode=0o700, parents=True)
         needed = image.stat().st_blocks * 512
@@ -99,7 +99,7 @@ class QemuVm:
         self.define(definition)
 
     def pid(self) -> int | None:
-        """The process that runs this VM; a number left by a dead one does not count."""
+        """The process that runs this VM; ignores the id of an ended process."""
         try:
             pid = int((self.folder / "qemu.pid").read_text())
         except (FileNotFoundError, ValueError):
@@ -107,7 +107,7 @@ class QemuVm:
         return pid if self._words(pid) else None
 
     def running_settings(self) -> dict[str, Any]:
-        """CPUs, memory and MAC as the running process was started with; empty when it is not running."""
+        """CPUs, memory and MAC with which the running process was started; empty if it does not run."""
         pid = self.pid()
         words = self._words(pid) if pid else []
         if not words:
@@ -120,7 +120,7 @@ class QemuVm:
         }
 
     def start(self) -> None:
-        """Start QEMU. Raises ToolFailed with QEMU's own words."""
+        """Start QEMU. Raises ToolFailed with QEMU's message."""
         definition = self.definition()
         if definition is None or self.pid() is not None:
             return
@@ -134,17 +134,17 @@ class QemuVm:
             raise ToolFailed(f"cannot start VM {self.name}: {exc.message}", details=exc.details) from exc
 
     def check_memory(self, needed: int) -> None:
-        """Raises VmproxyError when this machine lacks `needed` bytes, also with what this VM holds now."""
+        """Raises VmproxyError if this machine lacks `needed` bytes, counting those that this VM uses now."""
         free = free_memory() + int(self.running_settings().get("memory", 0))
         if free < needed:
             raise VmproxyError(
-                f"cannot start VM {self.name}: it takes {needed >> 20} MiB of memory, "
+                f"cannot start VM {self.name}: it needs {needed >> 20} MiB of memory, "
                 f"{free >> 20} MiB are free",
-                hint="stop something, or set vm.memory to less",
+                hint="stop another program, or reduce vm.memory",
             )
 
     def stop(self, *, at_once: bool = False) -> None:
-        """Shut down through the guest; after 90 s, or `at_once`, switch off."""
+        """Shut down through the guest; after 90 s, or `at_once`, turn it off."""
         pid = self.pid()
         if pid is not None:
             if not at_once and self._ask("system_powerdown"):
@@ -167,7 +167,7 @@ class QemuVm:
         self._set_vlan(switch, vlan)
 
     def connected_to(self) -> dict[str, Any]:
-        """Bridge and VLAN of the adapter as they are now; empty when there is none."""
+        """The adapter's current bridge and VLAN; empty if there is no adapter."""
         shown = run(["ip", "-n", self._namespace, "-j", "link", "show", "dev", self.tap], ok=(0, 1)).stdout
         links = json.loads(shown or "[]")
         if not links:
@@ -181,7 +181,7 @@ class QemuVm:
         self._set_vlan(switch, vlan)
 
     def _disconnect(self) -> None:
-        """1: there is none; 2: the kernel took it away meanwhile."""
+        """Exit code 1: there is none; 2: the kernel has just removed it."""
         run(["ip", "-n", self._namespace, "link", "del", self.tap], ok=(0, 1, 2))
 
     def _set_vlan(self, switch: str, vlan: int) -> None:
@@ -199,13 +199,13 @@ class QemuVm:
             run(["ip", "-n", self._namespace, "link", "set", switch, "type", "bridge", "vlan_filtering", "1"])
         except ToolFailed as exc:
             raise VmproxyError(
-                f"cannot put VM {self.name} into a VLAN: the bridges of this kernel know none",
+                f"cannot put VM {self.name} into a VLAN: this kernel's bridges do not support VLANs",
                 hint="set network.vlan: 0, or use a kernel with CONFIG_BRIDGE_VLAN_FILTERING",
                 details=exc.details,
             ) from exc
 
     def _vlan(self) -> int:
-        """The VLAN whose untagged frames the adapter carries; the bridge's own VLAN 1 counts as none."""
+        """The adapter's untagged VLAN; 0 for the bridge's own VLAN 1."""
         shown = run(["bridge", "-n", self._namespace, "-j", "vlan", "show", "dev", self.tap], ok=(0, 255))
         ports = json.loads(shown.stdout or "[]")
         for entry in (vlan for port in ports for vlan in port.get("vlans", [])):
@@ -236,7 +236,7 @@ class QemuVm:
         ]
 
     def _words(self, pid: int) -> list[str]:
-        """The command line of `pid` if it is this VM's QEMU, else nothing."""
+        """The command line of `pid` if it is this VM's QEMU, else empty."""
         try:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
         except OSError:
@@ -245,7 +245,7 @@ class QemuVm:
         return words if mine in words and not _is_zombie(pid) else []
 
     def _ask(self, command: str) -> bool:
-        """Send one QMP command; False when QEMU does not listen any more."""
+        """Send one QMP command; False if QEMU no longer listens."""
         from qemu.qmp.legacy import QEMUMonitorProtocol  # noqa: PLC0415 (slow import, used only to stop)
         from qemu.qmp.protocol import ConnectError  # noqa: PLC0415
 
@@ -265,7 +265,7 @@ def _ended(pid: int, timeout: float, vm: QemuVm) -> bool:
         return True if vm.pid() is None else f"process {pid} still runs"
 
     try:
-        return wait.until(f"the end of VM {vm.name}", probe, timeout=timeout, every=0.2)
+        return wait.until(f"shutdown of VM {vm.name}", probe, timeout=timeout, every=0.2)
     except NotReady:
         return False
 
@@ -278,7 +278,7 @@ def _is_zombie(pid: int) -> bool:
 
 
 def free_memory() -> int:
-    """Bytes that programs can still take on this machine (MemAvailable)."""
+    """Bytes of memory that are still available on this machine (MemAvailable)."""
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) << 10
