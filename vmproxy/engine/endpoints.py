@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Literal
 
-from vmproxy.guest.connection import Endpoint, Guest, Reach
+from vmproxy.guest.connection import Guest
+from vmproxy.guest.wire import Endpoint, Reach
 from vmproxy.model.seen import ClusterSeen, ServiceSeen
 
 _MOST_NETWORKS = 20

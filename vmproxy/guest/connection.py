@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from vmproxy.binaries import pack
 from vmproxy.errors import NotReady, ToolFailed
+from vmproxy.guest import wire
+from vmproxy.guest.wire import Converged, Endpoint, Push, Question, Reach, ReachEach, Rule
 from vmproxy.model.plan import Action, Outcome
-from vmproxy.model.seen import FileSeen, GuestSeen, ProxySeen, Route, TokenSeen, UnitSeen
+from vmproxy.model.seen import GuestQuery, GuestSeen
 from vmproxy.transport.ssh import Conversation, Ssh
 from vmproxy.util import assets, wait
 
+T = TypeVar("T")
 Report = Callable[[str], None]
 
 # Reads the agent's text from stdin, then runs it: no text of ours is ever part of a command line.
@@ -47,27 +49,6 @@ class CloudInit:
     errors: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Endpoint:
-    """Where something should answer the VM."""
-
-    address: str
-    port: int
-    protocol: Literal["tcp", "udp"]
-
-
-@dataclass(frozen=True)
-class Reach:
-    """How the VM reaches an endpoint. `why` None: it does. `silent`: nothing came back. `refused`: the
-    machine answers, the port does not. `via`: the next hop there; None on the own link, with no way at
-    all, or when it is reached."""
-
-    why: str | None
-    silent: bool
-    refused: bool
-    via: str | None
-
-
 class Guest:
     """`mint` makes a new token for this VM in the cluster."""
 
@@ -80,10 +61,9 @@ class Guest:
     def run(self, command: str) -> str:
         return self._ssh.run(command).decode(errors="replace")
 
-    def observe(self, query: Any) -> GuestSeen:
-        """`query` is resources.proxy.GuestQuery. Raises ToolFailed when the agent can not run."""
-        setup = assets.text("guest/setup.py")
-        return _seen(self._ask("observe", setup=setup, **asdict(query)))
+    def observe(self, query: GuestQuery) -> GuestSeen:
+        """Raises ToolFailed when the agent cannot run."""
+        return self._ask(wire.observe(query, setup=assets.text("guest/setup.py")))
 
     def apply(self, actions: Sequence[Action], report: Report) -> Iterator[Outcome]:
         """Large files one by one, then all else in one request: a unit restarts at most once."""
@@ -94,7 +74,8 @@ class Guest:
         rest = [action for action in actions if action not in large]
         if rest:
             report(f"{len(rest)} change{'s' if len(rest) > 1 else ''} in the guest")
-        self._ask("apply", **self._request(actions, rest))
+        token = self._mint() if wire.needs_token(actions) else None
+        self._ask(wire.changes(actions, token=token))
         for action in rest:
             yield Outcome(action, "done")
 
@@ -105,9 +86,9 @@ class Guest:
 
         def probe() -> bool | str:
             nonlocal failures
-            seen = self._ask("converged", canary=canary, ca=_CA, failures=failures, seconds=_GUEST_WAITS)
-            failures = seen["failures"]
-            return seen["why"] or True
+            seen = self._ask(Converged(canary, _CA, failures, _GUEST_WAITS))
+            failures = seen.failures
+            return seen.why or True
 
         try:
             wait.until("kube-proxy converged", probe, timeout=seconds, every=0)
@@ -132,22 +113,21 @@ class Guest:
 
     def reach(self, endpoints: Sequence[Endpoint]) -> list[Reach]:
         """Real connections from the VM, side by side."""
-        answer = self._ask("reach", endpoints=[asdict(item) for item in endpoints])
-        return [Reach(**item) for item in answer["endpoints"]]
+        return self._ask(ReachEach(tuple(endpoints)))
 
     def rule_present(self, address: str, port: int, protocol: Literal["tcp", "udp"]) -> bool:
         """Whether kube-proxy has a rule for that port of a ClusterIP."""
-        return bool(self._ask("rule", address=address, port=port, protocol=protocol)["there"])
+        return self._ask(Rule(address, port, protocol))
 
     def logs(self, which: Literal["proxy", "cloud-init"], lines: int) -> str:
         return self.run(f"{_LOGS[which]} {lines:d}").rstrip()
 
-    def _ask(self, operation: str, *, content: Iterable[bytes] = (), **values: Any) -> dict[str, Any]:
-        request = json.dumps({"operation": operation, **values}).encode()
+    def _ask(self, question: Question[T], content: Iterable[bytes] = ()) -> T:
+        """`content` is sent after the question."""
         agent, self._agent = self._agent or self._start(), None
-        answer: dict[str, Any] = json.loads(agent.ask(chain([request, b"\n"], content)))
+        answer = json.loads(agent.ask(chain([wire.line(question)], content)))
         self._agent = agent  # one that failed has ended
-        return answer
+        return question.parsed(answer)
 
     def _start(self) -> Conversation:
         agent = assets.text("guest/agent.py").encode()
@@ -158,46 +138,13 @@ class Guest:
     def _push(self, action: Action, report: Report) -> None:
         file, path = action.params["file"], action.params["path"]
         report(f"pushing {path}")
-        head = {
-            "path": path,
-            "sha256": file.sha256,
-            "mode": file.mode,
-            "owner": file.owner,
-            "version": file.version,
-        }
+        push = Push(path, file.sha256, file.mode, file.owner, file.version)
         try:
-            self._ask("push", content=_pieces(pack.packed(file.source, file.sha256), report), **head)
+            self._ask(push, _pieces(pack.packed(file.source, file.sha256), report))
         except ToolFailed as exc:
             raise ToolFailed(
                 exc.message, details=exc.details, hint="is proxy.binary the kube-proxy of proxy.version?"
             ) from exc
-
-    def _request(self, actions: Sequence[Action], rest: Sequence[Action]) -> dict[str, Any]:
-        """What the agent's `apply` takes: small files, and what follows from all of the actions."""
-        files = [_small(action.params) for action in rest if "file" in action.params]
-        follows = [action.params["file"].follow for action in actions if "file" in action.params]
-        if any(action.verb == "renew" for action in rest) or any(follow.renew for follow in follows):
-            files.append(self._token())
-        setup = {part for follow in follows for part in follow.setup}
-        setup |= {action.params["setup"] for action in rest if "setup" in action.params}
-        units = [action.params["unit"] for action in rest if "unit" in action.params]
-        restart = dict.fromkeys([unit for follow in follows for unit in follow.restart] + units)
-        return {
-            "files": files,
-            "sysctls": {
-                action.params["sysctl"]: action.params["value"]
-                for action in rest
-                if "sysctl" in action.params
-            },
-            "setup": sorted(setup),
-            "reload": sorted({*_changed_units(actions), *units}),
-            "enable": units,
-            "restart": list(restart),
-        }
-
-    def _token(self) -> dict[str, str]:
-        content = self._mint().encode()
-        return {"path": "/etc/vmproxy/token", "mode": "0600", "owner": "root", "content": _base64(content)}
 
 
 def _pieces(packed: Path, report: Report) -> Iterator[bytes]:
@@ -210,44 +157,5 @@ def _pieces(packed: Path, report: Report) -> Iterator[bytes]:
                 report(f"{sent >> 20} of {total >> 20} MiB sent")
 
 
-def _small(params: Mapping[str, Any]) -> dict[str, str]:
-    file = params["file"]
-    return {
-        "path": params["path"],
-        "mode": file.mode,
-        "owner": file.owner,
-        "content": _base64(file.content),
-    }
-
-
-def _changed_units(actions: Sequence[Action]) -> list[str]:
-    """The units whose file is pushed."""
-    return [
-        Path(action.params["path"]).name
-        for action in actions
-        if "file" in action.params and action.params["file"].follow.reload
-    ]
-
-
 def _source(action: Action) -> Any:
     return getattr(action.params.get("file"), "source", None)
-
-
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode()
-
-
-def _seen(data: Mapping[str, Any]) -> GuestSeen:
-    return GuestSeen(
-        files={path: FileSeen(**file) for path, file in data["files"].items()},
-        units={name: UnitSeen(**unit) for name, unit in data["units"].items()},
-        sysctls=data["sysctls"],
-        guard=data["guard"],
-        routes=tuple(Route(**route) for route in data["routes"]),
-        token=TokenSeen(**data["token"]) if data["token"] else None,
-        proxy=ProxySeen(**data["proxy"]),
-        kernel=data["kernel"],
-        writes_rules=data["writes_rules"],
-        nft=data["nft"],
-        now=data["now"],
-    )

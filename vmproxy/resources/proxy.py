@@ -10,7 +10,16 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from vmproxy.model.plan import ABSENT, Action, Drift
-from vmproxy.model.seen import ClusterSeen, FileSeen, GuestSeen, NodeSeen, Route, TokenSeen, Unobservable
+from vmproxy.model.seen import (
+    ClusterSeen,
+    FileSeen,
+    GuestQuery,
+    GuestSeen,
+    NodeSeen,
+    Route,
+    TokenSeen,
+    Unobservable,
+)
 from vmproxy.resources import kubeproxyconfig
 from vmproxy.site.model import Host, Site
 from vmproxy.util import assets
@@ -81,17 +90,7 @@ class GuestWanted:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class GuestQuery:
-    """What to look at in the guest."""
-
-    files: tuple[str, ...]
-    units: tuple[str, ...]
-    sysctls: tuple[str, ...]
-    token: str = TOKEN
-
-
-BARE_QUERY = GuestQuery((), (PROXY_UNIT,), ())
+BARE_QUERY = GuestQuery((), (PROXY_UNIT,), (), TOKEN)
 """Whether kube-proxy runs, and no more."""
 
 
@@ -147,7 +146,7 @@ def wanted(site: Site, host: Host, cluster: ClusterSeen, *, program: Program, to
 
 
 def query(want: GuestWanted) -> GuestQuery:
-    return GuestQuery(tuple(want.files), want.units, tuple(want.sysctls))
+    return GuestQuery(tuple(want.files), want.units, tuple(want.sysctls), TOKEN)
 
 
 def plan(want: GuestWanted, seen: GuestSeen | Unobservable) -> tuple[Action, ...]:

@@ -13,7 +13,8 @@ from typing import Any, Literal, cast
 import pytest
 
 from vmproxy.engine.endpoints import Target, broken, unreachable
-from vmproxy.guest.connection import Endpoint, Guest, Reach
+from vmproxy.guest.connection import Guest
+from vmproxy.guest.wire import Endpoint, Reach
 from vmproxy.model.seen import ClusterSeen, EndpointSeen, NodeSeen, ServiceSeen
 from vmproxy.util import assets
 
