@@ -261,7 +261,9 @@ def units(told: str) -> dict[str, UnitSeen]:
     seen: dict[str, UnitSeen] = {}
     for block in told.strip().split("\n\n"):
         values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-        name = values.get("Id", "")
+        name = values.get("Id")
+        if not name:
+            continue
         wants = ["%s/%s.target.wants/%s" % (UNITS, t, name) for t in ("multi-user", "timers")]
         active = values.get("ActiveState") == "active"
         stale = active and (used_changed(name) or values.get("NeedDaemonReload") == "yes")
