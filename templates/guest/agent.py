@@ -419,22 +419,25 @@ def push(request: PushRequest) -> Done:
     os.makedirs(os.path.dirname(path), exist_ok=True)
     part = path + ".part"
     try:
-        with open(os.open(part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
-            receive(file, request)
-        told = start(part, "--version") if request["version"] else None
-        flush(part)
-        check_version(told, request)
+        draft(part, request)
+        os.replace(part, path)
     except OSError as error:
-        os.unlink(part)
         raise SystemExit("%s: %s" % (path, error.strerror)) from None
-    except BaseException:
-        os.unlink(part)
-        raise
-    os.replace(part, path)
+    finally:
+        if os.path.isfile(part):  # it did not take its place
+            os.unlink(part)
     known = {path: [identity(os.stat(path)), request["sha256"]]}
     write(CACHE, json.dumps({**hashes(), **known}).encode(), 0o600)
     os.sync()  # a name is on the disk later than its content: what is reported as done survives a power cut
     return {}
+
+
+def draft(part: str, request: PushRequest) -> None:
+    with open(os.open(part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
+        receive(file, request)
+    told = start(part, "--version") if request["version"] else None
+    flush(part)
+    check_version(told, request)
 
 
 def flush(path: str) -> None:
