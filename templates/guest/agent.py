@@ -317,10 +317,14 @@ def guard(rules: str | None, setup: str) -> str | None:
 
 def routes(told: str | None) -> list[Route]:
     found = json.loads(told) if told and told.strip() else []
-    return [
-        {"prefix": r["dst"] if "/" in r["dst"] else r["dst"] + "/32", "via": r.get("gateway", "")}
-        for r in found
-    ]
+    return [{"prefix": whole(route["dst"]), "via": route.get("gateway", "")} for route in found]
+
+
+def whole(prefix: str) -> str:
+    """ip leaves /32 out, and writes 0.0.0.0/0 as a word."""
+    if prefix == "default":
+        return "0.0.0.0/0"
+    return prefix if "/" in prefix else prefix + "/32"
 
 
 def token(path: str) -> TokenSeen | None:

@@ -61,11 +61,24 @@ def routes() -> None:
     with open(ROUTES) as file:
         wanted = {(item["prefix"], item["via"]) for item in json.load(file)}
     shown = json.loads(output("ip", "-j", "-4", "route", "show", "proto", PROTOCOL) or "[]")
-    seen = {(r["dst"] if "/" in r["dst"] else r["dst"] + "/32", r.get("gateway", "")) for r in shown}
+    seen = {(whole(route["dst"]), route.get("gateway", "")) for route in shown}
     for prefix, via in seen - wanted:
-        subprocess.run(["ip", "route", "del", prefix, "via", via, "proto", PROTOCOL], check=True)
+        change("del", prefix, via)
     for prefix, via in wanted - seen:
-        subprocess.run(["ip", "route", "replace", prefix, "via", via, "proto", PROTOCOL], check=True)
+        change("replace", prefix, via)
+
+
+def whole(prefix: str) -> str:
+    """ip leaves /32 out, and writes 0.0.0.0/0 as a word."""
+    if prefix == "default":
+        return "0.0.0.0/0"
+    return prefix if "/" in prefix else prefix + "/32"
+
+
+def change(verb: str, prefix: str, via: str) -> None:
+    """`via` is empty for a route without a next hop, which somebody else has set."""
+    hop = ["via", via] if via else []
+    subprocess.run(["ip", "route", verb, prefix, *hop, "proto", PROTOCOL], check=True)
 
 
 if __name__ == "__main__":

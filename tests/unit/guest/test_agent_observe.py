@@ -28,7 +28,8 @@ NeedDaemonReload=no
 ROUTES = (
     '[{"dst":"10.244.1.0/24","gateway":"192.168.10.20","dev":"eth0","flags":[]},'
     '{"dst":"10.9.0.7","gateway":"192.168.10.9","dev":"eth0","flags":[]},'
-    '{"dst":"10.8.0.0/24","dev":"eth0","scope":"link","flags":[]}]\n'
+    '{"dst":"10.8.0.0/24","dev":"eth0","scope":"link","flags":[]},'
+    '{"dst":"default","gateway":"192.168.10.8","dev":"eth0","flags":[]}]\n'
 )
 METRICS = """# HELP kubernetes_build_info [BETA] A metric with a constant '1' value
 # TYPE kubernetes_build_info gauge
@@ -101,6 +102,7 @@ def test_a_guest_is_seen_whole_in_one_answer(machine: Machine) -> None:
             {"prefix": "10.244.1.0/24", "via": "192.168.10.20"},
             {"prefix": "10.9.0.7/32", "via": "192.168.10.9"},
             {"prefix": "10.8.0.0/24", "via": ""},
+            {"prefix": "0.0.0.0/0", "via": "192.168.10.8"},
         ],
         "token": {
             "subject": "system:serviceaccount:vmproxy:a-win-01",
