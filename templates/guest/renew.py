@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import ssl
@@ -42,13 +43,16 @@ def main() -> None:
     with open(TOKEN) as file:
         token = file.read().strip()
     try:
-        answer = asked(credential, token)
+        status = asked(credential, token)["status"]
+        renewed, until = status["token"], status["expirationTimestamp"]
     except urllib.error.HTTPError as error:
         sys.exit("the API server refuses a new token: %s; run vmproxy apply" % error)
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         sys.exit("the API server does not answer: %s" % error)
-    write(answer["status"]["token"])
-    print("renewed until", answer["status"]["expirationTimestamp"])
+    except (ValueError, KeyError):
+        sys.exit("the API server's answer holds no token; run vmproxy apply")
+    write(renewed)
+    print("renewed until", until)
 
 
 def asked(credential: Credential, token: str) -> TokenRequest:
@@ -68,8 +72,8 @@ def asked(credential: Credential, token: str) -> TokenRequest:
     ca = credential["ca"] if os.path.exists(credential["ca"]) else None
     context = ssl.create_default_context(cafile=ca)
     with urllib.request.urlopen(request, timeout=30, context=context) as answer:
-        renewed: TokenRequest = json.load(answer)
-    return renewed
+        found: TokenRequest = json.load(answer)
+    return found
 
 
 def write(token: str) -> None:
