@@ -17,8 +17,15 @@ from vmproxy.util import assets
 
 OWNER = pwd.getpwuid(os.getuid()).pw_name
 NOBODY_LISTENS = 1
-_PYTHON = os.path.realpath(sys.executable)
+PYTHON = os.path.realpath(sys.executable)
 _ABSOLUTE = r'(?m)^([A-Z_]+ = ")/'
+_INSIDE = """#!{python} -IS
+import os, re, sys
+if "-c" not in sys.argv:
+    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
+text = sys.stdin.buffer.read(int(sys.stdin.buffer.readline())).decode()
+exec(compile(re.sub({absolute!r}, {below!r}, text), "agent", "exec"))
+"""
 
 
 class Machine:
@@ -28,7 +35,7 @@ class Machine:
         self.root = root
         self.bin = root / "bin"
         self.bin.mkdir()
-        (self.bin / "python3").symlink_to(_PYTHON)
+        (self.bin / "python3").symlink_to(PYTHON)
         self.metrics = self.health = NOBODY_LISTENS
         self._calls = root / "calls"
 
@@ -45,9 +52,12 @@ class Machine:
 
     def program(self, name: str, script: str) -> None:
         """A shell script; it has sh's built-in commands and the fakes, no others."""
+        self.file_in_bin(name, f"#!/bin/sh\n{script}\n")
+
+    def file_in_bin(self, name: str, content: str) -> None:
         path = self.bin / name
         path.unlink(missing_ok=True)
-        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.write_text(content)
         path.chmod(0o755)
 
     def records(self, name: str, *, says: str = "", then: str = "") -> None:
@@ -59,6 +69,12 @@ class Machine:
 
     def calls(self) -> list[str]:
         return self._calls.read_text().splitlines() if self._calls.exists() else []
+
+    def agents_stay_inside(self) -> None:
+        """An agent that is sent as text has its paths below this folder too."""
+        self.file_in_bin(
+            "python3", _INSIDE.format(python=PYTHON, absolute=_ABSOLUTE, below=rf"\g<1>{self.root}/")
+        )
 
     @property
     def environment(self) -> dict[str, str]:
@@ -80,7 +96,7 @@ class Machine:
         self, name: str, *words: str, stdin: bytes = b"", **environment: str
     ) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
-            [_PYTHON, "-I", "-S", "-c", self.text(name), *words],
+            [PYTHON, "-I", "-S", "-c", self.text(name), *words],
             input=stdin,
             capture_output=True,
             check=False,
