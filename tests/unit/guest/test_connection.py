@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -121,6 +122,16 @@ def test_a_large_file_alone_still_restarts_its_unit(
     list(guest.apply([program(PROGRAM)], said.append))
     assert machine.calls() == [f"systemctl restart {PROXY}"]
     assert len(said) == 1
+
+
+def test_the_push_of_a_large_file_is_reported_as_it_goes(
+    machine: Machine, guest: Guest, program: Callable[[bytes], Action]
+) -> None:
+    machine.agents_stay_inside()
+    machine.records("systemctl")
+    said: list[str] = []
+    list(guest.apply([program(PROGRAM + b"exit\n" + os.urandom(17 << 20))], said.append))
+    assert said[1:] == ["8 of 17 MiB sent", "16 of 17 MiB sent"]
 
 
 def test_a_program_of_another_version_is_refused_with_a_hint_and_the_guest_can_be_asked_again(
