@@ -2,8 +2,10 @@
 file's content; each answer is a line of JSON on stdout. A request that fails ends it, the reason on stderr.
 
 Sent anew at each run, so that nothing of it has to be installed. Standard library only, Python 3.9.
-Started by a line that reads this text first.
+Started by a line that reads this text first. The other half is vmproxy/guest/wire.py.
 """
+
+from __future__ import annotations
 
 import base64
 import errno
@@ -20,6 +22,9 @@ import zlib
 
 CACHE = "/var/lib/vmproxy/hashes.json"
 SETUP = "/usr/local/lib/vmproxy/setup.py"
+SYSCTLS = "/proc/sys"
+UNITS = "/etc/systemd/system"
+USED = "/run/vmproxy"
 SETUP_UNIT = "vmproxy-setup.service"
 METRICS = 10249
 HEALTH = 10256
@@ -27,8 +32,144 @@ BIG = 1 << 20
 SILENT = "no answer within 3 s"
 REFUSED = os.strerror(errno.ECONNREFUSED)
 
+TYPE_CHECKING = False  # not imported: typing is slow to load on an emulated CPU
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any, BinaryIO, TypedDict
 
-def start(*command):
+    class ObserveRequest(TypedDict):
+        """What to look at. `setup` is the text of setup.py."""
+
+        files: list[str]
+        units: list[str]
+        sysctls: list[str]
+        token: str
+        setup: str
+
+    class FileSeen(TypedDict):
+        sha256: str
+        mode: str
+        owner: str
+
+    class UnitSeen(TypedDict):
+        active: bool
+        enabled: bool
+        stale: bool
+
+    class Route(TypedDict):
+        """`via` is empty on the own link."""
+
+        prefix: str
+        via: str
+
+    class TokenSeen(TypedDict):
+        subject: str
+        uid: str
+        issued: int
+        expires: int
+
+    class Metrics(TypedDict):
+        """The times are seconds since the epoch, 0 for never."""
+
+        last_synced: float
+        last_queued: float
+        failures: int
+        denied: int
+        version: str | None
+
+    class ProxySeen(Metrics):
+        live: bool
+        mode: str | None
+
+    class ObserveAnswer(TypedDict):
+        files: dict[str, FileSeen]
+        sysctls: dict[str, str]
+        token: TokenSeen | None
+        proxy: ProxySeen
+        kernel: str
+        writes_rules: bool
+        nft: str | None
+        units: dict[str, UnitSeen]
+        guard: str | None
+        routes: list[Route]
+        now: float
+
+    class PushRequest(TypedDict):
+        """`version`: what the program must say that it is; None: it is not tried."""
+
+        path: str
+        sha256: str
+        mode: str
+        owner: str
+        version: str | None
+
+    class SmallFile(TypedDict):
+        """`content` is base64."""
+
+        path: str
+        mode: str
+        owner: str
+        content: str
+
+    class ApplyRequest(TypedDict):
+        """`setup` are words that setup.py takes; the last three are names of units."""
+
+        files: list[SmallFile]
+        sysctls: dict[str, str]
+        setup: list[str]
+        reload: list[str]
+        enable: list[str]
+        restart: list[str]
+
+    class Done(TypedDict):
+        """The answer to a request that only changes something."""
+
+    class RuleRequest(TypedDict):
+        """A port of a ClusterIP; `protocol` is "tcp" or "udp"."""
+
+        address: str
+        port: int
+        protocol: str
+
+    class RuleAnswer(TypedDict):
+        there: bool
+
+    class Endpoint(TypedDict):
+        address: str
+        port: int
+        protocol: str
+
+    class ReachRequest(TypedDict):
+        endpoints: list[Endpoint]
+
+    class Reached(TypedDict):
+        why: str | None
+        silent: bool
+        refused: bool
+        via: str | None
+
+    class ReachAnswer(TypedDict):
+        endpoints: list[Reached]
+
+    class ConvergedRequest(TypedDict):
+        """`canary` is (ClusterIP, port) of default/kubernetes, `ca` a file. `failures`: how often kube-proxy
+        had failed to write its rules when the wait began; None: it begins now."""
+
+        canary: tuple[str, int]
+        ca: str
+        failures: int | None
+        seconds: float
+
+    class ConvergedAnswer(TypedDict):
+        """`why` is empty when it has converged."""
+
+        why: str
+        failures: int
+
+    Process = subprocess.Popen[bytes]
+
+
+def start(*command: str) -> Process | None:
     """A program begun; `finish` waits for it. Several run side by side that way."""
     try:
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -36,7 +177,7 @@ def start(*command):
         return None
 
 
-def finish(process):
+def finish(process: Process | None) -> str | None:
     """Its output, or None when it is missing or fails."""
     if process is None:
         return None
@@ -44,18 +185,18 @@ def finish(process):
     return out.decode(errors="replace") if process.returncode == 0 else None
 
 
-def tool(*command):
+def tool(*command: str) -> str | None:
     return finish(start(*command))
 
 
-def must(*command):
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+def must(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode != 0:
         words = (done.stderr or done.stdout).decode(errors="replace").strip()
         raise SystemExit("%s: %s" % (" ".join(command), words or "exit code %d" % done.returncode))
 
 
-def write(path, content, mode=0o644):
+def write(path: str, content: bytes, mode: int = 0o644) -> None:
     """Whole or not at all."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     part = path + ".part"
@@ -70,24 +211,25 @@ def write(path, content, mode=0o644):
 # What is seen.
 
 
-def identity(found):
+def identity(found: os.stat_result) -> list[int]:
     return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
-def hashes():
+def hashes() -> dict[str, Any]:
     try:
         with open(CACHE) as file:
-            return json.load(file)
+            known: dict[str, Any] = json.load(file)
     except (OSError, ValueError):
         return {}
+    return known
 
 
-def digest(path, found, cache):
+def digest(path: str, found: os.stat_result, cache: dict[str, Any]) -> str:
     """A big file is hashed again only when its inode, size or times have changed."""
     key = identity(found)
     known = cache.get(path)
     if known and known[0] == key:
-        return known[1]
+        return str(known[1])
     summed = hashlib.sha256()
     with open(path, "rb") as file:
         for chunk in iter(lambda: file.read(BIG), b""):
@@ -97,9 +239,10 @@ def digest(path, found, cache):
     return summed.hexdigest()
 
 
-def files(paths):
+def files(paths: Iterable[str]) -> dict[str, FileSeen]:
     cache = hashes()
-    before, seen = json.dumps(cache), {}
+    before = json.dumps(cache)
+    seen: dict[str, FileSeen] = {}
     for path in paths:
         try:
             found = os.stat(path)
@@ -113,22 +256,24 @@ def files(paths):
     return seen
 
 
-def units(told):
+def units(told: str) -> dict[str, UnitSeen]:
     """Active, enabled, and stale: started before a file that it uses changed."""
-    seen = {}
+    seen: dict[str, UnitSeen] = {}
     for block in told.strip().split("\n\n"):
         values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-        name = values.get("Id", "")
-        wants = ["/etc/systemd/system/%s.target.wants/%s" % (t, name) for t in ("multi-user", "timers")]
+        name = values.get("Id")
+        if not name:
+            continue
+        wants = ["%s/%s.target.wants/%s" % (UNITS, t, name) for t in ("multi-user", "timers")]
         active = values.get("ActiveState") == "active"
         stale = active and (used_changed(name) or values.get("NeedDaemonReload") == "yes")
         seen[name] = {"active": active, "enabled": any(map(os.path.islink, wants)), "stale": stale}
     return seen
 
 
-def used_changed(name):
+def used_changed(name: str) -> bool:
     try:
-        with open("/run/vmproxy/%s.used" % name) as file:
+        with open("%s/%s.used" % (USED, name)) as file:
             lines = file.read().splitlines()
     except OSError:
         return False
@@ -143,11 +288,11 @@ def used_changed(name):
     return False
 
 
-def sysctl_path(name):
-    return "/proc/sys/" + name.replace(".", "/")
+def sysctl_path(name: str) -> str:
+    return "%s/%s" % (SYSCTLS, name.replace(".", "/"))
 
 
-def sysctls(names):
+def sysctls(names: Iterable[str]) -> dict[str, str]:
     seen = {}
     for name in names:
         try:
@@ -158,27 +303,31 @@ def sysctls(names):
     return seen
 
 
-def guard(rules, setup):
+def guard(rules: str | None, setup: str) -> str | None:
     """The hash of the rules' source, when the table is still as it was right after loading.
 
     `setup` is the text of setup.py that came with this request: the one in place may be older.
     """
     if rules is None:
         return None
-    module = {"__name__": "setup"}
+    module: dict[str, Any] = {"__name__": "setup"}
     exec(compile(setup, "setup.py", "exec"), module)
-    return module["guard_seen"](rules)
+    return str(module["guard_seen"](rules))
 
 
-def routes(told):
+def routes(told: str | None) -> list[Route]:
     found = json.loads(told) if told and told.strip() else []
-    return [
-        {"prefix": r["dst"] if "/" in r["dst"] else r["dst"] + "/32", "via": r.get("gateway", "")}
-        for r in found
-    ]
+    return [{"prefix": whole(route["dst"]), "via": route.get("gateway", "")} for route in found]
 
 
-def token(path):
+def whole(prefix: str) -> str:
+    """ip leaves /32 out, and writes 0.0.0.0/0 as a word."""
+    if prefix == "default":
+        return "0.0.0.0/0"
+    return prefix if "/" in prefix else prefix + "/32"
+
+
+def token(path: str) -> TokenSeen | None:
     """The claims of the token, never the token."""
     try:
         with open(path) as file:
@@ -195,7 +344,7 @@ def token(path):
         return None
 
 
-def ask(port, path):
+def ask(port: int, path: str) -> tuple[int, str]:
     """Status and text of a loopback web server's page; status 0 when nothing answers."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as channel:
@@ -207,57 +356,52 @@ def ask(port, path):
         return 0, ""
 
 
-def proxy():
+def proxy() -> ProxySeen:
     live = ask(HEALTH, "/livez")
     if live[0] == 404:  # before 1.28
         live = ask(HEALTH, "/healthz")
     mode = ask(METRICS, "/proxyMode")
-    metrics = ask(METRICS, "/metrics")[1]
-    values = {"synced": 0.0, "queued": 0.0, "failures": 0.0, "denied": 0.0}
-    version = None
-    for line in metrics.splitlines():
+    return {
+        "live": live[0] == 200,
+        "mode": mode[1].strip() or None if mode[0] == 200 else None,
+        **metrics(ask(METRICS, "/metrics")[1]),
+    }
+
+
+def metrics(page: str) -> Metrics:
+    """What of kube-proxy's metrics is compared, from the text that Prometheus takes."""
+    seen: Metrics = {"last_synced": 0.0, "last_queued": 0.0, "failures": 0, "denied": 0, "version": None}
+    for line in page.splitlines():
         if line.startswith("#"):
             continue
         name, _, value = line.rpartition(" ")
         bare = name.split("{")[0]
         if bare == "kubeproxy_sync_proxy_rules_last_timestamp_seconds":
-            values["synced"] = max(values["synced"], float(value))
+            seen["last_synced"] = max(seen["last_synced"], float(value))
         elif bare == "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds":
-            values["queued"] = max(values["queued"], float(value))
+            seen["last_queued"] = max(seen["last_queued"], float(value))
         elif bare.endswith(("_restore_failures_total", "_nftables_sync_failures_total")):
-            values["failures"] += float(value)
+            seen["failures"] += int(float(value))
         elif bare == "rest_client_requests_total" and ('code="401"' in name or 'code="403"' in name):
-            values["denied"] += float(value)
+            seen["denied"] += int(float(value))
         elif bare == "kubernetes_build_info":
-            version = name.split('git_version="')[-1].split('"')[0]
-    return {
-        "live": live[0] == 200,
-        "mode": mode[1].strip() or None if mode[0] == 200 else None,
-        "last_synced": values["synced"],
-        "last_queued": values["queued"],
-        "failures": int(values["failures"]),
-        "denied": int(values["denied"]),
-        "version": version,
-    }
+            seen["version"] = name.split('git_version="')[-1].split('"')[0]
+    return seen
 
 
-def observe(request):
+def observe(request: ObserveRequest) -> ObserveAnswer:
     shown = start("systemctl", "show", "--property=Id,ActiveState,NeedDaemonReload", *request["units"])
     rules = start("nft", "-j", "list", "table", "inet", "vmproxy")
     version = start("nft", "--version")
     found = start("ip", "-j", "-4", "route", "show", "proto", "186")
-    seen = {
+    return {  # in this order: the programs run meanwhile
         "files": files(request["files"]),
         "sysctls": sysctls(request["sysctls"]),
         "token": token(request["token"]),
         "proxy": proxy(),
         "kernel": os.uname().release,
         "writes_rules": bool(shutil.which("nft") or shutil.which("iptables")),
-    }
-    told = finish(version)
-    return {
-        **seen,
-        "nft": told.split()[1].lstrip("v") if told else None,
+        "nft": nft_version(finish(version)),
         "units": units(finish(shown) or ""),
         "guard": guard(finish(rules), request["setup"]),
         "routes": routes(finish(found)),
@@ -265,39 +409,47 @@ def observe(request):
     }
 
 
+def nft_version(told: str | None) -> str | None:
+    """From "nftables v1.0.6 (Lester Gooch #5)"."""
+    return told.split()[1].lstrip("v") if told else None
+
+
 # What is done.
 
 
-def push(request):
+def push(request: PushRequest) -> Done:
     """One file, its content on stdin as a zlib stream; a program is tried before it takes its place."""
     path = request["path"]
     os.makedirs(os.path.dirname(path), exist_ok=True)
     part = path + ".part"
     try:
-        with open(os.open(part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
-            receive(file, request)
-        told = start(part, "--version") if request["version"] else None
-        flush(part)
-        check_version(told, request)
+        draft(part, request)
+        os.replace(part, path)
     except OSError as error:
-        os.unlink(part)
-        raise SystemExit("%s: %s" % (path, os.strerror(error.errno))) from None
-    except BaseException:
-        os.unlink(part)
-        raise
-    os.replace(part, path)
+        raise SystemExit("%s: %s" % (path, error.strerror)) from None
+    finally:
+        if os.path.isfile(part):  # it did not take its place
+            os.unlink(part)
     known = {path: [identity(os.stat(path)), request["sha256"]]}
     write(CACHE, json.dumps({**hashes(), **known}).encode(), 0o600)
     os.sync()  # a name is on the disk later than its content: what is reported as done survives a power cut
     return {}
 
 
-def flush(path):
+def draft(part: str, request: PushRequest) -> None:
+    with open(os.open(part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
+        receive(file, request)
+    told = start(part, "--version") if request["version"] else None
+    flush(part)
+    check_version(told, request)
+
+
+def flush(path: str) -> None:
     with open(path, "rb") as file:
         os.fsync(file.fileno())
 
 
-def check_version(process, request):
+def check_version(process: Process | None, request: PushRequest) -> None:
     """A program says itself which version it is; another one never takes its place."""
     wanted = request["version"]
     told = (finish(process) or "it does not run here").strip() if wanted else None
@@ -305,11 +457,12 @@ def check_version(process, request):
         raise SystemExit("%s: not %s, but: %s" % (request["path"], wanted, told))
 
 
-def receive(file, request):
+def receive(file: BinaryIO, request: PushRequest) -> None:
     """SSH keeps the content as it was sent, and zlib's own end says that it is whole: it is not hashed."""
     unpacker = zlib.decompressobj()
+    stdin: Any = sys.stdin.buffer  # typeshed does not know that it has read1
     while not unpacker.eof:
-        packed = sys.stdin.buffer.read1(BIG)
+        packed = stdin.read1(BIG)
         if not packed:
             raise SystemExit("%s: the connection ended before its end" % request["path"])
         file.write(unpacker.decompress(packed))
@@ -318,7 +471,7 @@ def receive(file, request):
     os.fchmod(file.fileno(), int(request["mode"], 8))
 
 
-def apply(request):
+def apply(request: ApplyRequest) -> Done:
     """Small files, then what follows from them: each list may be empty."""
     for item in request["files"]:
         found = pwd.getpwnam(item["owner"])
@@ -340,7 +493,7 @@ def apply(request):
     return {}
 
 
-def outdated(names):
+def outdated(names: Iterable[str]) -> bool:
     """Whether systemd holds one of these units otherwise than its file says. One that it has not read yet
     it reads when it is started: a reload of everything costs seconds on an emulated CPU."""
     told = tool("systemctl", "show", "--property=LoadState,NeedDaemonReload", *names) or ""
@@ -350,7 +503,7 @@ def outdated(names):
 # What is tried.
 
 
-def rule(request):
+def rule(request: RuleRequest) -> RuleAnswer:
     address, port, protocol = request["address"], str(request["port"]), request["protocol"]
     mode = ask(METRICS, "/proxyMode")
     if mode[1].strip() == "nftables":
@@ -364,7 +517,7 @@ def rule(request):
     return {"there": any(all(word in line + " " for word in wanted) for line in saved.splitlines())}
 
 
-def reach(request):
+def reach(request: ReachRequest) -> ReachAnswer:
     """For each endpoint why it can not be reached from here (None: it can), and the next hop to it;
     all at the same time."""
     from concurrent.futures import ThreadPoolExecutor
@@ -373,7 +526,7 @@ def reach(request):
         return {"endpoints": list(pool.map(reach_one, request["endpoints"]))}
 
 
-def reach_one(endpoint):
+def reach_one(endpoint: Endpoint) -> Reached:
     """`silent`: nothing came back, which proves little for UDP, as in verify. `refused`: the machine
     itself is reached."""
     kind = socket.SOCK_STREAM if endpoint["protocol"] == "tcp" else socket.SOCK_DGRAM
@@ -384,7 +537,7 @@ def reach_one(endpoint):
     return {"why": why, "silent": why == SILENT, "refused": why == REFUSED, "via": via}
 
 
-def lost(endpoint, kind):
+def lost(endpoint: Endpoint, kind: socket.SocketKind) -> str | None:
     """Why nothing there answers, or None."""
     with socket.socket(socket.AF_INET, kind) as channel:
         channel.settimeout(3.0)
@@ -400,13 +553,14 @@ def lost(endpoint, kind):
     return None
 
 
-def next_hop(address):
+def next_hop(address: str) -> str | None:
     """The router that packets for it are sent to; None on the own link, or with no way at all."""
     found = tool("ip", "-j", "-4", "route", "get", address)
-    return json.loads(found)[0].get("gateway") if found else None
+    gateway: str | None = json.loads(found)[0].get("gateway") if found else None
+    return gateway
 
 
-def converged(request):
+def converged(request: ConvergedRequest) -> ConvergedAnswer:
     """Why kube-proxy can not be trusted with traffic yet, looked at until it can or the seconds are over.
 
     `failures`: how often it had failed to write its rules when the wait began.
@@ -425,7 +579,7 @@ def converged(request):
         time.sleep(0.2)
 
 
-def not_converged(seen, failures, request):
+def not_converged(seen: ProxySeen, failures: int, request: ConvergedRequest) -> str:
     """What is missing, in the order in which it comes true; empty when nothing is."""
     if not seen["live"]:
         return "it is not live"
@@ -442,16 +596,19 @@ def not_converged(seen, failures, request):
     return "the API server does not answer at its ClusterIP: " + answer if answer else ""
 
 
-def api_answers(address, port, ca):
-    """Why the API server does not answer at its ClusterIP; empty when it does. Any status is an answer."""
+def api_answers(address: str, port: int, ca: str) -> str:
+    """Why the API server does not answer at its ClusterIP; empty when it does. Any status is an answer.
+
+    An HTTP proxy that the guest's environment names is left out: it would not go through kube-proxy.
+    """
     import ssl
     import urllib.error
     import urllib.request
 
     context = ssl.create_default_context(cafile=ca if os.path.exists(ca) else None)
+    direct = urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
     try:
-        url = "https://%s:%d/livez" % (address, port)
-        with urllib.request.urlopen(url, timeout=5, context=context):
+        with urllib.request.build_opener(*direct).open("https://%s:%d/livez" % (address, port), timeout=5):
             return ""
     except urllib.error.HTTPError:
         return ""
@@ -459,7 +616,7 @@ def api_answers(address, port, ca):
         return str(getattr(error, "reason", error))
 
 
-OPERATIONS = {
+OPERATIONS: Mapping[str, Callable[[Any], object]] = {
     "observe": observe,
     "push": push,
     "apply": apply,
@@ -468,6 +625,13 @@ OPERATIONS = {
     "converged": converged,
 }
 
-for _line in iter(sys.stdin.buffer.readline, b""):
-    _request = json.loads(_line)
-    print(json.dumps(OPERATIONS[_request["operation"]](_request)), flush=True)
+
+def serve() -> None:
+    """Until stdin ends."""
+    for line in iter(sys.stdin.buffer.readline, b""):
+        request = json.loads(line)
+        print(json.dumps(OPERATIONS[request["operation"]](request)), flush=True)
+
+
+if __name__ == "__main__":
+    serve()

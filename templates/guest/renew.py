@@ -1,6 +1,9 @@
 #!/usr/bin/python3 -I
 """Renew this VM's token with itself: started by vmproxy-token.timer at half of the token's life."""
 
+from __future__ import annotations
+
+import http.client
 import json
 import os
 import ssl
@@ -11,23 +14,48 @@ import urllib.request
 CREDENTIAL = "/etc/vmproxy/credential.json"
 TOKEN = "/etc/vmproxy/token"
 
+TYPE_CHECKING = False  # not imported: typing is slow to load on an emulated CPU
+if TYPE_CHECKING:
+    from typing import TypedDict
 
-def main():
+    class Credential(TypedDict):
+        """`ca` is a file, `ttl` the seconds that a new token is to live."""
+
+        server: str
+        ca: str
+        namespace: str
+        account: str
+        ttl: int
+
+    class Status(TypedDict):
+        token: str
+        expirationTimestamp: str
+
+    class TokenRequest(TypedDict):
+        """What is read of the API server's answer."""
+
+        status: Status
+
+
+def main() -> None:
     with open(CREDENTIAL) as file:
-        credential = json.load(file)
+        credential: Credential = json.load(file)
     with open(TOKEN) as file:
         token = file.read().strip()
     try:
-        answer = asked(credential, token)
+        status = asked(credential, token)["status"]
+        renewed, until = status["token"], status["expirationTimestamp"]
     except urllib.error.HTTPError as error:
         sys.exit("the API server refuses a new token: %s; run vmproxy apply" % error)
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         sys.exit("the API server does not answer: %s" % error)
-    write(answer["status"]["token"])
-    print("renewed until", answer["status"]["expirationTimestamp"])
+    except (ValueError, KeyError):
+        sys.exit("the API server's answer holds no token; run vmproxy apply")
+    write(renewed)
+    print("renewed until", until)
 
 
-def asked(credential, token):
+def asked(credential: Credential, token: str) -> TokenRequest:
     path = "/api/v1/namespaces/%(namespace)s/serviceaccounts/%(account)s/token" % credential
     request = urllib.request.Request(
         credential["server"].rstrip("/") + path,
@@ -44,10 +72,11 @@ def asked(credential, token):
     ca = credential["ca"] if os.path.exists(credential["ca"]) else None
     context = ssl.create_default_context(cafile=ca)
     with urllib.request.urlopen(request, timeout=30, context=context) as answer:
-        return json.load(answer)
+        found: TokenRequest = json.load(answer)
+    return found
 
 
-def write(token):
+def write(token: str) -> None:
     """kube-proxy reads the file again by itself; it must never see half a token."""
     part = TOKEN + ".new"
     with open(os.open(part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "w") as file:

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 from vmproxy.hosts.protocols import Delivery, Drivers, Kind, Report
 from vmproxy.model.net import Address
-from vmproxy.model.seen import CloudInit, ClusterSeen, Endpoint, GuestSeen, Reach, ServiceSeen
+from vmproxy.model.seen import CloudInit, ClusterSeen, Endpoint, GuestQuery, GuestSeen, Reach, ServiceSeen
 from vmproxy.model.steps import ClusterStep, GuestStep
 from vmproxy.model.topology import Member
 from vmproxy.resources.proxy import Program
@@ -23,7 +23,7 @@ class GuestLink(Protocol):
 
     def run(self, command: str) -> str: ...
 
-    def observe(self, query: Any) -> GuestSeen: ...
+    def observe(self, query: GuestQuery) -> GuestSeen: ...
 
     def do(self, steps: Sequence[GuestStep], report: Report) -> Iterator[GuestStep]:
         """Yields each step when it is done."""

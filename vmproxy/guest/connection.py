@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from ipaddress import ip_address, ip_network
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal, assert_never
+from pathlib import Path
+from typing import Literal, TypeVar
 
 from vmproxy.binaries import pack
 from vmproxy.errors import NotReady, ToolFailed
-from vmproxy.model.names import CA, PROXY_UNIT, TOKEN
-from vmproxy.model.net import Address, Route
-from vmproxy.model.seen import CloudInit, Endpoint, FileSeen, GuestSeen, ProxySeen, Reach, TokenSeen, UnitSeen
-from vmproxy.model.steps import (
-    GuestStep,
-    LoadGuard,
-    ManagedFile,
-    PushFile,
-    RenewToken,
-    SetGuestRoute,
-    SetSysctl,
-    StartUnit,
-    failing_at,
-)
+from vmproxy.guest import wire
+from vmproxy.guest.wire import Converged, Push, Question, ReachEach, Rule
+from vmproxy.model.names import CA, PROXY_UNIT
+from vmproxy.model.net import Address
+from vmproxy.model.seen import CloudInit, Endpoint, GuestQuery, GuestSeen, Reach
+from vmproxy.model.steps import GuestStep, ManagedFile, PushFile, failing_at
 from vmproxy.transport.ssh import Conversation, Ssh
 from vmproxy.util import assets, wait
 
+T = TypeVar("T")
 Report = Callable[[str], None]
 
 # Reads the agent's text from stdin, then runs it: no text of ours is ever part of a command line.
@@ -62,10 +52,9 @@ class Guest:
     def run(self, command: str) -> str:
         return self._ssh.run(command).decode(errors="replace")
 
-    def observe(self, query: Any) -> GuestSeen:
-        """`query` is resources.proxy.GuestQuery. Raises ToolFailed when the agent can not run."""
-        setup = assets.text("guest/setup.py")
-        return _seen(self._ask("observe", setup=setup, **asdict(query)))
+    def observe(self, query: GuestQuery) -> GuestSeen:
+        """Raises ToolFailed when the agent cannot run."""
+        return self._ask(wire.observe(query, setup=assets.text("guest/setup.py")))
 
     def do(self, steps: Sequence[GuestStep], report: Report) -> Iterator[GuestStep]:
         """Large files one by one, then all else in one request: a unit restarts at most once. Yields each
@@ -79,20 +68,20 @@ class Guest:
         if rest:
             report(f"{len(rest)} change{'s' if len(rest) > 1 else ''} in the guest")
         with failing_at((rest or large)[0]):
-            self._ask("apply", **self._request(steps))
+            token = self._mint() if wire.needs_token(steps) else None
+            self._ask(wire.changes(steps, token=token))
         yield from rest
 
     def wait_converged(self, canary: tuple[Address, int], seconds: float, report: Report) -> None:
         """Until kube-proxy has synced what it had queued, its rule for the canary is there, and the API
         server answers at the canary's ClusterIP. Raises NotReady with the end of kube-proxy's log."""
         failures: int | None = None
-        service = (str(canary[0]), canary[1])
 
         def probe() -> bool | str:
             nonlocal failures
-            seen = self._ask("converged", canary=service, ca=CA, failures=failures, seconds=_GUEST_WAITS)
-            failures = seen["failures"]
-            return seen["why"] or True
+            seen = self._ask(Converged(canary, CA, failures, _GUEST_WAITS))
+            failures = seen.failures
+            return seen.why or True
 
         try:
             wait.until("kube-proxy converged", probe, timeout=seconds, every=0)
@@ -117,23 +106,21 @@ class Guest:
 
     def reach(self, endpoints: Sequence[Endpoint]) -> list[Reach]:
         """Real connections from the VM, side by side."""
-        asked = [{**asdict(item), "address": str(item.address)} for item in endpoints]
-        answer = self._ask("reach", endpoints=asked)
-        return [Reach(**{**item, "via": _address(item["via"])}) for item in answer["endpoints"]]
+        return self._ask(ReachEach(tuple(endpoints)))
 
     def rule_present(self, address: Address, port: int, protocol: Literal["tcp", "udp"]) -> bool:
         """Whether kube-proxy has a rule for that port of a ClusterIP."""
-        return bool(self._ask("rule", address=str(address), port=port, protocol=protocol)["there"])
+        return self._ask(Rule(address, port, protocol))
 
     def logs(self, which: Literal["proxy", "cloud-init"], lines: int) -> str:
         return self.run(f"{_LOGS[which]} {lines:d}").rstrip()
 
-    def _ask(self, operation: str, *, content: Iterable[bytes] = (), **values: Any) -> dict[str, Any]:
-        request = json.dumps({"operation": operation, **values}).encode()
+    def _ask(self, question: Question[T], content: Iterable[bytes] = ()) -> T:
+        """`content` is sent after the question."""
         agent, self._agent = self._agent or self._start(), None
-        answer: dict[str, Any] = json.loads(agent.ask(chain([request, b"\n"], content)))
+        answer = json.loads(agent.ask(chain([wire.line(question)], content)))
         self._agent = agent  # one that failed has ended
-        return answer
+        return question.parsed(answer)
 
     def _start(self) -> Conversation:
         agent = assets.text("guest/agent.py").encode()
@@ -144,77 +131,13 @@ class Guest:
     def _push(self, path: str, file: ManagedFile, report: Report) -> None:
         assert file.source is not None
         report(f"pushing {path}")
-        head = {
-            "path": path,
-            "sha256": file.sha256,
-            "mode": file.mode,
-            "owner": file.owner,
-            "version": file.version,
-        }
+        push = Push(path, file.sha256, file.mode, file.owner, file.version)
         try:
-            self._ask("push", content=_pieces(pack.packed(file.source, file.sha256), report), **head)
+            self._ask(push, _pieces(pack.packed(file.source, file.sha256), report))
         except ToolFailed as exc:
             raise ToolFailed(
                 exc.message, details=exc.details, hint="is proxy.binary the kube-proxy of proxy.version?"
             ) from exc
-
-    def _request(self, steps: Sequence[GuestStep]) -> dict[str, Any]:
-        """What the agent's `apply` takes: small files, and what follows from all of the steps."""
-        request = _Request()
-        for step in steps:
-            request.add(step)
-        if request.renew:
-            token = ManagedFile("", mode="0600", content=self._mint().encode())
-            request.files.append(_small(TOKEN, token))
-        return {
-            "files": request.files,
-            "sysctls": request.sysctls,
-            "setup": sorted(request.setup),
-            "reload": sorted(request.reload),
-            "enable": request.units,
-            "restart": list(dict.fromkeys([*request.restart, *request.units])),
-        }
-
-
-@dataclass
-class _Request:
-    """Grows step by step."""
-
-    files: list[dict[str, str]] = field(default_factory=list)
-    sysctls: dict[str, str] = field(default_factory=dict)
-    setup: set[str] = field(default_factory=set)
-    reload: set[str] = field(default_factory=set)
-    restart: list[str] = field(default_factory=list)
-    units: list[str] = field(default_factory=list)
-    renew: bool = False
-
-    def add(self, step: GuestStep) -> None:
-        match step:
-            case PushFile():
-                self._push(step)
-            case SetSysctl():
-                self.sysctls[step.name] = step.value
-            case LoadGuard():
-                self.setup.add("guard")
-            case SetGuestRoute():
-                self.setup.add("routes")
-            case RenewToken():
-                self.renew = True
-            case StartUnit():
-                self.units.append(step.unit)
-                self.reload.add(step.unit)
-            case _:
-                assert_never(step)
-
-    def _push(self, step: PushFile) -> None:
-        follow = step.file.follow
-        if step.file.content is not None:
-            self.files.append(_small(step.path, step.file))
-        self.restart += follow.restart
-        self.setup |= set(follow.setup)
-        self.renew = self.renew or follow.renew
-        if follow.reload:
-            self.reload.add(PurePosixPath(step.path).name)
 
 
 def _pieces(packed: Path, report: Report) -> Iterator[bytes]:
@@ -225,28 +148,3 @@ def _pieces(packed: Path, report: Report) -> Iterator[bytes]:
             sent += len(piece)
             if sent % (8 << 20) == 0:
                 report(f"{sent >> 20} of {total >> 20} MiB sent")
-
-
-def _small(path: str, file: ManagedFile) -> dict[str, str]:
-    content = base64.b64encode(file.content or b"").decode()
-    return {"path": path, "mode": file.mode, "owner": file.owner, "content": content}
-
-
-def _address(text: str | None) -> Address | None:
-    return ip_address(text) if text else None
-
-
-def _seen(data: Mapping[str, Any]) -> GuestSeen:
-    return GuestSeen(
-        files={path: FileSeen(**file) for path, file in data["files"].items()},
-        units={name: UnitSeen(**unit) for name, unit in data["units"].items()},
-        sysctls=data["sysctls"],
-        guard=data["guard"],
-        routes=tuple(Route(ip_network(route["prefix"]), _address(route["via"])) for route in data["routes"]),
-        token=TokenSeen(**data["token"]) if data["token"] else None,
-        proxy=ProxySeen(**data["proxy"]),
-        kernel=data["kernel"],
-        writes_rules=data["writes_rules"],
-        nft=data["nft"],
-        now=data["now"],
-    )

@@ -26,6 +26,7 @@ from vmproxy.model.seen import (
     ClusterSeen,
     Endpoint,
     FileSeen,
+    GuestQuery,
     GuestSeen,
     Marker,
     NodeSeen,
@@ -312,7 +313,7 @@ class MemoryGuestLink:
     def run(self, command: str) -> str:
         return f"{command}: in memory"
 
-    def observe(self, query: Any) -> GuestSeen:
+    def observe(self, query: GuestQuery) -> GuestSeen:
         guest = self._guest
         return GuestSeen(
             files={path: seen for path, seen in guest.files.items() if path in query.files},

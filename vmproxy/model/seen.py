@@ -101,7 +101,7 @@ class CarrierSeen:
 
 @dataclass(frozen=True)
 class FileSeen:
-    """A managed file in the guest; `sha256` of its content, `mode` as "0644", `owner` as "root:root"."""
+    """A managed file in the guest; `sha256` of its content, `mode` as "0644", `owner` as "root"."""
 
     sha256: str
     mode: str
@@ -145,10 +145,21 @@ class ProxySeen:
 
 
 @dataclass(frozen=True)
+class GuestQuery:
+    """What to look at in the guest: files by path, `token` among them; units and sysctls by name."""
+
+    files: tuple[str, ...]
+    units: tuple[str, ...]
+    sysctls: tuple[str, ...]
+    token: str
+
+
+@dataclass(frozen=True)
 class GuestSeen:
     """The VM from inside. Paths missing from `files` do not exist; sysctls by their dotted name.
 
-    `guard` is the hash of the guard table's rules as the kernel has them, None when missing.
+    `guard` is the hash of guard.nft as it was loaded, "changed" when the kernel's table is no longer so, None
+    when there is no table.
     `routes` are those that carry vmproxy's protocol number. `now` is the guest's clock.
     `writes_rules`: nft or iptables is there; an image may get them by cloud-init.
     """

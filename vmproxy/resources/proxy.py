@@ -29,7 +29,7 @@ from vmproxy.model.names import (
     UNITS,
 )
 from vmproxy.model.net import Address, Network, Route
-from vmproxy.model.seen import ClusterSeen, GuestSeen, NodeSeen, TokenSeen, Unobservable
+from vmproxy.model.seen import ClusterSeen, GuestQuery, GuestSeen, NodeSeen, TokenSeen, Unobservable
 from vmproxy.model.steps import (
     Follow,
     GuestStep,
@@ -69,16 +69,6 @@ class GuestWanted:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class GuestQuery:
-    """What to look at in the guest."""
-
-    files: tuple[str, ...]
-    units: tuple[str, ...]
-    sysctls: tuple[str, ...]
-    token: str = TOKEN
-
-
 def _sysctls(version: str) -> dict[str, str]:
     """Forward, send no redirects to a better gateway (the next hop shares the subnet), and accept replies
     that come another way. A redirect setting counts when it is on for `all` or for the interface."""
@@ -93,11 +83,11 @@ def _sysctls(version: str) -> dict[str, str]:
 
 
 QUERY = GuestQuery(
-    names.MANAGED_FILES, names.RUNNING_UNITS, tuple(_sysctls(f"v1.{kubeproxyconfig.OLDEST}.0"))
+    names.MANAGED_FILES, names.RUNNING_UNITS, tuple(_sysctls(f"v1.{kubeproxyconfig.OLDEST}.0")), TOKEN
 )
 """All that is managed. Looking depends on nothing that is wanted, so it needs no program and no image."""
 
-BARE_QUERY = GuestQuery((), (PROXY_UNIT,), ())
+BARE_QUERY = GuestQuery((), (PROXY_UNIT,), (), TOKEN)
 """Whether kube-proxy runs, and no more."""
 
 

@@ -278,6 +278,16 @@ def test_wrong_yaml_of_the_user_is_named_with_its_line(tmp_path: Path) -> None:
     assert "line 3, column" in complaint(tmp_path, "#cloud-config\na: b\nc: ]\n")
 
 
+def test_a_control_character_of_the_user_is_named_with_its_file(tmp_path: Path) -> None:
+    said = complaint(tmp_path, "#cloud-config\na: b\x07\n")
+    assert str(tmp_path / "mine.j2") in said
+    assert "special characters are not allowed" in said
+
+
+def test_binary_values_of_the_user_are_refused(tmp_path: Path) -> None:
+    assert "binary values" in complaint(tmp_path, "#cloud-config\nwrite_files: [{content: !!binary aGk=}]\n")
+
+
 def test_a_list_instead_of_a_mapping_is_refused(tmp_path: Path) -> None:
     assert "not a mapping" in complaint(tmp_path, "#cloud-config\n- a\n")
 

@@ -13,7 +13,7 @@ from tests.winhost.hyperv.model import hyperv
 from tests.winhost.presence import require
 from tests.winhost.tests.product import DIRECTORY, IMAGE, NAME, SEED, Windows, windows
 from vmproxy.errors import Busy, VmproxyError
-from vmproxy.hosts.hyperv import host as product
+from vmproxy.hosts.hyperv import carrier as product
 
 pytestmark = pytest.mark.winhost
 

@@ -1,0 +1,322 @@
+"""What the agent sees of the guest."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.unit.guest.machine import OWNER, Machine
+from tests.unit.served import serving
+from vmproxy.util import assets
+
+PROXY, TIMER = "vmproxy-kube-proxy.service", "vmproxy-token.timer"
+SHOWN = """Id=vmproxy-kube-proxy.service
+ActiveState=active
+NeedDaemonReload=no
+
+Id=vmproxy-token.timer
+ActiveState=inactive
+NeedDaemonReload=no
+"""
+ROUTES = (
+    '[{"dst":"10.244.1.0/24","gateway":"192.168.10.20","dev":"eth0","flags":[]},'
+    '{"dst":"10.9.0.7","gateway":"192.168.10.9","dev":"eth0","flags":[]},'
+    '{"dst":"10.8.0.0/24","dev":"eth0","scope":"link","flags":[]},'
+    '{"dst":"default","gateway":"192.168.10.8","dev":"eth0","flags":[]}]\n'
+)
+METRICS = """# HELP kubernetes_build_info [BETA] A metric with a constant '1' value
+# TYPE kubernetes_build_info gauge
+kubernetes_build_info{build_date="2026-02-10T12:53:09Z",git_version="v1.36.3",go_version="go1.26 X:none"} 1
+# TYPE kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds gauge
+kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds{ip_family="IPv4"} 1.7000000005e+09
+kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds{ip_family="IPv6"} 1.7e+09
+# TYPE kubeproxy_sync_proxy_rules_last_timestamp_seconds gauge
+kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family="IPv4"} 1.7000000015e+09
+kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family="IPv6"} 1.7000000011e+09
+# TYPE kubeproxy_sync_proxy_rules_nftables_sync_failures_total counter
+kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family="IPv4"} 2
+kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family="IPv6"} 1
+kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total{ip_family="IPv4"} 40
+# TYPE rest_client_requests_total counter
+rest_client_requests_total{code="200",host="192.168.10.4:6443",method="GET"} 12
+rest_client_requests_total{code="401",host="192.168.10.4:6443",method="GET"} 3
+rest_client_requests_total{code="403",host="192.168.10.4:6443",method="POST"} 4
+"""
+CLAIMS = {
+    "sub": "system:serviceaccount:vmproxy:a-win-01",
+    "iat": 1_700_000_000,
+    "exp": 1_700_086_400,
+    "kubernetes.io": {"namespace": "vmproxy", "serviceaccount": {"name": "a-win-01", "uid": "uid-1"}},
+}
+NOTHING = {"files": [], "units": [], "sysctls": [], "token": "/none", "setup": assets.text("guest/setup.py")}
+DEAD = {
+    "live": False,
+    "mode": None,
+    "last_synced": 0.0,
+    "last_queued": 0.0,
+    "failures": 0,
+    "denied": 0,
+    "version": None,
+}
+LARGE = b"x" * ((1 << 20) + 1)
+
+
+def observe(machine: Machine, **what: Any) -> dict[str, Any]:
+    (answer,) = machine.agent({"operation": "observe", **NOTHING, **what})
+    return dict(answer)
+
+
+def jwt(claims: object) -> str:
+    part = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+    return f"eyJhbGciOiJSUzI1NiJ9.{part}.c2lnbmF0dXJl"
+
+
+def test_a_guest_is_seen_whole_in_one_answer(machine: Machine) -> None:
+    config = machine.write("/etc/vmproxy/kubeconfig", "{}")
+    config.chmod(0o640)
+    token = machine.write("/etc/vmproxy/token", jwt(CLAIMS))
+    machine.write("/proc/sys/net/ipv4/ip_forward", "1\n")
+    machine.records("systemctl", says=SHOWN)
+    machine.records("nft", says="nftables v1.0.9 (Old Doc Yak #3)\n", then='[ "$1" = --version ]')
+    machine.records("ip", says=ROUTES)
+    seen = observe(
+        machine, files=[str(config)], units=[PROXY, TIMER], sysctls=["net.ipv4.ip_forward"], token=str(token)
+    )
+    assert abs(seen.pop("now") - time.time()) < 60
+    assert seen == {
+        "files": {str(config): {"sha256": hashlib.sha256(b"{}").hexdigest(), "mode": "0640", "owner": OWNER}},
+        "units": {
+            PROXY: {"active": True, "enabled": False, "stale": False},
+            TIMER: {"active": False, "enabled": False, "stale": False},
+        },
+        "sysctls": {"net.ipv4.ip_forward": "1"},
+        "guard": None,
+        "routes": [
+            {"prefix": "10.244.1.0/24", "via": "192.168.10.20"},
+            {"prefix": "10.9.0.7/32", "via": "192.168.10.9"},
+            {"prefix": "10.8.0.0/24", "via": ""},
+            {"prefix": "0.0.0.0/0", "via": "192.168.10.8"},
+        ],
+        "token": {
+            "subject": "system:serviceaccount:vmproxy:a-win-01",
+            "uid": "uid-1",
+            "issued": 1_700_000_000,
+            "expires": 1_700_086_400,
+        },
+        "proxy": DEAD,
+        "kernel": os.uname().release,
+        "writes_rules": True,
+        "nft": "1.0.9",
+    }
+    assert sorted(machine.calls()) == [
+        "ip -j -4 route show proto 186",
+        "nft --version",
+        "nft -j list table inet vmproxy",
+        f"systemctl show --property=Id,ActiveState,NeedDaemonReload {PROXY} {TIMER}",
+    ]
+
+
+def test_what_is_not_there_is_left_out_and_no_error(machine: Machine) -> None:
+    gone = str(machine.path("/etc/vmproxy/kubeconfig"))
+    seen = observe(machine, files=[gone], units=[PROXY], sysctls=["net.ipv4.ip_forward"], token=gone)
+    assert {name: value for name, value in seen.items() if name not in ("now", "kernel")} == {
+        "files": {},
+        "units": {},
+        "sysctls": {},
+        "guard": None,
+        "routes": [],
+        "token": None,
+        "proxy": DEAD,
+        "writes_rules": False,
+        "nft": None,
+    }
+
+
+def test_iptables_alone_writes_rules_too(machine: Machine) -> None:
+    machine.program("iptables", "exit 1")
+    seen = observe(machine)
+    assert (seen["writes_rules"], seen["nft"]) == (True, None)
+
+
+def test_a_large_file_is_hashed_again_only_when_it_has_changed(machine: Machine) -> None:
+    path = str(machine.write("/usr/local/lib/vmproxy/kube-proxy", LARGE))
+    cache = machine.path("/var/lib/vmproxy/hashes.json")
+
+    def seen() -> str:
+        return str(observe(machine, files=[path])["files"][path]["sha256"])
+
+    assert seen() == hashlib.sha256(LARGE).hexdigest()
+    assert cache.stat().st_mode & 0o777 == 0o600
+    cache.write_text(cache.read_text().replace(hashlib.sha256(LARGE).hexdigest(), "remembered"))
+    assert seen() == "remembered"
+    os.utime(path)
+    assert seen() == hashlib.sha256(LARGE).hexdigest()
+
+
+@pytest.mark.parametrize("cache", ["", "{"])
+def test_a_broken_cache_of_hashes_is_as_none(machine: Machine, cache: str) -> None:
+    machine.write("/var/lib/vmproxy/hashes.json", cache)
+    path = str(machine.write("/etc/x", LARGE))
+    assert observe(machine, files=[path])["files"][path]["sha256"] == hashlib.sha256(LARGE).hexdigest()
+
+
+def test_small_files_are_not_written_into_the_cache(machine: Machine) -> None:
+    observe(machine, files=[str(machine.write("/etc/x", "x"))])
+    assert not machine.path("/var/lib/vmproxy/hashes.json").exists()
+
+
+@pytest.mark.parametrize("target", ["multi-user", "timers"])
+def test_a_unit_is_enabled_by_its_link_in_a_target(machine: Machine, target: str) -> None:
+    link = machine.path(f"/etc/systemd/system/{target}.target.wants/{TIMER}")
+    link.symlink_to("/etc/systemd/system/no-matter-what")
+    units = machine.module("agent.py").units(SHOWN)
+    assert {name: unit["enabled"] for name, unit in units.items()} == {PROXY: False, TIMER: True}
+
+
+def used(machine: Machine, *, inode: int = 0) -> str:
+    """The unit has been started with a file; gives the file's path. `inode` 0: the one that it has."""
+    path = machine.write("/etc/vmproxy/a file", "x")
+    found = path.stat()
+    machine.write(f"/run/vmproxy/{PROXY}.used", f"{path} {inode or found.st_ino} {int(found.st_ctime)}\n")
+    return str(path)
+
+
+def stale(machine: Machine, shown: str = SHOWN) -> bool:
+    return bool(machine.module("agent.py").units(shown)[PROXY]["stale"])
+
+
+def test_a_unit_that_runs_with_its_files_as_they_are_is_not_stale(machine: Machine) -> None:
+    used(machine)
+    assert not stale(machine)
+
+
+def test_a_unit_is_stale_when_another_file_has_taken_the_place_of_one_that_it_uses(machine: Machine) -> None:
+    used(machine, inode=1)
+    assert stale(machine)
+
+
+def test_a_unit_is_stale_when_a_file_that_it_uses_was_written_to(machine: Machine) -> None:
+    path = used(machine)
+    note = machine.path(f"/run/vmproxy/{PROXY}.used")
+    note.write_text(note.read_text().replace(str(int(os.stat(path).st_ctime)), "1700000000"))
+    assert stale(machine)
+
+
+def test_a_unit_is_stale_when_a_file_that_it_uses_is_gone(machine: Machine) -> None:
+    os.unlink(used(machine))
+    assert stale(machine)
+
+
+def test_a_unit_is_stale_when_its_own_file_has_changed(machine: Machine) -> None:
+    assert stale(machine, SHOWN.replace("NeedDaemonReload=no", "NeedDaemonReload=yes"))
+
+
+def test_a_unit_that_does_not_run_is_not_stale(machine: Machine) -> None:
+    used(machine, inode=1)
+    assert not stale(machine, SHOWN.replace("ActiveState=active", "ActiveState=failed"))
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("no dots", id="one part"),
+        pytest.param("a.!!!!.c", id="no base64"),
+        pytest.param("a.bm8ganNvbg.c", id="no JSON"),
+        pytest.param(jwt([]), id="a list"),
+        pytest.param(jwt({**CLAIMS, "kubernetes.io": {}}), id="of no account"),
+        pytest.param(jwt({**CLAIMS, "exp": None}), id="without an end"),
+        pytest.param(jwt({**CLAIMS, "iat": "soon"}), id="a time in words"),
+    ],
+)
+def test_a_token_that_is_none_of_a_service_account_is_seen_as_missing(machine: Machine, token: str) -> None:
+    assert machine.module("agent.py").token(str(machine.write("/etc/vmproxy/token", token))) is None
+
+
+def test_the_token_itself_is_not_in_the_answer(machine: Machine) -> None:
+    token = machine.write("/etc/vmproxy/token", jwt(CLAIMS))
+    seen = json.dumps(observe(machine, token=str(token)))
+    assert "uid-1" in seen
+    assert not any(part in seen for part in jwt(CLAIMS).split("."))
+
+
+def test_kube_proxys_metrics_are_summed_over_both_families_and_the_latest_time_counts(
+    machine: Machine,
+) -> None:
+    assert machine.module("agent.py").metrics(METRICS) == {
+        "last_synced": 1_700_000_001.5,
+        "last_queued": 1_700_000_000.5,
+        "failures": 3,
+        "denied": 7,
+        "version": "v1.36.3",
+    }
+
+
+def test_failures_of_iptables_count_too(machine: Machine) -> None:
+    page = "kubeproxy_sync_proxy_rules_iptables_restore_failures_total 5\n"
+    assert machine.module("agent.py").metrics(page)["failures"] == 5
+
+
+def test_metrics_without_a_sample_say_nothing(machine: Machine) -> None:
+    comments = "".join(f"# {line}\n" for line in METRICS.splitlines())
+    seen = machine.module("agent.py").metrics(f"{comments}\n")
+    assert seen == {name: DEAD[name] for name in seen}
+
+
+def test_kube_proxy_is_asked_on_its_own_ports(machine: Machine) -> None:
+    pages = {"/livez": b"ok", "/proxyMode": b"nftables", "/metrics": METRICS.encode()}
+    with serving(pages) as served:
+        machine.metrics = machine.health = urlsplit(served.url).port or 0
+        seen = observe(machine)["proxy"]
+    assert (seen["live"], seen["mode"], seen["version"]) == (True, "nftables", "v1.36.3")
+
+
+def test_an_older_kube_proxy_is_live_by_healthz_and_may_tell_no_mode(machine: Machine) -> None:
+    with serving({"/healthz": b"ok"}) as served:
+        machine.metrics = machine.health = urlsplit(served.url).port or 0
+        seen = observe(machine)["proxy"]
+        assert (seen["live"], seen["mode"]) == (True, None)
+        served.files.clear()
+        assert not observe(machine)["proxy"]["live"]
+
+
+TABLE = {
+    "nftables": [
+        {"metainfo": {"version": "1.0.9", "json_schema_version": 1}},
+        {"table": {"family": "inet", "name": "vmproxy", "handle": 4}},
+        {"chain": {"family": "inet", "table": "vmproxy", "name": "input", "handle": 2, "policy": "accept"}},
+    ]
+}
+
+
+def guarded(machine: Machine, table: dict[str, Any]) -> str | None:
+    """The guard as the agent sees it, when nft shows `table`."""
+    machine.program("nft", f"printf %s '{json.dumps(table)}'")
+    seen = observe(machine, setup=machine.text("setup.py"))["guard"]
+    return None if seen is None else str(seen)
+
+
+def test_the_guard_is_known_by_the_file_that_it_was_loaded_from(machine: Machine) -> None:
+    source = machine.write("/etc/vmproxy/guard.nft", "table inet vmproxy {}\n")
+    machine.program("nft", f"[ $1 = -f ] || printf %s '{json.dumps(TABLE)}'")
+    assert machine.run("setup.py", "guard").returncode == 0
+    reloaded = json.loads(json.dumps(TABLE).replace('"handle": 4', '"handle": 9').replace("1.0.9", "1.1.1"))
+    assert guarded(machine, reloaded) == hashlib.sha256(source.read_bytes()).hexdigest()
+    assert guarded(machine, json.loads(json.dumps(TABLE).replace('"accept"', '"drop"'))) == "changed"
+    machine.path("/run/vmproxy/guard.json").unlink()
+    assert guarded(machine, TABLE) == "changed"
+
+
+def test_the_setup_that_comes_with_the_question_judges_the_guard_not_the_one_in_place(
+    machine: Machine,
+) -> None:
+    machine.write("/usr/local/lib/vmproxy/setup.py", "raise SystemExit('an older one')\n")
+    machine.program("nft", "[ $1 = --version ] || echo '{}'")
+    assert observe(machine, setup="def guard_seen(rules): return 'judged ' + rules")["guard"] == "judged {}\n"

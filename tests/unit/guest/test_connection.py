@@ -1,0 +1,229 @@
+"""The conversation with a guest: the real agent at the far end, started as it is over SSH."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from ipaddress import ip_address
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from tests.unit.guest.local import connect
+from tests.unit.guest.machine import OWNER, PYTHON, Machine
+from vmproxy.errors import NotReady, ToolFailed
+from vmproxy.guest.connection import CloudInit, Guest
+from vmproxy.model.seen import Endpoint, FileSeen, GuestQuery, Reach
+from vmproxy.model.steps import Follow, ManagedFile, PushFile, StartUnit
+from vmproxy.transport.ssh import Ssh
+
+PROGRAM = b"#!/bin/sh\necho Kubernetes v1.36.3\n"
+PROXY = "vmproxy-kube-proxy.service"
+CANARY = ("10.96.0.1", 443)
+
+
+@pytest.fixture
+def minted() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def guest(machine: Machine, minted: list[str]) -> Iterator[Guest]:
+    def mint() -> str:
+        minted.append(f"token {len(minted) + 1}")
+        return minted[-1]
+
+    with connect(machine) as ssh:
+        yield Guest(ssh, name="a", mint=mint)
+
+
+def silent(message: str) -> None:
+    """No report."""
+
+
+def file(path: Path, content: bytes) -> PushFile:
+    managed = ManagedFile("f" * 64, owner=OWNER, content=content)
+    return PushFile(str(path), managed, None)
+
+
+@pytest.fixture
+def program(machine: Machine, tmp_path: Path) -> Callable[[bytes], PushFile]:
+    """The push of a large file with that content."""
+
+    def pushed(content: bytes) -> PushFile:
+        source, path = tmp_path / "kube-proxy", machine.path("/usr/local/lib/vmproxy/kube-proxy")
+        source.write_bytes(content)
+        managed = ManagedFile(
+            hashlib.sha256(content).hexdigest(),
+            "0755",
+            owner=OWNER,
+            source=source,
+            version="v1.36.3",
+            follow=Follow(restart=(PROXY,)),
+        )
+        return PushFile(str(path), managed, None)
+
+    return pushed
+
+
+def test_the_agent_is_started_from_its_text_and_asked_again_and_again(machine: Machine, guest: Guest) -> None:
+    path = str(machine.write("/etc/x", "x"))
+    for _ in range(2):
+        seen = guest.observe(GuestQuery((path,), (), (), token="/none"))
+        assert seen.files == {path: FileSeen(hashlib.sha256(b"x").hexdigest(), "0644", OWNER)}
+    assert seen.token is None
+
+
+def test_one_agent_answers_all_of_a_run(machine: Machine, guest: Guest) -> None:
+    machine.program("python3", f'echo "agent" >> {machine.root}/calls; exec {PYTHON} "$@"')
+    assert guest.rule_present(ip_address("10.96.0.1"), 443, "tcp") is False
+    assert guest.reach([]) == []
+    assert machine.calls() == ["agent"]
+
+
+def test_an_endpoint_is_reached_from_the_guest(guest: Guest) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
+        port = listening.getsockname()[1]
+        assert guest.reach([Endpoint(ip_address("127.0.0.1"), port, "tcp")]) == [
+            Reach(None, silent=False, refused=False, via=None)
+        ]
+
+
+def test_large_files_come_first_then_all_else_in_one_request(
+    machine: Machine, guest: Guest, program: Callable[[bytes], PushFile], minted: list[str]
+) -> None:
+    machine.agents_stay_inside()
+    machine.records("systemctl")
+    small, large = file(machine.path("/etc/x"), b"x"), program(PROGRAM)
+    start = StartUnit(PROXY, None, restarted=False)
+    said: list[str] = []
+    done = list(guest.do([small, large, start], said.append))
+    assert done == [large, small, start]
+    assert said == [f"pushing {large.target}", "2 changes in the guest"]
+    assert Path(large.target).read_bytes() == PROGRAM
+    assert machine.path("/etc/x").read_bytes() == b"x"
+    assert machine.calls()[-1] == f"systemctl restart {PROXY}"
+    assert [call for call in machine.calls() if "restart" in call] == machine.calls()[-1:]
+    assert minted == []
+
+
+def test_a_large_file_alone_still_restarts_its_unit(
+    machine: Machine, guest: Guest, program: Callable[[bytes], PushFile]
+) -> None:
+    machine.agents_stay_inside()
+    machine.records("systemctl")
+    said: list[str] = []
+    list(guest.do([program(PROGRAM)], said.append))
+    assert machine.calls() == [f"systemctl restart {PROXY}"]
+    assert len(said) == 1
+
+
+def test_the_push_of_a_large_file_is_reported_as_it_goes(
+    machine: Machine, guest: Guest, program: Callable[[bytes], PushFile]
+) -> None:
+    machine.agents_stay_inside()
+    machine.records("systemctl")
+    said: list[str] = []
+    list(guest.do([program(PROGRAM + b"exit\n" + os.urandom(17 << 20))], said.append))
+    assert said[1:] == ["8 of 17 MiB sent", "16 of 17 MiB sent"]
+
+
+def test_a_program_of_another_version_is_refused_with_a_hint_and_the_guest_can_be_asked_again(
+    machine: Machine, guest: Guest, program: Callable[[bytes], PushFile]
+) -> None:
+    machine.agents_stay_inside()
+    action = program(PROGRAM.replace(b"36.3", b"36.2"))
+    with pytest.raises(ToolFailed, match=r"not v1\.36\.3, but: Kubernetes v1\.36\.2") as caught:
+        list(guest.do([action], silent))
+    assert caught.value.hint == "is proxy.binary the kube-proxy of proxy.version?"
+    assert not Path(action.target).exists()
+    assert guest.reach([]) == []
+
+
+def test_an_agent_that_cannot_run_is_an_error_with_its_last_line(machine: Machine, guest: Guest) -> None:
+    machine.program("python3", "echo a warning >&2; echo sh: python3: not found >&2; exit 127")
+    with pytest.raises(ToolFailed, match="cannot run a command in VM a: sh: python3: not found") as caught:
+        guest.reach([])
+    assert caught.value.details == ("a warning",)
+
+
+def answers(machine: Machine, *lines: str) -> None:
+    """An agent that gives these answers whatever it is asked, and writes down what that is."""
+    script = f"""#!{PYTHON} -IS
+import sys
+stdin = sys.stdin.buffer
+stdin.read(int(stdin.readline()))
+for line in {lines!r}:
+    with open({str(machine.root / "calls")!r}, "ab") as calls:
+        calls.write(stdin.readline())
+    print(line, flush=True)
+"""
+    machine.file_in_bin("python3", script)
+
+
+def test_kube_proxy_has_converged_when_the_agent_says_so(machine: Machine, guest: Guest) -> None:
+    answers(machine, '{"why": "it is not live", "failures": 0}', '{"why": "", "failures": 0}')
+    said: list[str] = []
+    guest.wait_converged(CANARY, 60, said.append)
+    assert said == ["kube-proxy has converged"]
+    assert len(machine.calls()) == 2
+
+
+def test_each_look_counts_failures_from_the_first_one_on(machine: Machine, guest: Guest) -> None:
+    answers(machine, '{"why": "it is not live", "failures": 7}', '{"why": "", "failures": 7}')
+    guest.wait_converged(CANARY, 60, silent)
+    assert [json.loads(call)["failures"] for call in machine.calls()] == [None, 7]
+
+
+def test_without_convergence_the_error_names_the_vm_and_shows_kube_proxys_log(
+    machine: Machine, guest: Guest
+) -> None:
+    answers(machine, '{"why": "it fails to write its rules", "failures": 1}')
+    machine.records("journalctl", says="first line\nlast line\n")
+    with pytest.raises(
+        NotReady, match=r"cannot route through VM a: .*: it fails to write its rules"
+    ) as caught:
+        guest.wait_converged(CANARY, 0, silent)
+    assert caught.value.details == ("first line", "last line")
+    assert machine.calls()[1:] == [f"journalctl -u {PROXY} --no-pager -o short-iso -n 12"]
+
+
+class Says:
+    """A guest in which every command says the same."""
+
+    def __init__(self, words: str) -> None:
+        self._words = words
+
+    def run(self, command: str) -> bytes:
+        return self._words.encode()
+
+
+def cloud_init(words: str) -> CloudInit:
+    return Guest(cast(Ssh, Says(words)), name="a", mint=lambda: "").cloud_init()
+
+
+@pytest.mark.parametrize(
+    ("words", "seen"),
+    [
+        ("", CloudInit(ended=False)),
+        ('{"v1": {"datasource": "DataSourceNoCloud", "errors": []}}', CloudInit(ended=True)),
+        ('{"v1": {"errors": ["no disk", 5]}}', CloudInit(ended=True, errors=("no disk", "5"))),
+        (
+            "cloud-init-local.service loaded failed failed Initial cloud-init job\n",
+            CloudInit(ended=True, errors=("cloud-init-local.service failed",)),
+        ),
+    ],
+    ids=["at work", "ended", "ended with errors", "a stage has failed"],
+)
+def test_cloud_inits_state_is_read_from_what_it_leaves(words: str, seen: CloudInit) -> None:
+    assert cloud_init(words) == seen
+
+
+def test_a_guest_without_cloud_init_is_an_error() -> None:
+    with pytest.raises(ToolFailed, match="cannot use VM a: its cloud-init is disabled"):
+        cloud_init("disabled\n")

@@ -1,0 +1,119 @@
+"""renew.py: the guest renews its own token, against a real HTTPS server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.guest.apiserver import ApiServer, answering
+from tests.unit.guest.machine import NOBODY_LISTENS, Machine
+from vmproxy.lab.pki import Pki
+
+RENEWED = {"token": "newer", "expirationTimestamp": "2026-03-01T00:00:00Z"}
+
+
+@pytest.fixture
+def api(pki: Pki) -> Iterator[ApiServer]:
+    with answering(pki) as server:
+        server.status, server.body = 201, json.dumps({"kind": "TokenRequest", "status": RENEWED}).encode()
+        yield server
+
+
+@pytest.fixture
+def token(machine: Machine, api: ApiServer, pki: Pki) -> Path:
+    """The guest's token; its credential names the server."""
+    name_server(machine, pki, f"https://127.0.0.1:{api.port}/")
+    return machine.write("/etc/vmproxy/token", "older\n")
+
+
+def name_server(machine: Machine, pki: Pki, server: str) -> None:
+    credential = {
+        "server": server,
+        "ca": str(pki.certificate_file("ca")),
+        "namespace": "vmproxy",
+        "account": "a-win-01",
+        "ttl": 86400,
+    }
+    machine.write("/etc/vmproxy/credential.json", json.dumps(credential))
+
+
+def refusal(machine: Machine, token: Path) -> str:
+    """Why it fails; the token has to stay as it was, and no draft of another be left."""
+    done = machine.run("renew.py")
+    assert done.returncode == 1
+    assert token.read_text() == "older\n"
+    assert sorted(path.name for path in token.parent.iterdir()) == ["credential.json", "token"]
+    (line,) = done.stderr.decode().splitlines()
+    return line
+
+
+def test_the_renewed_token_takes_the_olders_place_and_only_root_reads_it(
+    machine: Machine, token: Path
+) -> None:
+    token.chmod(0o644)
+    done = machine.run("renew.py")
+    assert (done.returncode, done.stdout) == (0, b"renewed until 2026-03-01T00:00:00Z\n"), done.stderr
+    assert token.read_text() == "newer"
+    assert token.stat().st_mode & 0o7777 == 0o600
+
+
+def test_kube_proxy_never_reads_half_a_token(machine: Machine, token: Path) -> None:
+    with token.open() as reader:
+        assert machine.run("renew.py").returncode == 0
+        assert reader.read() == "older\n"
+    assert sorted(path.name for path in token.parent.iterdir()) == ["credential.json", "token"]
+
+
+def test_the_token_asks_for_its_own_successor(machine: Machine, token: Path, api: ApiServer) -> None:
+    machine.run("renew.py")
+    ((line, headers, body),) = api.asked
+    assert line == "POST /api/v1/namespaces/vmproxy/serviceaccounts/a-win-01/token HTTP/1.1"
+    assert (headers["Authorization"], headers["Content-Type"]) == ("Bearer older", "application/json")
+    assert body == {
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenRequest",
+        "spec": {"expirationSeconds": 86400},
+    }
+
+
+@pytest.mark.parametrize(("status", "said"), [(401, "Unauthorized"), (403, "Forbidden")])
+def test_a_refusal_leaves_the_older_token_and_says_what_to_do(
+    machine: Machine, token: Path, api: ApiServer, status: int, said: str
+) -> None:
+    api.status = status
+    assert refusal(machine, token) == (
+        f"the API server refuses a new token: HTTP Error {status}: {said}; run vmproxy apply"
+    )
+
+
+def test_a_server_that_is_not_there_leaves_the_older_token(machine: Machine, token: Path, pki: Pki) -> None:
+    name_server(machine, pki, f"https://127.0.0.1:{NOBODY_LISTENS}")
+    assert refusal(machine, token) == (
+        "the API server does not answer: <urlopen error [Errno 111] Connection refused>"
+    )
+
+
+def test_a_server_of_another_ca_is_not_shown_the_token(
+    machine: Machine, token: Path, api: ApiServer, other_pki: Pki
+) -> None:
+    name_server(machine, other_pki, f"https://127.0.0.1:{api.port}")
+    assert "certificate verify failed" in refusal(machine, token)
+    assert api.asked == []
+
+
+def test_an_answer_that_is_cut_off_leaves_the_older_token(
+    machine: Machine, token: Path, api: ApiServer
+) -> None:
+    api.promised = 100
+    assert refusal(machine, token).startswith("the API server does not answer: IncompleteRead")
+
+
+@pytest.mark.parametrize("body", [b"<html>a log-in page</html>", b"{}", b'{"status": {}}'])
+def test_an_answer_without_a_token_leaves_the_older_one(
+    machine: Machine, token: Path, api: ApiServer, body: bytes
+) -> None:
+    api.body = body
+    assert refusal(machine, token) == "the API server's answer holds no token; run vmproxy apply"

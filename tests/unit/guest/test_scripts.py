@@ -1,0 +1,95 @@
+"""What all scripts of the guest have in common: an old Python, its standard library, and a quick start."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.unit.guest.machine import Machine
+from vmproxy.resources import proxy
+from vmproxy.util import assets
+
+SCRIPTS = [name for name in assets.names("guest") if name.endswith(".py")]
+QUICK = {
+    "__future__",
+    "base64",
+    "errno",
+    "hashlib",
+    "json",
+    "os",
+    "pwd",
+    "shutil",
+    "socket",
+    "subprocess",
+    "sys",
+    "time",
+    "zlib",
+}
+
+
+def imported(nodes: list[ast.AST]) -> set[str]:
+    found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return found | {node.module or "." for node in nodes if isinstance(node, ast.ImportFrom)}
+
+
+def test_there_are_scripts_to_look_at() -> None:
+    assert SCRIPTS == ["guest/agent.py", "guest/renew.py", "guest/setup.py"]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_guests_python_may_be_3_9(name: str) -> None:
+    ast.parse(assets.text(name), feature_version=(3, 9))
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_needs_nothing_but_the_standard_library(name: str) -> None:
+    every = imported(list(ast.walk(ast.parse(assets.text(name)))))
+    assert {module.split(".")[0] for module in every} <= sys.stdlib_module_names
+
+
+def test_the_agent_is_ready_after_loading_these_modules_and_no_others() -> None:
+    """It is sent at each run, and each module more takes its time on an emulated CPU."""
+    assert imported(list(ast.parse(assets.text("guest/agent.py")).body)) == QUICK
+
+
+@pytest.mark.parametrize(
+    ("script", "constants"),
+    [
+        ("agent.py", {"SETUP": proxy.SETUP, "SETUP_UNIT": proxy.SETUP_UNIT}),
+        ("setup.py", {"GUARD": proxy.GUARD, "ROUTES": proxy.ROUTES}),
+        ("renew.py", {"CREDENTIAL": proxy.CREDENTIAL, "TOKEN": proxy.TOKEN}),
+        ("agent.py", {"UNITS": "/etc/systemd/system", "SYSCTLS": "/proc/sys"}),
+    ],
+)
+def test_a_script_finds_what_vmproxy_puts_into_the_guest(script: str, constants: dict[str, str]) -> None:
+    names: dict[str, str] = {"__name__": "script"}
+    exec(compile(assets.text(f"guest/{script}"), script, "exec"), names)
+    assert {name: names[name] for name in constants} == constants
+
+
+def test_what_kube_proxys_unit_notes_at_its_start_is_what_the_agent_compares(machine: Machine) -> None:
+    """The note is written by the unit's own command line; `%%` is systemd's `%`, `%n` the unit's name."""
+    uses = [machine.write("/etc/vmproxy/kubeconfig", "{}"), machine.write("/etc/vmproxy/ca.crt", "x")]
+    unit = assets.render(f"guest/{proxy.PROXY_UNIT}.j2", program="x", config="x", uses=map(str, uses))
+    (command,) = re.findall(r"(?m)^ExecStartPre=/bin/sh -c '(.*)'$", unit)
+    command = command.replace("%%", "%").replace("%n.used", f"{proxy.PROXY_UNIT}.used")
+    note = machine.path(f"/run/vmproxy/{proxy.PROXY_UNIT}.used")
+    subprocess.run(["/bin/sh", "-c", command.replace("/run/vmproxy", str(note.parent))], check=True)
+    agent = machine.module("agent.py")
+    assert len(note.read_text().splitlines()) == len(uses)
+    assert not agent.used_changed(proxy.PROXY_UNIT)
+    machine.write("/etc/vmproxy/ca.crt.part", "x").replace(uses[1])
+    assert agent.used_changed(proxy.PROXY_UNIT)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_importing_a_script_does_nothing(machine: Machine, name: str) -> None:
+    text = machine.text(name.removeprefix("guest/"))
+    code = f"exec(compile({text!r}, 'script', 'exec'), {{'__name__': 'script'}})"
+    words = [sys.executable, "-I", "-S", "-c", code, "all"]
+    done = subprocess.run(words, input=b"no request\n", capture_output=True, check=False, env={"PATH": ""})
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

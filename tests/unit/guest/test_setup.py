@@ -1,0 +1,163 @@
+"""setup.py: the guest's guard table and routes, at boot and when they have changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import pytest
+
+from tests.unit.guest.machine import Machine
+
+LISTED = {
+    "nftables": [
+        {"metainfo": {"version": "1.0.9", "release_name": "Old Doc Yak #3", "json_schema_version": 1}},
+        {"table": {"family": "inet", "name": "vmproxy", "handle": 7}},
+        {"chain": {"family": "inet", "table": "vmproxy", "name": "input", "handle": 2, "policy": "accept"}},
+        {"rule": {"chain": "input", "handle": 5, "expr": [{"counter": {"handle": 1}}, {"drop": None}]}},
+    ]
+}
+GUARD, NOTE, ROUTES = "/etc/vmproxy/guard.nft", "/run/vmproxy/guard.json", "/etc/vmproxy/routes.json"
+
+
+def with_guard(machine: Machine, *, source: str = "table inet vmproxy {}\n", then: str = "") -> str:
+    """The guest's guard.nft and a fake nft; gives the file's hash."""
+    machine.write(GUARD, source)
+    machine.records("nft", says=json.dumps(LISTED), then=then)
+    return hashlib.sha256(source.encode()).hexdigest()
+
+
+def with_routes(machine: Machine, seen: list[dict[str, Any]], **wanted: str) -> None:
+    """routes.json holds `wanted`, next hops by their prefixes; the kernel has `seen`."""
+    listed = [{"prefix": prefix, "via": via} for prefix, via in wanted.items()]
+    machine.write(ROUTES, json.dumps(listed))
+    machine.records("ip", says=json.dumps(seen) if seen else "")
+
+
+def changes(machine: Machine) -> list[str]:
+    assert machine.calls()[0] == "ip -j -4 route show proto 186"
+    return sorted(machine.calls()[1:])
+
+
+def test_the_guard_is_loaded_and_then_noted_by_its_source(machine: Machine) -> None:
+    source = with_guard(machine)
+    assert machine.run("setup.py", "guard").returncode == 0
+    assert machine.calls() == [f"nft -f {machine.path(GUARD)}", "nft -j list table inet vmproxy"]
+    assert json.loads(machine.path(NOTE).read_text())["source"] == source
+    assert machine.module("setup.py").guard_seen(json.dumps(LISTED)) == source
+
+
+def test_handles_and_the_version_of_nft_are_no_change_of_the_guard(machine: Machine) -> None:
+    source = with_guard(machine)
+    machine.run("setup.py", "guard")
+    again = json.dumps(LISTED).replace('"handle": 5', '"handle": 50').replace('"handle": 1}', '"handle": 2}')
+    assert machine.module("setup.py").guard_seen(again.replace("1.0.9", "1.1.3")) == source
+
+
+@pytest.mark.parametrize(("what", "other"), [('{"drop": null}', '{"accept": null}'), ('"accept"', '"drop"')])
+def test_another_rule_or_policy_is_a_change_of_the_guard(machine: Machine, what: str, other: str) -> None:
+    with_guard(machine)
+    machine.run("setup.py", "guard")
+    told = json.dumps(LISTED)
+    assert what in told
+    assert machine.module("setup.py").guard_seen(told.replace(what, other)) == "changed"
+
+
+@pytest.mark.parametrize("note", [None, "", "{}"])
+def test_a_guard_that_was_not_noted_counts_as_changed(machine: Machine, note: str | None) -> None:
+    if note is not None:
+        machine.write(NOTE, note)
+    assert machine.module("setup.py").guard_seen(json.dumps(LISTED)) == "changed"
+
+
+def test_a_guard_that_does_not_load_is_an_error_and_is_not_noted(machine: Machine) -> None:
+    with_guard(machine, then="echo syntax error >&2; exit 1")
+    done = machine.run("setup.py", "guard")
+    assert done.returncode != 0
+    assert b"syntax error" in done.stderr
+    assert not machine.path(NOTE).exists()
+
+
+def test_a_guard_that_cannot_be_listed_after_loading_leaves_the_older_note(machine: Machine) -> None:
+    with_guard(machine, then='[ "$1" = -f ]')
+    machine.write(NOTE, "older")
+    assert machine.run("setup.py", "guard").returncode != 0
+    assert machine.path(NOTE).read_text() == "older"
+
+
+def test_missing_routes_are_set_and_others_of_ours_removed(machine: Machine) -> None:
+    with_routes(
+        machine,
+        [
+            {"dst": "10.9.0.0/24", "gateway": "192.168.10.9", "dev": "eth0", "flags": []},
+            {"dst": "10.244.7.0/24", "gateway": "192.168.10.7", "dev": "eth0", "flags": []},
+        ],
+        **{"10.9.0.0/24": "192.168.10.9", "10.244.1.0/24": "192.168.10.20"},
+    )
+    assert machine.run("setup.py", "routes").returncode == 0
+    assert changes(machine) == [
+        "ip route del 10.244.7.0/24 via 192.168.10.7 proto 186",
+        "ip route replace 10.244.1.0/24 via 192.168.10.20 proto 186",
+    ]
+
+
+def test_a_route_with_another_next_hop_is_removed_before_it_is_set(machine: Machine) -> None:
+    seen = [{"dst": "10.9.0.0/24", "gateway": "192.168.10.7", "dev": "eth0", "flags": []}]
+    with_routes(machine, seen, **{"10.9.0.0/24": "192.168.10.9"})
+    machine.run("setup.py", "routes")
+    assert machine.calls()[1:] == [
+        "ip route del 10.9.0.0/24 via 192.168.10.7 proto 186",
+        "ip route replace 10.9.0.0/24 via 192.168.10.9 proto 186",
+    ]
+
+
+def test_routes_as_they_should_be_are_left_alone(machine: Machine) -> None:
+    """ip writes a single address without its length, and 0.0.0.0/0 as a word."""
+    seen = [
+        {"dst": "10.9.0.7", "gateway": "192.168.10.9", "dev": "eth0", "flags": []},
+        {"dst": "default", "gateway": "192.168.10.8", "dev": "eth0", "flags": []},
+    ]
+    with_routes(machine, seen, **{"10.9.0.7/32": "192.168.10.9", "0.0.0.0/0": "192.168.10.8"})
+    assert machine.run("setup.py", "routes").returncode == 0
+    assert changes(machine) == []
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        {"dst": "10.8.0.0/24", "dev": "eth0", "scope": "link", "flags": []},
+        {"type": "blackhole", "dst": "10.8.0.0/24", "flags": []},
+        {"dst": "10.8.0.0/24", "flags": [], "nexthops": [{"gateway": "192.168.10.3", "dev": "eth0"}]},
+    ],
+)
+def test_a_route_of_ours_without_one_next_hop_is_removed_by_its_prefix(
+    machine: Machine, seen: dict[str, Any]
+) -> None:
+    with_routes(machine, [seen])
+    assert machine.run("setup.py", "routes").returncode == 0
+    assert changes(machine) == ["ip route del 10.8.0.0/24 proto 186"]
+
+
+def test_an_older_ip_that_shows_nothing_at_all_has_no_routes(machine: Machine) -> None:
+    with_routes(machine, [], **{"10.9.0.0/24": "192.168.10.9"})
+    assert machine.run("setup.py", "routes").returncode == 0
+    assert changes(machine) == ["ip route replace 10.9.0.0/24 via 192.168.10.9 proto 186"]
+
+
+def test_a_route_that_cannot_be_set_is_an_error_in_ips_words(machine: Machine) -> None:
+    with_routes(machine, [], **{"10.9.0.0/24": "192.168.10.9"})
+    machine.program("ip", 'case "$*" in *show*) ;; *) echo Nexthop has invalid gateway. >&2; exit 2;; esac')
+    done = machine.run("setup.py", "routes")
+    assert done.returncode != 0
+    assert b"Nexthop has invalid gateway." in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "programs"), [("guard", ["nft"]), ("routes", ["ip"]), ("all", ["nft", "ip"])]
+)
+def test_each_word_does_its_part(machine: Machine, word: str, programs: list[str]) -> None:
+    with_guard(machine)
+    with_routes(machine, [])
+    assert machine.run("setup.py", word).returncode == 0
+    assert list(dict.fromkeys(call.split()[0] for call in machine.calls())) == programs

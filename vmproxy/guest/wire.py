@@ -1,0 +1,238 @@
+"""What is asked of the agent in the guest, and what it answers: the other half of templates/guest/agent.py.
+
+A question's fields are sent under their own names. No connection here.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from ipaddress import ip_address, ip_network
+from itertools import chain
+from pathlib import PurePosixPath
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, assert_never
+
+from vmproxy.model.names import TOKEN
+from vmproxy.model.net import Address, Route
+from vmproxy.model.seen import (
+    Endpoint,
+    FileSeen,
+    GuestQuery,
+    GuestSeen,
+    ProxySeen,
+    Reach,
+    TokenSeen,
+    UnitSeen,
+)
+from vmproxy.model.steps import (
+    GuestStep,
+    LoadGuard,
+    ManagedFile,
+    PushFile,
+    RenewToken,
+    SetGuestRoute,
+    SetSysctl,
+    StartUnit,
+)
+
+IpProtocol = Literal["tcp", "udp"]
+Json = Mapping[str, Any]
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Question(Protocol[T_co]):
+    """A frozen dataclass that is sent to the agent; `parsed` reads the agent's answer to it."""
+
+    operation: ClassVar[str]
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def parsed(self, answer: Json) -> T_co: ...
+
+
+def line(question: Question[object]) -> bytes:
+    """The question as the agent reads it."""
+    return json.dumps({"operation": question.operation, **asdict(question)}, default=str).encode() + b"\n"
+
+
+@dataclass(frozen=True)
+class Observe:
+    """The guest as it is. `setup` is the text of setup.py: the one in the guest may be older."""
+
+    files: tuple[str, ...]
+    units: tuple[str, ...]
+    sysctls: tuple[str, ...]
+    token: str
+    setup: str = field(repr=False)
+    operation: ClassVar = "observe"
+
+    def parsed(self, answer: Json) -> GuestSeen:
+        token = answer["token"]
+        return GuestSeen(
+            files={path: FileSeen(**file) for path, file in answer["files"].items()},
+            units={name: UnitSeen(**unit) for name, unit in answer["units"].items()},
+            sysctls=answer["sysctls"],
+            guard=answer["guard"],
+            routes=tuple(
+                Route(ip_network(route["prefix"]), _address(route["via"])) for route in answer["routes"]
+            ),
+            token=TokenSeen(**token) if token else None,
+            proxy=ProxySeen(**answer["proxy"]),
+            kernel=answer["kernel"],
+            writes_rules=answer["writes_rules"],
+            nft=answer["nft"],
+            now=answer["now"],
+        )
+
+
+def observe(query: GuestQuery, *, setup: str) -> Observe:
+    return Observe(query.files, query.units, query.sysctls, query.token, setup)
+
+
+@dataclass(frozen=True)
+class Push:
+    """One large file; its content follows as a zlib stream. `version`: what the program must say that it is,
+    before it takes its place; None: it is not tried."""
+
+    path: str
+    sha256: str
+    mode: str
+    owner: str
+    version: str | None
+    operation: ClassVar = "push"
+
+    def parsed(self, answer: Json) -> None:
+        """There is nothing to read."""
+
+
+@dataclass(frozen=True)
+class SmallFile:
+    """`content` is base64; it may be a secret."""
+
+    path: str
+    mode: str
+    owner: str
+    content: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Apply:
+    """Small files and kernel settings, then what follows from them: parts that setup.py loads anew, units
+    that systemd reads again, enables and restarts."""
+
+    files: tuple[SmallFile, ...]
+    sysctls: Mapping[str, str]
+    setup: tuple[str, ...]
+    reload: tuple[str, ...]
+    enable: tuple[str, ...]
+    restart: tuple[str, ...]
+    operation: ClassVar = "apply"
+
+    def parsed(self, answer: Json) -> None:
+        """There is nothing to read."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Whether kube-proxy has a rule for that port of a ClusterIP."""
+
+    address: Address
+    port: int
+    protocol: IpProtocol
+    operation: ClassVar = "rule"
+
+    def parsed(self, answer: Json) -> bool:
+        return bool(answer["there"])
+
+
+@dataclass(frozen=True)
+class ReachEach:
+    """A real connection to each endpoint; the answers come in the same order."""
+
+    endpoints: tuple[Endpoint, ...]
+    operation: ClassVar = "reach"
+
+    def parsed(self, answer: Json) -> list[Reach]:
+        return [Reach(**{**item, "via": _address(item["via"])}) for item in answer["endpoints"]]
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """`why` kube-proxy cannot be trusted with traffic yet; empty when it can."""
+
+    why: str
+    failures: int
+
+
+@dataclass(frozen=True)
+class Converged:
+    """Whether kube-proxy has converged, watched until it has or `seconds` are over.
+
+    `canary` is (ClusterIP, port) of default/kubernetes, `ca` a file in the guest. `failures`: how often
+    kube-proxy had failed to write its rules when the wait began; None: it begins with this question.
+    """
+
+    canary: tuple[Address, int]
+    ca: str
+    failures: int | None
+    seconds: float
+    operation: ClassVar = "converged"
+
+    def parsed(self, answer: Json) -> Convergence:
+        return Convergence(**answer)
+
+
+def needs_token(steps: Sequence[GuestStep]) -> bool:
+    return any(isinstance(step, RenewToken) for step in steps) or any(
+        push.file.follow.renew for push in _pushes(steps)
+    )
+
+
+def changes(steps: Sequence[GuestStep], *, token: str | None) -> Apply:
+    """The small files of `steps`, and what follows from all of them. `token`: a new one for the guest."""
+    pushes = _pushes(steps)
+    files = [_small(push.path, push.file) for push in pushes if push.file.content is not None]
+    if token is not None:
+        files.append(SmallFile(TOKEN, "0600", "root", _base64(token.encode())))
+    follows = [push.file.follow for push in pushes]
+    changed_units = [PurePosixPath(push.path).name for push in pushes if push.file.follow.reload]
+    units = [step.unit for step in steps if isinstance(step, StartUnit)]
+    return Apply(
+        files=tuple(files),
+        sysctls={step.name: step.value for step in steps if isinstance(step, SetSysctl)},
+        setup=tuple(sorted({*_parts(steps), *chain.from_iterable(follow.setup for follow in follows)})),
+        reload=tuple(sorted({*changed_units, *units})),
+        enable=tuple(units),
+        restart=tuple(dict.fromkeys([*chain.from_iterable(follow.restart for follow in follows), *units])),
+    )
+
+
+def _pushes(steps: Sequence[GuestStep]) -> list[PushFile]:
+    return [step for step in steps if isinstance(step, PushFile)]
+
+
+def _parts(steps: Sequence[GuestStep]) -> Iterator[str]:
+    """What setup.py loads anew."""
+    for step in steps:
+        match step:
+            case LoadGuard():
+                yield "guard"
+            case SetGuestRoute():
+                yield "routes"
+            case PushFile() | SetSysctl() | RenewToken() | StartUnit():
+                pass
+            case _:
+                assert_never(step)
+
+
+def _small(path: str, file: ManagedFile) -> SmallFile:
+    return SmallFile(path, file.mode, file.owner, _base64(file.content or b""))
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def _address(text: str | None) -> Address | None:
+    return ip_address(text) if text else None
