@@ -24,7 +24,7 @@ from vmproxy.hosts.memory import (
     MemoryVm,
     MemoryWorld,
 )
-from vmproxy.hosts.protocols import Delivery, Drivers, Kind, Report
+from vmproxy.hosts.protocols import Delivery, Drivers, Kind
 from vmproxy.model.net import Route
 from vmproxy.model.seen import Marker, TokenSeen, UnitSeen
 from vmproxy.model.steps import Plan
@@ -32,6 +32,7 @@ from vmproxy.model.topology import Member, Topology, compile_site
 from vmproxy.operations.plan import plan_host
 from vmproxy.resources.proxy import Program
 from vmproxy.site.model import Site
+from vmproxy.util.events import Report, Reporter
 
 ADDRESS = "192.168.10.5"
 VM = "vmproxy-a-win-01"
@@ -115,8 +116,7 @@ class Product:
         return destroy_host(self.site(), self.topology.members[0], _quiet, yes=True)
 
 
-def _quiet(_text: str) -> None:
-    pass
+_quiet = Reporter(lambda _host, _event: None)
 
 
 def made(**host: object) -> MemoryWorld:

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, fields
 
 from vmproxy.engine.marking import Marking
 from vmproxy.hosts.hyperv.kind import HYPERV, Connect, open_host
-from vmproxy.hosts.protocols import Answer, Connection, Delivery, Drivers, Report
+from vmproxy.hosts.protocols import Answer, Connection, Delivery, Drivers
 from vmproxy.model.net import Address, Route
 from vmproxy.model.seen import CarrierSeen, ClientSeen
 from vmproxy.model.steps import CreateVm, DeleteVm, ReconfigureVm, RouteStep, SetVm, StartVm, VmStep
 from vmproxy.model.topology import Member
 from vmproxy.resources import route
+from vmproxy.util.events import Report
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@ built from their Go modules, in this order. Progress reports name the source tha
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +13,7 @@ from vmproxy.errors import BadArtifact, Unreachable, VmproxyError
 from vmproxy.site.model import Proxy
 from vmproxy.util import paths
 from vmproxy.util.download import fetch, file_sha256
-
-Report = Callable[[str], None]
+from vmproxy.util.events import Report
 
 KUBERNETES = frozenset({"kube-proxy", "kube-apiserver", "kube-controller-manager"})
 ETCD_VERSION = "v3.6.8"

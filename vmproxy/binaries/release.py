@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 from vmproxy.errors import BadArtifact
 from vmproxy.util.download import fetch, read_text
+from vmproxy.util.events import Report
 
 SITE = "https://dl.k8s.io"
 _CONNECT_SECONDS = 5.0
 
 
-def fetch_program(name: str, version: str, target: Path, *, site: str, report: Callable[[str], None]) -> None:
+def fetch_program(name: str, version: str, target: Path, *, site: str, report: Report) -> None:
     """Raises Unreachable if the site does not answer or lacks it, BadArtifact for a wrong checksum."""
     url = f"{site}/release/{version}/bin/linux/amd64/{name}"
     words = read_text(f"{url}.sha256", connect_timeout=_CONNECT_SECONDS).split()

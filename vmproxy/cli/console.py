@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, assert_never
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from vmproxy.errors import VmproxyError
-from vmproxy.model.steps import Plan, Step
+from vmproxy.model import steps
+from vmproxy.model.steps import Plan
+from vmproxy.util.events import Ended, Event, Phase, Progress, Reporter, Step, Warned
 
 _WIDTH_OF_A_PIPE = 200
-_times: list[float] = []
+
+
+@dataclass
+class _Settings:
+    """Of stderr, for the whole command. `since`: when progress lines began to show the time; None: not."""
+
+    since: float | None = None
+    log: Literal["text", "json"] = "text"
+    hosts: bool = False
+
+
+_settings = _Settings()
 
 
 def _out() -> Console:
@@ -33,13 +49,56 @@ def _err() -> Console:
 
 def show_times() -> None:
     """From now on, prefix each progress line with the seconds since this call."""
-    _times.append(time.monotonic())
+    _settings.since = time.monotonic()
+
+
+def log_as(form: Literal["text", "json"]) -> None:
+    """How stderr is written from now on."""
+    _settings.log = form
+
+
+def name_hosts(*, named: bool) -> None:
+    """Whether each progress line begins with the name of its host."""
+    _settings.hosts = named
+
+
+def reporter(host: str | None = None) -> Reporter:
+    """The events of a host, or of the command itself, to stderr."""
+    return Reporter(_write_event, host)
 
 
 def progress(text: str) -> None:
     """Print one progress line to stderr."""
-    since = f"{time.monotonic() - _times[0]:7.1f} s  " if _times else ""
-    _err().print(Text(since + text, style="dim"))
+    reporter()(text)
+
+
+def _write_event(host: str | None, event: Event) -> None:
+    if _settings.log == "json":
+        _write_json(type(event).__name__.lower(), host, vars(event))
+    elif (text := _line(event)) is not None:
+        prefix = f"{host}: " if host and _settings.hosts else ""
+        since = "" if _settings.since is None else f"{time.monotonic() - _settings.since:7.1f} s  "
+        _err().print(Text(since + prefix + text, style="dim"))
+
+
+def _line(event: Event) -> str | None:
+    """What a person reads; None for what the answer shows anyway."""
+    match event:
+        case Progress():
+            return event.text
+        case Step():
+            return f"{event.verb} {event.target}"
+        case Phase() | Warned() | Ended():
+            return None
+        case _:
+            assert_never(event)
+
+
+def _write_json(kind: str, host: str | None, values: Mapping[str, Any]) -> None:
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    line = {"time": now, "event": kind, "host": host, **values}
+    sys.stderr.write(json.dumps(line, ensure_ascii=False) + "\n")
+    sys.stderr.flush()
 
 
 def result(text: str) -> None:
@@ -62,8 +121,12 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     _out().print(grid)
 
 
-def error(problem: VmproxyError) -> None:
-    """Print an error with its details and hint to stderr."""
+def error(problem: VmproxyError, host: str | None = None) -> None:
+    """Write an error with its details and hint to stderr."""
+    if _settings.log == "json":
+        known = {"message": problem.message, "hint": problem.hint, "details": list(problem.details)}
+        _write_json("error", host, known)
+        return
     console = _err()
     console.print(Text.assemble(("error: ", "bold red"), problem.message))
     for line in problem.details:
@@ -87,7 +150,7 @@ def plan(host: str, planned: Plan) -> None:
         console.print(Text.assemble("  ", ("warning: ", "yellow"), line))
 
 
-def outcomes(host: str, done: Sequence[Step], left: Plan) -> None:
+def outcomes(host: str, done: Sequence[steps.Step], left: Plan) -> None:
     """What apply did on a host, and what it did not do for lack of --yes, to stdout."""
     console = _out()
     if not done and left.in_sync:
@@ -103,12 +166,12 @@ def outcomes(host: str, done: Sequence[Step], left: Plan) -> None:
         console.print(Text.assemble("  ", ("warning: ", "yellow"), line))
 
 
-def _done(console: Console, done: Sequence[Step]) -> None:
+def _done(console: Console, done: Sequence[steps.Step]) -> None:
     for item in done:
         console.print(Text.assemble("  ", (f"{item.verb:<12}", "green"), item.target))
 
 
-def _step(console: Console, item: Step) -> None:
+def _step(console: Console, item: steps.Step) -> None:
     cold = " (cold)" if item.cold else ""
     head = Text.assemble("  ", (f"{item.verb:<12}", "cyan"), item.target, (cold, "yellow"))
     console.print(Text.assemble(head, (f"  {item.why}", "dim")))
@@ -124,7 +187,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def removal(host: str, done: Sequence[Step], left: Plan) -> None:
+def removal(host: str, done: Sequence[steps.Step], left: Plan) -> None:
     """What destroy did, or would do with --yes, to stdout."""
     console = _out()
     if not done and not left.steps:

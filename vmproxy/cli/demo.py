@@ -83,7 +83,7 @@ class _Show:
 
     def _break(self) -> None:
         site = self._site()
-        with Scope(site, site.members[0], console.progress) as scope:
+        with Scope(site, site.members[0], console.reporter()) as scope:
             world = scope.look()
             scope.guest().run("systemctl stop vmproxy-kube-proxy.service")
             for route in scope.wanted_routes(world.cluster, world.carrier.marker):

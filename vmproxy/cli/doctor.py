@@ -9,14 +9,14 @@ import click
 from vmproxy.cli import answers, console
 from vmproxy.cli.exit_codes import ExitCode
 from vmproxy.cli.hosts import answer, choose
-from vmproxy.cli.options import file_option, host_option, output_option, verbose_option
+from vmproxy.cli.options import file_option, host_option, log_options, output_option
 from vmproxy.operations import doctor as doctors
 from vmproxy.operations.doctor import Finding
 
 
 @click.command()
 @file_option
-@verbose_option
+@log_options
 @host_option
 @output_option
 def doctor(path: Path, names: tuple[str, ...], output: str) -> int:

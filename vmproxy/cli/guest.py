@@ -10,13 +10,13 @@ import click
 
 from vmproxy.cli import console
 from vmproxy.cli.hosts import one_host
-from vmproxy.cli.options import file_option, verbose_option
+from vmproxy.cli.options import file_option, log_options
 from vmproxy.engine.scope import Scope
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
 @file_option
-@verbose_option
+@log_options
 @click.argument("name", metavar="HOST", required=False)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def ssh(path: Path, name: str | None, command: tuple[str, ...]) -> None:
@@ -25,14 +25,14 @@ def ssh(path: Path, name: str | None, command: tuple[str, ...]) -> None:
     HOST may be omitted if the site has only one host.
     """
     site, member = one_host(path, name)
-    with Scope(site, member, console.progress) as scope:
+    with Scope(site, member, console.reporter(member.name)) as scope:
         words = scope.ssh_command()
     os.execvp(words[0], [*words, *command])  # noqa: S606 (the user's terminal goes to ssh)
 
 
 @click.command()
 @file_option
-@verbose_option
+@log_options
 @click.argument("name", metavar="HOST", required=False)
 @click.option(
     "--of",
@@ -56,5 +56,5 @@ def logs(path: Path, name: str | None, which: Literal["proxy", "cloud-init", "co
     HOST may be omitted if the site has only one host.
     """
     site, member = one_host(path, name)
-    with Scope(site, member, console.progress) as scope:
+    with Scope(site, member, console.reporter(member.name)) as scope:
         console.result(scope.logs(which, lines))

@@ -18,8 +18,8 @@ from vmproxy.engine.site import SiteRun
 from vmproxy.errors import UsageError, VmproxyError
 from vmproxy.model.topology import Member, Topology, compile_site
 from vmproxy.site.load import load
+from vmproxy.util.events import Reporter
 
-Report = Callable[[str], None]
 T = TypeVar("T")
 OfHost = TypeVar("OfHost")
 
@@ -36,15 +36,15 @@ class Chosen:
         """One run on them, over the real connections; they are opened when they are first needed."""
         return SiteRun(self.topology, self.members, connections(self.topology))
 
-    def each(self, work: Callable[[SiteRun, Member, Report], T]) -> list[tuple[str, T | VmproxyError]]:
+    def each(self, work: Callable[[SiteRun, Member, Reporter], T]) -> list[tuple[str, T | VmproxyError]]:
         """What came of `work` on each host, by the host's name; an error of one never stops the others."""
         results = run.for_each(self.members, lambda member: work(self.site, member, self.reporter(member)))
         return [(member.name, result) for member, result in zip(self.members, results, strict=True)]
 
-    def reporter(self, member: Member) -> Report:
+    def reporter(self, member: Member) -> Reporter:
         """Progress lines name their host where there are several."""
-        prefix = f"{member.name}: " if len(self.members) > 1 else ""
-        return lambda text: console.progress(prefix + text)
+        console.name_hosts(named=len(self.members) > 1)
+        return console.reporter(member.name)
 
 
 def choose(path: Path, names: Sequence[str]) -> Chosen:
@@ -95,5 +95,5 @@ def answer(
 
 def _show_error(name: str, problem: VmproxyError, *, many: bool) -> None:
     if many:
-        console.progress(f"{name}:")
-    console.error(problem)
+        console.reporter()(f"{name}:")
+    console.error(problem, name)

@@ -9,7 +9,7 @@ from pydantic import AnyUrl, TypeAdapter, ValidationError
 
 from vmproxy import image as images
 from vmproxy.cli import answers, console
-from vmproxy.cli.options import output_option
+from vmproxy.cli.options import log_options, output_option
 from vmproxy.errors import UsageError
 from vmproxy.image import Image
 
@@ -20,6 +20,7 @@ def image() -> None:
 
 
 @image.command()
+@log_options
 @click.option(
     "--suite",
     default="trixie",
@@ -34,6 +35,7 @@ def build(suite: str, output: str) -> None:
 
 
 @image.command()
+@log_options
 @click.argument("url")
 @click.option("--sha256", required=True, metavar="HASH", help="SHA-256 of the published file.")
 @click.option("--name", help="Name for the site file. Default: the file name without extensions.")

@@ -8,7 +8,7 @@ import click
 
 from vmproxy import lab as labs
 from vmproxy.cli import answers, console
-from vmproxy.cli.options import output_option
+from vmproxy.cli.options import log_options, output_option
 from vmproxy.lab import LabStatus
 
 name_option = click.option(
@@ -22,6 +22,7 @@ def lab() -> None:
 
 
 @lab.command()
+@log_options
 @name_option
 @click.option(
     "--binaries",
@@ -35,6 +36,7 @@ def up(name: str, binaries: Path | None, output: str) -> None:
 
 
 @lab.command()
+@log_options
 @name_option
 def down(name: str) -> None:
     """Remove the lab: its processes, VMs, namespaces and files."""
@@ -42,6 +44,7 @@ def down(name: str) -> None:
 
 
 @lab.command()
+@log_options
 @name_option
 @output_option
 def status(name: str, output: str) -> None:

@@ -10,7 +10,7 @@ import click
 from vmproxy.cli import answers, console
 from vmproxy.cli.exit_codes import ExitCode
 from vmproxy.cli.hosts import answer, choose
-from vmproxy.cli.options import file_option, host_option, output_option, verbose_option
+from vmproxy.cli.options import file_option, host_option, log_options, output_option
 from vmproxy.errors import VmproxyError
 from vmproxy.model.seen import Unobservable
 from vmproxy.operations import status as statuses
@@ -21,7 +21,7 @@ from vmproxy.operations.verify import Check
 
 @click.command()
 @file_option
-@verbose_option
+@log_options
 @host_option
 @output_option
 def status(path: Path, names: tuple[str, ...], output: str) -> int:
@@ -35,7 +35,7 @@ def status(path: Path, names: tuple[str, ...], output: str) -> int:
 
 @click.command()
 @file_option
-@verbose_option
+@log_options
 @host_option
 @output_option
 @click.option(

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from vmproxy.cli import console
-from vmproxy.cli.options import file_option
+from vmproxy.cli.options import file_option, log_options
 from vmproxy.cluster.api import Cluster
 from vmproxy.errors import VmproxyError
 from vmproxy.model.net import Network
@@ -25,6 +25,7 @@ def schema() -> None:
 
 @click.command()
 @file_option
+@log_options
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
 def init(path: Path, *, force: bool) -> None:
     """Write a commented site file, with values from the cluster where possible."""

@@ -11,7 +11,7 @@ import click
 from vmproxy.cli import answers, console, exit_codes
 from vmproxy.cli.exit_codes import ExitCode
 from vmproxy.cli.hosts import answer, choose
-from vmproxy.cli.options import file_option, host_option, output_option, verbose_option
+from vmproxy.cli.options import file_option, host_option, log_options, output_option
 from vmproxy.engine import run
 from vmproxy.engine.run import HostResult
 from vmproxy.errors import UsageError
@@ -22,7 +22,7 @@ from vmproxy.operations import render as rendering
 
 @click.command()
 @file_option
-@verbose_option
+@log_options
 @host_option
 @output_option
 @click.option("--exit-code", is_flag=True, help="Exit with 3 if changes are pending.")
@@ -38,7 +38,7 @@ def plan(path: Path, names: tuple[str, ...], output: str, *, exit_code: bool) ->
 
 @click.command()
 @file_option
-@verbose_option
+@log_options
 @host_option
 @output_option
 @click.option("--yes", is_flag=True, help="Also make changes that interrupt a running VM.")
@@ -54,7 +54,7 @@ def apply(path: Path, names: tuple[str, ...], output: str, *, yes: bool) -> int:
 
 @click.command()
 @file_option
-@verbose_option
+@log_options
 @host_option
 @output_option
 @click.option("--yes", is_flag=True, help="Remove it; without --yes, only show what would be removed.")
@@ -68,7 +68,7 @@ def destroy(path: Path, names: tuple[str, ...], output: str, *, yes: bool) -> in
 
 @click.command()
 @file_option
-@verbose_option
+@log_options
 @host_option
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 def render(path: Path, names: tuple[str, ...], directory: Path) -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 from threading import RLock
 
 from vmproxy import binaries, image, seed
-from vmproxy.hosts.protocols import Delivery, Kind, Report
+from vmproxy.hosts.protocols import Delivery, Kind
 from vmproxy.image import Download, Image
 from vmproxy.model.topology import Topology
 from vmproxy.resources.proxy import Program
 from vmproxy.seed import keys
+from vmproxy.util.events import Report
 
 
 class Artifacts:

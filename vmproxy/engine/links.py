@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from vmproxy.hosts.protocols import Delivery, Drivers, Kind, Report
+from vmproxy.hosts.protocols import Delivery, Drivers, Kind
 from vmproxy.model.net import Address
 from vmproxy.model.seen import CloudInit, ClusterSeen, Endpoint, GuestQuery, GuestSeen, Reach, ServiceSeen
 from vmproxy.model.steps import ClusterStep, GuestStep
 from vmproxy.model.topology import Member
 from vmproxy.resources.proxy import Program
 from vmproxy.seed import Seed
+from vmproxy.util.events import Report
 
 
 class GuestLink(Protocol):

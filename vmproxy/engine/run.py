@@ -9,12 +9,14 @@ from typing import TypeVar
 
 from vmproxy.engine import phases
 from vmproxy.engine.phases import GUEST, PHASES, ROUTES, VM, Leaving, Phase
-from vmproxy.engine.scope import Report, Scope, World
+from vmproxy.engine.scope import Scope, World
 from vmproxy.engine.site import SiteRun
 from vmproxy.errors import NotReady, VmproxyError, unexpected
 from vmproxy.model.seen import ClusterSeen, GuestSeen, Unobservable
 from vmproxy.model.steps import Plan, Step
 from vmproxy.model.topology import Member
+from vmproxy.util import events
+from vmproxy.util.events import Reporter
 
 T = TypeVar("T")
 _HOSTS_AT_ONCE = 8
@@ -33,19 +35,19 @@ class HostResult:
     error: VmproxyError | None = None
 
 
-def apply_host(site: SiteRun, member: Member, report: Report, *, yes: bool) -> HostResult:
+def apply_host(site: SiteRun, member: Member, report: Reporter, *, yes: bool) -> HostResult:
     """Make it so. Cold steps are done only with `yes`."""
     done: list[Step] = []
     try:
         with Scope(site, member, report) as scope, scope.carrier.lock(report):
-            run = _Apply(scope, done, yes=yes)
+            run = _Apply(scope, done, report, yes=yes)
             run.all_phases()
-            return HostResult(member.name, tuple(done), run.left)
+            return _ended(HostResult(member.name, tuple(done), run.left), report)
     except VmproxyError as exc:
-        return HostResult(member.name, tuple(done), error=exc)
+        return _ended(HostResult(member.name, tuple(done), error=exc), report)
 
 
-def destroy_host(site: SiteRun, member: Member, report: Report, *, yes: bool) -> HostResult:
+def destroy_host(site: SiteRun, member: Member, report: Reporter, *, yes: bool) -> HostResult:
     """Without `yes` nothing is done and the result's `left` is what would be.
 
     The last of the run's members takes what they share. A cluster that does not answer does not keep the
@@ -58,10 +60,10 @@ def destroy_host(site: SiteRun, member: Member, report: Report, *, yes: bool) ->
                 todo = phases.removal(scope, _leaving(scope)[0])
                 return HostResult(member.name, left=Plan(tuple(step for _, some in todo for step in some)))
             with scope.carrier.lock(report):
-                _destroy(scope, done)
+                _destroy(scope, done, report)
     except VmproxyError as exc:
-        return HostResult(member.name, tuple(done), error=exc)
-    return HostResult(member.name, tuple(done))
+        return _ended(HostResult(member.name, tuple(done), error=exc), report)
+    return _ended(HostResult(member.name, tuple(done)), report)
 
 
 def for_each(members: Iterable[Member], work: Callable[[Member], T]) -> list[T | VmproxyError]:
@@ -85,9 +87,17 @@ def for_each(members: Iterable[Member], work: Callable[[Member], T]) -> list[T |
         pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C does not wait for the others
 
 
-def _destroy(scope: Scope, done: list[Step]) -> None:
+def _ended(result: HostResult, report: Reporter) -> HostResult:
+    for warning in result.left.warnings:
+        report.send(events.Warned(warning))
+    report.send(events.Ended(len(result.done), result.error.message if result.error else None))
+    return result
+
+
+def _destroy(scope: Scope, done: list[Step], report: Reporter) -> None:
     leaving, unreachable = _leaving(scope)
     for phase, steps in phases.removal(scope, leaving):
+        report.send(events.Phase(phase.name))
         for step in phase.change(scope, steps):  # one by one: they stay when a later one fails
             done.append(step)
     if unreachable is not None:
@@ -124,8 +134,9 @@ def _side_by_side(waits: Sequence[Callable[[], None]]) -> None:
 class _Apply:
     """One run of apply on one member: the phases, one after the other. `done` grows as it goes."""
 
-    def __init__(self, scope: Scope, done: list[Step], *, yes: bool) -> None:
+    def __init__(self, scope: Scope, done: list[Step], report: Reporter, *, yes: bool) -> None:
         self._scope = scope
+        self._report = report
         self._yes = yes
         self._booted = False
         self.done = done
@@ -149,6 +160,7 @@ class _Apply:
         return isinstance(world.guest, Unobservable) and len(self._allowed(steps)) < len(steps)
 
     def _phase(self, phase: Phase, world: World) -> World:
+        self._report.send(events.Phase(phase.name))
         if phase is GUEST:
             world = self._ready_for_guest(world)
         steps = self._allowed(phase.plan(self._scope, world))

@@ -34,9 +34,8 @@ from vmproxy.model.steps import ClusterStep, GuestStep, HostStep, RouteStep, VmS
 from vmproxy.model.topology import Member, Vm
 from vmproxy.resources import proxy, route
 from vmproxy.resources.proxy import GuestWanted, Tools
-from vmproxy.util import paths, wait
-
-Report = Callable[[str], None]
+from vmproxy.util import events, paths, wait
+from vmproxy.util.events import Reporter
 
 CLOUD_INIT_SECONDS = 900.0
 CONVERGE_SECONDS = 180.0
@@ -62,7 +61,7 @@ class World:
 class Scope:
     """Use as a context manager: what was opened is closed at its end."""
 
-    def __init__(self, site: SiteRun, member: Member, report: Report) -> None:
+    def __init__(self, site: SiteRun, member: Member, report: Reporter) -> None:
         self.site = site
         self.member = member
         self.kind = kind_of(member.carrier)
@@ -198,7 +197,7 @@ class Scope:
 
     def change_cluster(self, steps: Sequence[ClusterStep]) -> Iterator[ClusterStep]:
         for step in steps:
-            self._report(f"{step.verb} {step.target}")
+            self._report.send(events.Step(step.place, step.verb, step.target))
             with failing_at(step):
                 done = self.site.cluster.do(step)
             if done:
@@ -210,7 +209,7 @@ class Scope:
         marking = Marking(self.carrier, self.client, seen.marker)
         self.carrier.check([step for step in steps if isinstance(step, VmStep)])
         for step in steps:
-            self._report(f"{step.verb} {step.target}")
+            self._report.send(events.Step(step.place, step.verb, step.target))
             with failing_at(step):
                 if isinstance(step, RouteStep):
                     marking.do(step)

@@ -18,9 +18,9 @@ from vmproxy.model.seen import CloudInit, Endpoint, GuestQuery, GuestSeen, Reach
 from vmproxy.model.steps import GuestStep, ManagedFile, PushFile, failing_at
 from vmproxy.transport.ssh import Conversation, Ssh
 from vmproxy.util import assets, wait
+from vmproxy.util.events import Amount, Report
 
 T = TypeVar("T")
-Report = Callable[[str], None]
 
 # Reads the agent's text from stdin, then runs it: no text of ours is ever part of a command line.
 _BOOTSTRAP = (
@@ -147,4 +147,4 @@ def _pieces(packed: Path, report: Report) -> Iterator[bytes]:
             yield piece
             sent += len(piece)
             if sent % (8 << 20) == 0:
-                report(f"{sent >> 20} of {total >> 20} MiB sent")
+                report(Amount(f"{sent >> 20} of {total >> 20} MiB sent", done=sent, total=total))

@@ -16,7 +16,7 @@ from threading import Lock
 from typing import Any, assert_never
 
 from vmproxy.errors import Busy, Conflict, Unreachable
-from vmproxy.hosts.protocols import Answer, Connection, Delivery, Report
+from vmproxy.hosts.protocols import Answer, Connection, Delivery
 from vmproxy.model import names
 from vmproxy.model.net import Address, Interface, Network, Route
 from vmproxy.model.seen import (
@@ -60,6 +60,7 @@ from vmproxy.model.steps import (
     VmStep,
     object_key,
 )
+from vmproxy.util.events import Report
 
 NOW = 1_800_000_000.0
 _LIFE = 86400

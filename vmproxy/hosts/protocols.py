@@ -14,9 +14,7 @@ from vmproxy.model.net import Address, Route
 from vmproxy.model.seen import CarrierSeen, ClientSeen, Marker
 from vmproxy.model.steps import VmStep
 from vmproxy.model.topology import Client, Vm
-
-Report = Callable[[str], None]
-"""Receives progress, one line per call."""
+from vmproxy.util.events import Report
 
 
 @dataclass(frozen=True)

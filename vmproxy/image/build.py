@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +18,8 @@ from vmproxy.errors import ToolFailed, UsageError, VmproxyError
 from vmproxy.image import cache
 from vmproxy.image.cache import Image
 from vmproxy.util import assets
+from vmproxy.util.events import Report
 from vmproxy.util.run import run
-
-Report = Callable[[str], None]
 
 SUITES = {"trixie": "debian-13", "bookworm": "debian-12"}
 _PACKAGES = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -11,8 +10,7 @@ from vmproxy.errors import BadArtifact
 from vmproxy.image import cache, convert
 from vmproxy.image.cache import Image
 from vmproxy.util import download
-
-Report = Callable[[str], None]
+from vmproxy.util.events import Report
 
 
 def fetch(url: str, *, sha256: str, report: Report, name: str | None = None) -> Image:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from vmproxy.errors import UsageError
 from vmproxy.image.build import SUITES, build
 from vmproxy.image.cache import Image, listing
 from vmproxy.image.fetch import fetch, use_file
 from vmproxy.site import model
-
-Report = Callable[[str], None]
+from vmproxy.util.events import Report
 
 
 def resolve(wanted: model.Image, *, report: Report) -> Image:

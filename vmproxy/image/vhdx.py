@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -16,6 +15,7 @@ from vmproxy.image import cache
 from vmproxy.image.cache import Image
 from vmproxy.site import model
 from vmproxy.util import download
+from vmproxy.util.events import Report
 from vmproxy.util.run import run
 
 
@@ -40,7 +40,7 @@ def download_of(wanted: model.Image) -> Download | None:
     return Download(str(wanted.url), wanted.sha256) if usable else None
 
 
-def packed(source: Download, *, report: Callable[[str], None]) -> Path:
+def packed(source: Download, *, report: Report) -> Path:
     """The same file, fetched to this machine and compressed: for a host that cannot download it."""
     target = cache.folder() / f"{source.sha256}.fetched.vhdx.gz"
     with cache.workshop(source.sha256) as work:
@@ -54,7 +54,7 @@ def packed(source: Download, *, report: Callable[[str], None]) -> Path:
     return target
 
 
-def vhdx(image: Image, *, compressed: bool, report: Callable[[str], None]) -> Path:
+def vhdx(image: Image, *, compressed: bool, report: Report) -> Path:
     """The image as VHDX; `compressed` with gzip for the transfer to a host."""
     plain = cache.folder() / f"{image.sha256}.vhdx"
     wanted = plain.with_name(plain.name + ".gz") if compressed else plain

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +19,7 @@ from vmproxy.lab.cluster import POD_CIDR, SERVER, ControlPlane, apply_objects
 from vmproxy.lab.network import GATEWAY, VM_ADDRESS, Network
 from vmproxy.lab.processes import Process, end
 from vmproxy.util import paths
-
-Report = Callable[[str], None]
+from vmproxy.util.events import Report
 
 KUBERNETES_VERSION = "v1.36.3"
 PROGRAMS = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import ssl
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from vmproxy.lab.network import ADDRESSES, MOVED_CONTROL, Network
 from vmproxy.lab.pki import Pki
 from vmproxy.lab.processes import Process
 from vmproxy.util import wait
+from vmproxy.util.events import Report
 
 SERVICE_CIDR = "10.96.0.0/16"
 POD_CIDR = "10.244.0.0/16"
@@ -49,7 +49,7 @@ class ControlPlane:
     def processes(self) -> list[Process]:
         return [self.process(name) for name in (*self._commands(), "relay")]
 
-    def up(self, report: Callable[[str], None]) -> None:
+    def up(self, report: Report) -> None:
         """Start the programs that do not run, and wait until the API answers."""
         addresses = ("127.0.0.1", ADDRESSES["control"], MOVED_CONTROL, "10.96.0.1")
         names = (*addresses, "localhost", "kubernetes.default.svc")

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from vmproxy.lab.processes import end
 from vmproxy.util import netns
+from vmproxy.util.events import Report
 from vmproxy.util.run import run
 
 BRIDGE = "br0"
@@ -66,7 +66,7 @@ class Network:
             self._connect(role, "switch", f"{address}/24", gateway=GATEWAY, bridge=BRIDGE)
         self._pods_up()
 
-    def down(self, report: Callable[[str], None]) -> None:
+    def down(self, report: Report) -> None:
         """End every process in the namespaces, then delete the namespaces with their content."""
         there = [name for name in _all() if name in self.namespaces().values()]
         pids = [

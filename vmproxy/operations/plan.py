@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vmproxy.engine import endpoints, phases
-from vmproxy.engine.scope import Report, Scope
+from vmproxy.engine.scope import Scope
 from vmproxy.engine.site import SiteRun
 from vmproxy.model.seen import GuestSeen
 from vmproxy.model.steps import HostStep, Plan
 from vmproxy.model.topology import Member
+from vmproxy.util import events
+from vmproxy.util.events import Reporter
 
 
-def plan_host(site: SiteRun, member: Member, report: Report) -> Plan:
+def plan_host(site: SiteRun, member: Member, report: Reporter) -> Plan:
     with Scope(site, member, report) as scope:
         world = scope.look()
         planned = phases.plan(scope, world)
@@ -21,4 +23,6 @@ def plan_host(site: SiteRun, member: Member, report: Report) -> Plan:
             report("trying the Services' endpoints from the VM")
             lost = endpoints.unreachable(scope.guest(), site.services(), world.cluster)
             planned = replace(planned, warnings=(*planned.warnings, *lost))
+        for warning in planned.warnings:
+            report.send(events.Warned(warning))
         return planned

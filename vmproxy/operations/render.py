@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vmproxy import seed
-from vmproxy.engine.scope import Report, Scope
+from vmproxy.engine.scope import Scope
 from vmproxy.engine.site import SiteRun
 from vmproxy.errors import ToolFailed
 from vmproxy.model.seen import Unobservable
@@ -14,11 +14,12 @@ from vmproxy.model.topology import Member
 from vmproxy.resources import identity
 from vmproxy.seed.keys import KeyPair
 from vmproxy.util import assets
+from vmproxy.util.events import Reporter
 
 REDACTED = KeyPair(private="(redacted: made anew for each seed)", public="(made with the private key)")
 
 
-def render_host(site: SiteRun, member: Member, folder: Path, report: Report) -> Iterator[Path]:
+def render_host(site: SiteRun, member: Member, folder: Path, report: Reporter) -> Iterator[Path]:
     """The seed's documents, the guest's files, the cluster's objects, and the scripts that run on a
     Windows host. Yields each path written."""
     with Scope(site, member, report) as scope:

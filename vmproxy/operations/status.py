@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from vmproxy.engine.scope import Report, Scope
+from vmproxy.engine.scope import Scope
 from vmproxy.engine.site import SiteRun
 from vmproxy.errors import VmproxyError
 from vmproxy.model.net import Interface, Route
 from vmproxy.model.seen import CarrierSeen, ClientSeen, ClusterSeen, GuestSeen, Unobservable
 from vmproxy.model.topology import Member
 from vmproxy.resources import route
+from vmproxy.util.events import Reporter
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class HostStatus:
     converged: bool
 
 
-def status_host(site: SiteRun, member: Member, report: Report) -> HostStatus:
+def status_host(site: SiteRun, member: Member, report: Reporter) -> HostStatus:
     with Scope(site, member, report) as scope:
         seen, client = scope.look_at_carrier(), scope.client.observe()
         cluster = _cluster(scope)

@@ -7,18 +7,19 @@ endpoint (the VM does not reach it). api: the cluster can not be asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from vmproxy.engine.endpoints import Target, broken, targets_of
 from vmproxy.engine.links import GuestLink
-from vmproxy.engine.scope import Report, Scope
+from vmproxy.engine.scope import Scope
 from vmproxy.engine.site import SiteRun
 from vmproxy.errors import UsageError, VmproxyError
 from vmproxy.hosts.protocols import Answer, Connection
 from vmproxy.model.seen import CarrierSeen, ClusterSeen, ServiceSeen
 from vmproxy.model.topology import Member
+from vmproxy.util.events import Report, Reporter
 
 Hop = Literal["route", "vm", "proxy", "endpoints", "endpoint", "api"]
 MOST = 50
@@ -37,7 +38,7 @@ class Check:
 
 
 def verify_host(
-    site: SiteRun, member: Member, report: Report, *, services: Sequence[str]
+    site: SiteRun, member: Member, report: Reporter, *, services: Sequence[str]
 ) -> tuple[Check, ...]:
     """One check for each port of the named Services ("namespace/name" or with ":port"), or of those
     that the cluster has and that have ready endpoints. Raises UsageError for a name not there."""
@@ -105,9 +106,7 @@ class Diagnosis:
         return self._guest
 
 
-def _targets(
-    services: Sequence[ServiceSeen], chosen: Sequence[str], report: Callable[[str], None]
-) -> list[Target]:
+def _targets(services: Sequence[ServiceSeen], chosen: Sequence[str], report: Report) -> list[Target]:
     every = list(targets_of(services))
     if chosen:
         return [target for name in chosen for target in _named(name, every)]

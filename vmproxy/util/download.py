@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from vmproxy.errors import BadArtifact, Unreachable
+from vmproxy.util.events import Amount, Report
 
 if TYPE_CHECKING:
     import httpx
@@ -22,7 +22,7 @@ def fetch(
     target: Path,
     *,
     sha256: str,
-    report: Callable[[str], None],
+    report: Report,
     connect_timeout: float = 10.0,
 ) -> None:
     """Download `url` (http, https or file) to `target`, and verify that its hash is `sha256`.
@@ -78,7 +78,7 @@ def _copy(url: str, part: Path) -> None:
         raise Unreachable(f"cannot read {source}: {exc.strerror}") from exc
 
 
-def _download(url: str, part: Path, *, connect_timeout: float, report: Callable[[str], None]) -> None:
+def _download(url: str, part: Path, *, connect_timeout: float, report: Report) -> None:
     import httpx  # noqa: PLC0415 (slow, and most runs fetch nothing)
 
     for attempt in range(1, _ATTEMPTS + 1):
@@ -97,7 +97,7 @@ def _download(url: str, part: Path, *, connect_timeout: float, report: Callable[
             return
 
 
-def _continue(url: str, part: Path, *, connect_timeout: float, report: Callable[[str], None]) -> None:
+def _continue(url: str, part: Path, *, connect_timeout: float, report: Report) -> None:
     import httpx  # noqa: PLC0415 (slow, and most runs fetch nothing)
 
     have = part.stat().st_size if part.exists() else 0
@@ -113,11 +113,12 @@ def _continue(url: str, part: Path, *, connect_timeout: float, report: Callable[
             _write(answer, file, total=total, report=report)
 
 
-def _write(answer: httpx.Response, file: BinaryIO, *, total: int, report: Callable[[str], None]) -> None:
+def _write(answer: httpx.Response, file: BinaryIO, *, total: int, report: Report) -> None:
     next_report = 0
     for chunk in answer.iter_bytes():
         file.write(chunk)
         done = file.tell()
         if done >= next_report:
-            report(f"{done >> 20} of {total >> 20} MiB" if total else f"{done >> 20} MiB")
+            text = f"{done >> 20} of {total >> 20} MiB" if total else f"{done >> 20} MiB"
+            report(Amount(text, done=done, total=total or None))
             next_report = done + (16 << 20)

@@ -31,6 +31,7 @@ from vmproxy.model.seen import Marker
 from vmproxy.model.steps import ReconfigureVm, Step
 from vmproxy.model.topology import Member, compile_site
 from vmproxy.site.model import Site
+from vmproxy.util.events import Reporter
 
 many = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 fewer = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -305,7 +306,7 @@ def test_the_api_server_gets_as_many_lists_for_a_hundred_hosts_as_for_one() -> N
         site = SiteRun(fleet, fleet.members, links(worlds))
 
         def work(member: Member) -> VmproxyError | None:
-            return apply_host(site, member, lambda _text: None, yes=True).error
+            return apply_host(site, member, Reporter(lambda _host, _event: None), yes=True).error
 
         assert for_each(fleet.members, work) == [None] * number
         return cluster.lists

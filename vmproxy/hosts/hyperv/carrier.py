@@ -16,12 +16,13 @@ from vmproxy.hosts.hyperv.image import Bringer, tidy
 from vmproxy.hosts.hyperv.probe import lines_of
 from vmproxy.hosts.hyperv.seen import Asked, parse
 from vmproxy.hosts.hyperv.session import Session
-from vmproxy.hosts.protocols import Delivery, Report
+from vmproxy.hosts.protocols import Delivery
 from vmproxy.model.net import Address, Route
 from vmproxy.model.seen import CarrierSeen, Marker
 from vmproxy.model.steps import CreateVm, DeleteVm, ReconfigureVm, SetVm, StartVm, VmStep, VmWanted
 from vmproxy.model.topology import Vm
 from vmproxy.util import wait
+from vmproxy.util.events import Report
 
 _log = logging.getLogger(__name__)
 

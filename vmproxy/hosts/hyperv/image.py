@@ -11,10 +11,11 @@ from typing import Any, Protocol
 from vmproxy.errors import NotReady
 from vmproxy.hosts.hyperv.errors import is_disk_full
 from vmproxy.hosts.hyperv.paths import Paths
-from vmproxy.hosts.protocols import Delivery, Report
+from vmproxy.hosts.protocols import Delivery
 from vmproxy.image import Download
 from vmproxy.transport.powershell import PowerShellFailed
 from vmproxy.util.download import file_sha256
+from vmproxy.util.events import Amount, Report
 
 _PIECE = 3 << 20
 """Bytes per answer of the host: about ten messages."""
@@ -139,7 +140,7 @@ class _Progress:
     def __call__(self, answer: dict[str, int]) -> None:
         done = next(iter(answer.values()))
         if done >= self._next and done:
-            self._report(f"{done >> 20} MiB {self._word}")
+            self._report(Amount(f"{done >> 20} MiB {self._word}", done=done))
             self._next = done + _STEP
 
 

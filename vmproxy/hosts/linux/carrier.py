@@ -14,12 +14,13 @@ import filelock
 
 from vmproxy.errors import Busy
 from vmproxy.hosts.linux.vm import Definition, QemuVm, free_memory
-from vmproxy.hosts.protocols import Delivery, Report
+from vmproxy.hosts.protocols import Delivery
 from vmproxy.model.net import Address, Route
 from vmproxy.model.seen import CarrierSeen, Marker, SwitchSeen, VmSeen
 from vmproxy.model.steps import CreateVm, DeleteVm, ReconfigureVm, SetVm, StartVm, VmStep, VmWanted
 from vmproxy.model.topology import Vm
 from vmproxy.util import netns, paths
+from vmproxy.util.events import Report
 from vmproxy.util.run import run
 
 _LOCK_SECONDS = 60.0

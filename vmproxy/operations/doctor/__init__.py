@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vmproxy.engine.scope import Report, Scope
+from vmproxy.engine.scope import Scope
 from vmproxy.engine.site import SiteRun
 from vmproxy.errors import VmproxyError
 from vmproxy.hosts.protocols import Connection
@@ -14,11 +14,12 @@ from vmproxy.operations.doctor.finding import Finding, enough, failed
 from vmproxy.operations.doctor.linux import DISK_NEEDED, carrier_findings, controller_findings
 from vmproxy.operations.doctor.windows import windows_findings
 from vmproxy.resources import route, switch, vm
+from vmproxy.util.events import Reporter
 
 __all__ = ["Finding", "doctor_host"]
 
 
-def doctor_host(site: SiteRun, member: Member, report: Report) -> tuple[Finding, ...]:
+def doctor_host(site: SiteRun, member: Member, report: Reporter) -> tuple[Finding, ...]:
     with Scope(site, member, report) as scope:
         report("looking at this scope")
         findings = list(_machine_findings(scope))
