@@ -38,3 +38,19 @@ def test_every_link_leads_somewhere(page: str) -> None:
     links = re.findall(r"\]\(([^)#]+)[^)]*\)|(?:src|srcset)=\"([^\"]+)\"", path.read_text())
     targets = [first or second for first, second in links]
     assert not [target for target in targets if "://" not in target and not (path.parent / target).exists()]
+
+
+def test_the_picture_of_the_house_is_drawn_from_the_contracts() -> None:
+    made = runpy.run_path(str(ROOT / "scripts/house-picture"))
+    assert (ROOT / "docs/house.svg").read_text() == made["picture"](), (
+        "run scripts/house-picture > docs/house.svg"
+    )
+    drawn = {room for row in made["layers"]() for room in row}
+    rooms = {path.stem for path in (ROOT / "vmproxy").iterdir() if not path.name.startswith("__")}
+    assert drawn == rooms - {"data", "_assets"}
+
+
+def test_the_phases_in_contributing_are_the_phases() -> None:
+    code = (ROOT / "vmproxy/engine/phases.py").read_text()
+    (shown,) = re.findall(r"```python\n(IDENTITY.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    assert shown.strip() in code

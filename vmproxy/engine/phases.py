@@ -97,7 +97,7 @@ def plan(scope: Scope, world: World) -> Plan:
     steps = (*before, *GUEST.plan(scope, world), *_set_again(ROUTES.plan(scope, world), before))
     unseen: tuple[str, ...] = ()
     if isinstance(world.guest, Unobservable):
-        unseen = (f"guest: {world.guest.because}; looked at after the start",)
+        unseen = (f"guest: {world.guest.because}; observed after the start",)
     wanted = scope.wanted_guest(world.cluster, world.carrier.marker, world.guest)
     return Plan(steps, unseen, proxy.warnings(wanted, world.guest))
 
@@ -109,7 +109,7 @@ def _after(scope: Scope, world: World, steps: Sequence[Step]) -> World:
     if removed:
         carrier = _marked(carrier, ())
     if any(isinstance(step, CreateVm) for step in steps):
-        guest = Unobservable("the VM is made anew" if carrier.vm else "there is no VM yet")
+        guest = Unobservable("the VM is created again" if carrier.vm else "there is no VM yet")
         carrier = replace(carrier, vm=None) if _moves(scope, world) else carrier
     there = tuple(item for item in world.client.routes if item not in removed)
     return replace(world, carrier=carrier, guest=guest, client=replace(world.client, routes=there))

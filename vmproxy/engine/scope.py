@@ -99,8 +99,8 @@ class Scope:
             return World(cluster.result(), carrier, client, guest)
 
     def look_again(self, world: World) -> World:
-        """At all but what nobody changes meanwhile: of the cluster only this member's identity."""
-        cluster = self._identity_anew(world.cluster)
+        """At everything that a step may have changed: of the cluster only this member's identity."""
+        cluster = self._identity_again(world.cluster)
         carrier, client = self.look_at_carrier(), self.client.observe()
         return World(cluster, carrier, client, self._look_inside(carrier, lambda: cluster))
 
@@ -134,7 +134,7 @@ class Scope:
         except (Forbidden, Unreachable) as exc:
             return Unobservable(exc.message)
 
-    def _identity_anew(self, cluster: ClusterSeen) -> ClusterSeen:
+    def _identity_again(self, cluster: ClusterSeen) -> ClusterSeen:
         found = self.site.cluster.identity((self.member.vm.account,))
         return replace(cluster, identity=found)
 
@@ -204,7 +204,7 @@ class Scope:
                 yield step
 
     def change_host(self, steps: Sequence[HostStep]) -> Iterator[HostStep]:
-        """The VM, and the routes that lead to it; the marker stays true meanwhile."""
+        """The VM, and the routes that lead to it; the marker stays true at every moment."""
         seen = self._seen()
         marking = Marking(self.carrier, self.client, seen.marker)
         self.carrier.check([step for step in steps if isinstance(step, VmStep)])
@@ -231,7 +231,7 @@ class Scope:
         )
 
     def forget_guest(self) -> None:
-        """The VM was changed: look at its marker again, and connect anew."""
+        """The VM was changed: read its marker again, and open a new connection."""
         self._guest = None
         self.look_at_carrier()
 

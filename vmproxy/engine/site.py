@@ -1,4 +1,4 @@
-"""What all hosts of one run share: looked at once, by whoever comes first."""
+"""What all hosts of one run share: observed once, by whichever host asks first."""
 
 from __future__ import annotations
 

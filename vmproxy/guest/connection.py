@@ -96,12 +96,12 @@ class Guest:
     def cloud_init(self) -> CloudInit:
         """Whether cloud-init has ended, by the files that it documents: its own command costs seconds of an
         emulated CPU. Raises ToolFailed when the guest has no cloud-init."""
-        told = self.run(_CLOUD_INIT)
-        if told.startswith("{"):
-            return CloudInit(ended=True, errors=tuple(map(str, json.loads(told)["v1"]["errors"])))
-        if told.strip() == "disabled":
+        output = self.run(_CLOUD_INIT)
+        if output.startswith("{"):
+            return CloudInit(ended=True, errors=tuple(map(str, json.loads(output)["v1"]["errors"])))
+        if output.strip() == "disabled":
             raise ToolFailed(f"cannot use VM {self._name}: its cloud-init is disabled, or it has none")
-        failed = tuple(f"{line.split()[0]} failed" for line in told.splitlines())
+        failed = tuple(f"{line.split()[0]} failed" for line in output.splitlines())
         return CloudInit(ended=bool(failed), errors=failed)
 
     def reach(self, endpoints: Sequence[Endpoint]) -> list[Reach]:

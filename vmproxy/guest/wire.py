@@ -118,7 +118,7 @@ class SmallFile:
 
 @dataclass(frozen=True)
 class Apply:
-    """Small files and kernel settings, then what follows from them: parts that setup.py loads anew, units
+    """Small files and kernel settings, then what follows from them: parts that setup.py loads again, units
     that systemd reads again, enables and restarts."""
 
     files: tuple[SmallFile, ...]
@@ -213,7 +213,7 @@ def _pushes(steps: Sequence[GuestStep]) -> list[PushFile]:
 
 
 def _parts(steps: Sequence[GuestStep]) -> Iterator[str]:
-    """What setup.py loads anew."""
+    """What setup.py loads again."""
     for step in steps:
         match step:
             case LoadGuard():

@@ -362,7 +362,7 @@ class MemoryGuestLink:
     def _guest(self) -> MemoryGuest:
         vm = self._world.vms.get(self._name)
         if vm is None or not vm.running:
-            raise Unreachable(f"cannot go on in VM {self._name}: the connection ended")
+            raise Unreachable(f"cannot continue in VM {self._name}: the connection ended")
         return vm.guest
 
     def _do(self, step: GuestStep) -> Follow:

@@ -1,6 +1,6 @@
 """What was seen of a host, its VM, the guest and the cluster: plain data, no I/O.
 
-`None` always means "looked, not there". What could not be looked at is `Unobservable`.
+`None` always means "observed: it does not exist". What could not be observed is `Unobservable`.
 """
 
 from __future__ import annotations

@@ -409,7 +409,7 @@ class SetSysctl:
 
 @dataclass(frozen=True)
 class LoadGuard:
-    """Load the guard table anew; `missing`: there is none, else it was changed."""
+    """Load the guard table again; `missing`: there is none, else it was changed."""
 
     missing: bool
     place: ClassVar[Place] = "guest"
@@ -461,7 +461,7 @@ class RenewToken:
 
 @dataclass(frozen=True)
 class StartUnit:
-    """Enable and start a unit anew. `restarted`: a pushed file starts it anyway, it is only enabled."""
+    """Enable and restart a unit. `restarted`: a pushed file starts it anyway, it is only enabled."""
 
     unit: str
     before: UnitSeen | None
@@ -509,7 +509,7 @@ def failing_at(step: Step) -> Iterator[None]:
 class Plan:
     """Ordered steps; none means in sync.
 
-    `unseen` names what could not be looked at yet and when it will be.
+    `unseen` names what could not be observed yet and when it will be.
     `warnings` are findings that no step of ours repairs.
     """
 

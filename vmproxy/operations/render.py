@@ -16,14 +16,14 @@ from vmproxy.seed.keys import KeyPair
 from vmproxy.util import assets
 from vmproxy.util.events import Reporter
 
-REDACTED = KeyPair(private="(redacted: made anew for each seed)", public="(made with the private key)")
+REDACTED = KeyPair(private="(redacted: generated for each seed)", public="(generated with the private key)")
 
 
 def render_host(site: SiteRun, member: Member, folder: Path, report: Reporter) -> Iterator[Path]:
     """The seed's documents, the guest's files, the cluster's objects, and the scripts that run on a
     Windows host. Yields each path written."""
     with Scope(site, member, report) as scope:
-        wanted = scope.wanted_guest(site.cluster_seen(), None, Unobservable("not looked at"))
+        wanted = scope.wanted_guest(site.cluster_seen(), None, Unobservable("not observed"))
         for name, text in seed.documents(scope.wanted_seed(None), host_key=REDACTED).items():
             yield _write(folder / "seed" / name, text.encode())
         for path, file in wanted.files.items():

@@ -2,7 +2,7 @@
 
 The hops, in the packet's order: route (the host sends it elsewhere), vm (the VM does not answer),
 proxy (kube-proxy is not up, or has no rule), endpoints (the Service has none that are ready),
-endpoint (the VM does not reach it). api: the cluster can not be asked.
+endpoint (the VM does not reach it). api: the cluster cannot be asked.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Diagnosis:
         return "proxy", f"{answer.detail}, though the rule is there and the endpoints answer the VM"
 
     def _inside(self) -> GuestLink | str:
-        """The guest, or why it can not be asked."""
+        """The guest, or why it cannot be asked."""
         if self._guest is None:
             vm = self._seen.vm
             if vm is None or not vm.running or vm.marker is None:

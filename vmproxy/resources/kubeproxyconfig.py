@@ -105,7 +105,7 @@ def choose_mode(
 ) -> Mode:
     """`auto` is nftables from v1.31 on where kernel and nft are new enough.
 
-    `kernel` and `nft` are versions as the guest tells them; None: not looked at yet, taken as those of
+    `kernel` and `nft` are versions as the guest reports them; None: not observed yet, taken as those of
     the default image. Raises UsageError for nftables with a kube-proxy that has no such mode.
     """
     has_nftables = minor(version) >= _NFTABLES_SINCE

@@ -102,14 +102,14 @@ class Program:
 
 @dataclass(frozen=True)
 class Tools:
-    """What the guest has; None: not looked at yet."""
+    """What the guest has; None: not observed yet."""
 
     kernel: str | None
     nft: str | None
 
 
 def wanted(vm: Vm, proxy: Proxy, cluster: ClusterSeen, *, program: Program, tools: Tools) -> GuestWanted:
-    """Pure, but for the templates. Raises UsageError for a version or mode that can not be."""
+    """Pure, but for the templates. Raises UsageError for a version or mode that is not supported."""
     mode = kubeproxyconfig.choose_mode(proxy.mode, program.version, kernel=tools.kernel, nft=tools.nft)
     ranges = [cidr for cidr in cluster.service_cidrs if cidr.version == 4]
     routes = _routes(vm, cluster)

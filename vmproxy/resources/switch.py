@@ -8,7 +8,7 @@ from vmproxy.model.topology import Carrier
 
 
 def check(carrier: Carrier, seen: CarrierSeen) -> None:
-    """Raises UsageError when the switch is missing, Conflict when the host itself can not use it."""
+    """Raises UsageError when the switch is missing, Conflict when the host itself cannot use it."""
     if seen.switch is None:
         raise UsageError(
             f"cannot connect a VM on {carrier.name}: no switch named {carrier.switch}",

@@ -127,14 +127,14 @@ class HypervCarrier:
 
     def _wait_for_lock(self) -> None:
         def probe() -> bool | str:
-            return self._took_lock() or "it goes on"
+            return self._took_lock() or "it has not finished"
 
         try:
             wait.until("the lock", probe, timeout=_LOCK_SECONDS, every=2.0)
         except NotReady as exc:
             raise Busy(
                 f"cannot change {self._name}: another vmproxy has worked on it for "
-                f"{_LOCK_SECONDS:.0f} s and goes on",
+                f"{_LOCK_SECONDS:.0f} s and has not finished",
                 hint="wait for it to end, then run again",
             ) from exc
 

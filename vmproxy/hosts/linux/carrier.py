@@ -59,7 +59,7 @@ class QemuCarrier:
         )
 
     def check(self, steps: Sequence[VmStep]) -> None:
-        """A VM that runs goes on running when its new size cannot be had."""
+        """A running VM is not stopped for a size that this machine cannot give it."""
         for step in steps:
             if isinstance(step, CreateVm | ReconfigureVm):
                 self._vm.check_memory(int(step.vm.settings["memory"]))
@@ -120,7 +120,7 @@ class QemuCarrier:
         except filelock.Timeout as exc:
             raise Busy(
                 f"cannot change {self._name}: another vmproxy has worked on it for "
-                f"{_LOCK_SECONDS:.0f} s and goes on",
+                f"{_LOCK_SECONDS:.0f} s and has not finished",
                 hint="wait for it to end, then run again",
             ) from exc
 

@@ -1,4 +1,4 @@
-"""One thing that doctor looked at."""
+"""The result of one check."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from vmproxy.site.model import Hyperv
 _SKEW_SECONDS = 60.0
 _MTU = 1500
 _ROLE = "Install-WindowsFeature Hyper-V -IncludeManagementTools -Restart"
-_CAN_NOT_LOOK = "find out why that can not be looked at; apply may fail in the same way"
+_NOT_OBSERVED = "find out why that cannot be observed; apply may fail in the same way"
 
 Facts = Mapping[str, Mapping[str, Any]]
 """By name: {"value"} or {"error"}, as doctor.ps1 gives them."""
@@ -37,7 +37,7 @@ Judged = tuple[bool, str, str]
 
 def _judged(check: str, fact: Mapping[str, Any], look: Callable[[Any], Judged]) -> Finding:
     if "error" in fact:
-        return Finding(check, ok=False, detail=str(fact["error"]).strip(), next_step=_CAN_NOT_LOOK)
+        return Finding(check, ok=False, detail=str(fact["error"]).strip(), next_step=_NOT_OBSERVED)
     ok, detail, otherwise = look(fact["value"])
     return checked(check, ok=ok, detail=detail, otherwise=otherwise)
 
