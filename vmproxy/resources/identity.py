@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -100,6 +101,7 @@ def _foreign(name: str, why: str) -> Conflict:
     )
 
 
-def _parsed(content: str) -> list[Object]:
-    parsed: list[Object] = YAML(typ="safe").load(io.StringIO(content))
-    return parsed
+@cache
+def _parsed(content: str) -> tuple[Object, ...]:
+    """Kept, as a run plans several times. Nothing changes the objects."""
+    return tuple(YAML(typ="safe").load(io.StringIO(content)))

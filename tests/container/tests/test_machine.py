@@ -18,6 +18,7 @@ from tests.integration.world import SSH_OPTIONS
 from tests.winhost.hyperv.qmp import MonitorError, ask
 from vmproxy import image, seed
 from vmproxy.errors import ToolFailed
+from vmproxy.model.topology import compile_site
 from vmproxy.seed import keys
 from vmproxy.site.model import Site
 from vmproxy.util import netns, wait
@@ -144,7 +145,8 @@ def guest(request: pytest.FixtureRequest, switch: str, tmp_path: Path) -> Iterat
     with os.fdopen(os.open(tmp_path / "key", os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
         file.write(user.private)
     site = Site.model_validate(SITE)
-    wanted = seed.spec(site, site.hosts[0], user_key=user.public, mac=MAC)
+    topology = compile_site(site)
+    wanted = seed.spec(topology.members[0].vm, topology.cloud_init, user_key=user.public, mac=MAC)
     (tmp_path / "seed.iso").write_bytes(seed.build(wanted, host_key=host_key))
     made = Guest(tmp_path, switch, disk, request.param)
     made.start()

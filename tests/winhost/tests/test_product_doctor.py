@@ -10,6 +10,7 @@ import pytest
 from tests.winhost.presence import require
 from tests.winhost.system.state import System
 from tests.winhost.tests.product import Windows, windows
+from vmproxy.model.topology import compile_site
 from vmproxy.operations.doctor.finding import Finding
 from vmproxy.operations.doctor.windows import windows_findings
 
@@ -24,9 +25,9 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Windows]:
 
 
 def findings(world: Windows) -> dict[str, Finding]:
-    site = world.site
+    member = compile_site(world.site).members[0]
     with world.place() as place:
-        return {item.check: item for item in windows_findings(site, site.hosts[0], place)}
+        return {item.check: item for item in windows_findings(member.vm, place.drivers.carrier.examine())}
 
 
 @pytest.mark.parametrize("world", ["2016", "2019", "2022", "2025"], indirect=True)
