@@ -23,6 +23,11 @@ _INSIDE = """#!{python} -IS
 import os, re, sys
 if "-c" not in sys.argv:
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
+def stay_inside(event, args):
+    writes = event == "os.mkdir" or event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR)
+    if writes and isinstance(args[0], str) and not args[0].startswith(({root!r}, os.devnull)):
+        raise SystemExit(f"this would write outside of the test's folder: {{args[0]}}")
+sys.addaudithook(stay_inside)
 text = sys.stdin.buffer.read(int(sys.stdin.buffer.readline())).decode()
 exec(compile(re.sub({absolute!r}, {below!r}, text), "agent", "exec"))
 """
@@ -71,10 +76,11 @@ class Machine:
         return self._calls.read_text().splitlines() if self._calls.exists() else []
 
     def agents_stay_inside(self) -> None:
-        """An agent that is sent as text has its paths below this folder too."""
-        self.file_in_bin(
-            "python3", _INSIDE.format(python=PYTHON, absolute=_ABSOLUTE, below=rf"\g<1>{self.root}/")
-        )
+        """An agent that is sent as text has its paths below this folder too. A request to write elsewhere
+        ends it."""
+        below = rf"\g<1>{self.root}/"
+        shim = _INSIDE.format(python=PYTHON, absolute=_ABSOLUTE, below=below, root=str(self.root))
+        self.file_in_bin("python3", shim)
 
     @property
     def environment(self) -> dict[str, str]:
