@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -18,8 +19,9 @@ from tests.unit.guest.local import connect
 from tests.unit.guest.machine import OWNER, PYTHON, Machine
 from vmproxy.errors import NotReady, ToolFailed
 from vmproxy.guest.connection import CloudInit, Guest
+from vmproxy.model.names import TOKEN
 from vmproxy.model.seen import Endpoint, FileSeen, GuestQuery, Reach
-from vmproxy.model.steps import Follow, ManagedFile, PushFile, StartUnit
+from vmproxy.model.steps import Follow, ManagedFile, PushFile, RenewToken, StartUnit
 from vmproxy.transport.ssh import Ssh
 
 PROGRAM = b"#!/bin/sh\necho Kubernetes v1.36.3\n"
@@ -178,6 +180,18 @@ def test_each_look_counts_failures_from_the_first_one_on(machine: Machine, guest
     answers(machine, '{"why": "it is not live", "failures": 7}', '{"why": "", "failures": 7}')
     guest.wait_converged(CANARY, 60, silent)
     assert [json.loads(call)["failures"] for call in machine.calls()] == [None, 7]
+
+
+def test_a_new_token_is_minted_once_and_sent_with_the_other_changes(
+    machine: Machine, guest: Guest, minted: list[str]
+) -> None:
+    answers(machine, "{}")
+    renew = RenewToken("expired")
+    list(guest.do([file(Path("/etc/x"), b"x"), renew, renew], silent))
+    (question,) = map(json.loads, machine.calls())
+    assert [item["path"] for item in question["files"]] == ["/etc/x", TOKEN]
+    assert base64.b64decode(question["files"][1]["content"]) == b"token 1"
+    assert minted == ["token 1"]
 
 
 def test_without_convergence_the_error_names_the_vm_and_shows_kube_proxys_log(
