@@ -174,6 +174,15 @@ def test_small_files_are_written_with_their_modes_one_after_the_other(machine: M
     assert names(token) == ["kubeconfig", "token"]
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+def test_pushed_and_small_files_get_their_owner(machine: Machine, program: Path) -> None:
+    token = machine.path("/etc/vmproxy/token")
+    pushed = {**push(program, version=None), "owner": "nobody"}
+    machine.agent(pushed, content=zlib.compress(b"x"))
+    machine.agent(apply(files=[{**small(token, b"x"), "owner": "nobody"}]))
+    assert (program.owner(), token.owner()) == ("nobody", "nobody")
+
+
 def test_a_reader_of_a_small_file_never_sees_half_of_it(machine: Machine) -> None:
     token = machine.write("/etc/vmproxy/token", "older")
     with token.open() as reader:

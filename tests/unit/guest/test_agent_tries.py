@@ -62,6 +62,13 @@ def test_a_rule_of_nftables_is_an_element_of_either_map(machine: Machine, proxy:
     assert not rule(machine, "10.96.0.2", 443)
 
 
+def test_what_iptables_has_left_is_no_rule_of_nftables(machine: Machine, proxy: Served) -> None:
+    proxy.files["/proxyMode"] = b"nftables"
+    knows(machine)
+    machine.program("iptables-save", f"printf %s '{SAVED}'")
+    assert not rule(machine, "10.96.0.1", 443)
+
+
 @pytest.mark.parametrize(
     ("address", "port", "protocol", "there"),
     [
@@ -93,6 +100,13 @@ def test_an_endpoint_that_is_not_reached_comes_with_the_next_hop_to_it(machine: 
     assert answer == {
         "endpoints": [{"why": "Connection refused", "silent": False, "refused": True, "via": "10.0.0.9"}]
     }
+
+
+def test_silence_is_told_from_an_answer(machine: Machine) -> None:
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as silent:
+        silent.bind(("127.0.0.1", 0))
+        endpoint = {"address": "127.0.0.1", "port": silent.getsockname()[1], "protocol": "udp"}
+        assert machine.module("agent.py").lost(endpoint, socket.SOCK_DGRAM) == "no answer within 3 s"
 
 
 def test_endpoints_are_answered_in_the_order_in_which_they_were_asked_for(machine: Machine) -> None:
