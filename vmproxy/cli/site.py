@@ -41,7 +41,7 @@ def _found() -> Findings:
     """What the cluster of the usual kubeconfig reports; if it does not answer, that becomes a note."""
     draft = template.draft()
     try:
-        seen = Cluster.connect(draft.cluster).observe(())
+        seen = Cluster.connect(draft.cluster).observe()
     except VmproxyError as exc:
         return Findings(notes=(f"the cluster: {exc.message}" + (f" ({exc.hint})" if exc.hint else ""),))
     return findings(seen)

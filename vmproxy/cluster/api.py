@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address, ip_network
 from typing import assert_never
@@ -68,31 +67,30 @@ class Cluster:
             ca=login.authority(session),
         )
 
-    def observe(self, accounts: Sequence[str]) -> ClusterSeen:
-        """With the identities of these ServiceAccounts. The requests go out side by side. Raises VmproxyError
-        when something needed is not found."""
+    def observe(self) -> ClusterSeen:
+        """Without anybody's identity. The requests go out side by side. Raises VmproxyError when something
+        needed is not found."""
         with ThreadPoolExecutor(8) as pool:
             version = pool.submit(self._client.get, "/version")
             ranges = pool.submit(discovery.service_cidrs, self._client, self._wanted)
             nodes = pool.submit(lambda: [_node(item) for item in self._client.items("/api/v1/nodes")])
             canary = pool.submit(self._canary)
-            every = pool.submit(self._accounts)
-            identity = self.identity(accounts)  # a right that is missing here is the one to name
+            accounts = pool.submit(self._accounts)
+        seen = tuple(nodes.result())  # first: a right that is missing here is the one to name
         return ClusterSeen(
             version=_version(version.result()["gitVersion"]),
             server=self.server,
             ca=self.ca,
             service_cidrs=ranges.result(),
-            pod_cidrs=discovery.pod_cidrs(self._wanted, nodes.result()),
-            nodes=tuple(nodes.result()),
+            pod_cidrs=discovery.pod_cidrs(self._wanted, seen),
+            nodes=seen,
             canary=canary.result(),
-            identity=identity,
-            accounts=tuple(every.result()),
+            accounts=tuple(accounts.result()),
         )
 
-    def identity(self, accounts: Sequence[str]) -> dict[str, Object]:
-        """The live objects of these accounts' identities by "kind/name", without those that do not exist."""
-        paths = {name: path for account in accounts for name, path in _paths(account).items()}
+    def identity(self, account: str) -> dict[str, Object]:
+        """The live objects of the account's identity by "kind/name", without those that do not exist."""
+        paths = _paths(account)
         with ThreadPoolExecutor(8) as pool:
             live = list(pool.map(self._client.find, paths.values()))
         found = zip(paths, live, strict=True)

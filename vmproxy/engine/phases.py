@@ -26,12 +26,14 @@ class Leaving:
 @dataclass(frozen=True)
 class Phase:
     """`plan` is pure but for the artifacts that the scope holds; `removal` is what takes it away again;
-    `change` carries the steps out, one by one."""
+    `change` carries the steps out, one by one; `after` is the world as far as later phases need it when some
+    were."""
 
     name: str
     plan: Callable[[Scope, World], Sequence[Step]]
     removal: Callable[[Scope, Leaving], Sequence[Step]]
     change: Callable[[Scope, Sequence[Any]], Iterator[Step]]
+    after: Callable[[Scope, World], World]
 
 
 def _identity(scope: Scope, world: World) -> Sequence[ClusterStep]:
@@ -40,6 +42,10 @@ def _identity(scope: Scope, world: World) -> Sequence[ClusterStep]:
 
 def _identity_removal(scope: Scope, leaving: Leaving) -> Sequence[ClusterStep]:
     return identity.destroy_plan(scope.member.vm, leaving.cluster, going=leaving.accounts)
+
+
+def _identity_again(scope: Scope, world: World) -> World:
+    return replace(world, cluster=scope.cluster_seen())
 
 
 def _vm(scope: Scope, world: World) -> Sequence[HostStep]:
@@ -58,6 +64,11 @@ def _vm(scope: Scope, world: World) -> Sequence[HostStep]:
 def _vm_removal(scope: Scope, leaving: Leaving) -> Sequence[HostStep]:
     own = scope.member.vm
     return vm.destroy_plan(own.name, site=own.site, host=own.host, seen=leaving.carrier)
+
+
+def _vm_again(scope: Scope, world: World) -> World:
+    scope.forget_guest()
+    return replace(world, guest=Unobservable("the VM was changed"))
 
 
 def _guest(scope: Scope, world: World) -> Sequence[Step]:
@@ -82,10 +93,14 @@ def _goes_with_the_vm(_scope: Scope, _leaving: Leaving) -> Sequence[Step]:
     return ()
 
 
-IDENTITY = Phase("identity", _identity, _identity_removal, Scope.change_cluster)
-VM = Phase("vm", _vm, _vm_removal, Scope.change_host)
-GUEST = Phase("guest", _guest, _goes_with_the_vm, Scope.change_guest)
-ROUTES = Phase("routes", _routes, _routes_removal, Scope.change_host)
+def _as_before(_scope: Scope, world: World) -> World:
+    return world
+
+
+IDENTITY = Phase("identity", _identity, _identity_removal, Scope.change_cluster, _identity_again)
+VM = Phase("vm", _vm, _vm_removal, Scope.change_host, _vm_again)
+GUEST = Phase("guest", _guest, _goes_with_the_vm, Scope.change_guest, _as_before)
+ROUTES = Phase("routes", _routes, _routes_removal, Scope.change_host, _as_before)
 
 PHASES = (IDENTITY, VM, GUEST, ROUTES)
 

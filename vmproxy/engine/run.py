@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from vmproxy.engine import phases
-from vmproxy.engine.phases import GUEST, PHASES, ROUTES, VM, Leaving, Phase
+from vmproxy.engine.phases import GUEST, PHASES, ROUTES, Leaving, Phase
 from vmproxy.engine.scope import Scope, World
 from vmproxy.engine.site import SiteRun
 from vmproxy.errors import NotReady, VmproxyError, unexpected
 from vmproxy.model.seen import ClusterSeen, GuestSeen, Unobservable
-from vmproxy.model.steps import Plan, Step
+from vmproxy.model.steps import Plan, Step, VmStep
 from vmproxy.model.topology import Member
 from vmproxy.util import events
 from vmproxy.util.events import Reporter
@@ -113,7 +113,7 @@ def _leaving(scope: Scope) -> tuple[Leaving, VmproxyError | None]:
     cluster: ClusterSeen | Unobservable
     unreachable = None
     try:
-        cluster = scope.site.cluster_seen()
+        cluster = scope.cluster_seen()
     except VmproxyError as exc:
         cluster, unreachable = Unobservable(exc.message), exc
     return Leaving(cluster, scope.look_at_carrier(), scope.client.observe(), accounts), unreachable
@@ -147,17 +147,16 @@ class _Apply:
         planned = phases.plan(self._scope, world)
         if planned.in_sync:
             return
-        if self._locked_out(world):
+        if isinstance(world.guest, Unobservable) and self._refused(planned.steps):
             self.left = planned
             return
         for phase in PHASES:
             world = self._phase(phase, world)
-        self._look_again(world)
+        self._look_again()
 
-    def _locked_out(self, world: World) -> bool:
-        """Only a cold change that is not allowed would let us in to the guest again."""
-        steps = VM.plan(self._scope, world)
-        return isinstance(world.guest, Unobservable) and len(self._allowed(steps)) < len(steps)
+    def _refused(self, steps: Sequence[Step]) -> bool:
+        """Whether a cold change of the VM is not allowed: only it would let us in to the guest again."""
+        return not self._yes and any(isinstance(step, VmStep) and step.cold for step in steps)
 
     def _phase(self, phase: Phase, world: World) -> World:
         self._report.send(events.Phase(phase.name))
@@ -170,13 +169,7 @@ class _Apply:
         if steps:
             for step in phase.change(self._scope, steps):  # one by one: they stay when a later one fails
                 self.done.append(step)
-        if len(self.done) == before or phase in {GUEST, ROUTES}:
-            return world
-        if phase is VM:
-            self._scope.forget_guest()
-            self._booted = True
-            return world
-        return self._scope.look_again(world)
+        return phase.after(self._scope, world) if len(self.done) > before else world
 
     def _ready_for_guest(self, world: World) -> World:
         """Wait for a VM that boots, until it lets us in and has what kube-proxy needs."""
@@ -184,10 +177,10 @@ class _Apply:
         if not self._booted:
             return world
         self._scope.wait_for_boot()
-        world = self._scope.look_again(world)
+        world = self._scope.look()
         if isinstance(world.guest, GuestSeen) and not world.guest.writes_rules:
             self._scope.wait_for_cloud_init()
-            world = self._scope.look_again(world)
+            world = self._scope.look()
         return world
 
     def _ready_for_routes(self, world: World, *, routes: bool) -> None:
@@ -199,9 +192,9 @@ class _Apply:
         if routes:
             self._scope.try_route(world.cluster)
 
-    def _look_again(self, world: World) -> None:
+    def _look_again(self) -> None:
         """What is left must be cold and not allowed; anything else is an error."""
-        left = phases.plan(self._scope, self._scope.look_again(world))
+        left = phases.plan(self._scope, self._scope.look())
         wrong = self._allowed(left.steps)
         if wrong:
             raise NotReady(

@@ -93,16 +93,15 @@ class Scope:
     def look(self) -> World:
         """At the cluster, and at the host and its guest at the same time."""
         with ThreadPoolExecutor(1) as pool:
-            cluster = pool.submit(self.site.cluster_seen)
+            cluster = pool.submit(self.cluster_seen)
             carrier, client = self.look_at_carrier(), self.client.observe()
             guest = self._look_inside(carrier, cluster.result)
             return World(cluster.result(), carrier, client, guest)
 
-    def look_again(self, world: World) -> World:
-        """At everything that a step may have changed: of the cluster only this member's identity."""
-        cluster = self._identity_again(world.cluster)
-        carrier, client = self.look_at_carrier(), self.client.observe()
-        return World(cluster, carrier, client, self._look_inside(carrier, lambda: cluster))
+    def cluster_seen(self) -> ClusterSeen:
+        """What the run's members share as the first look found it, and this one's identity as it is now."""
+        shared = self.site.cluster_seen()
+        return replace(shared, identity=self.site.cluster.identity(self.member.vm.account))
 
     def look_at_carrier(self) -> CarrierSeen:
         self._carrier_seen = self.carrier.observe()
@@ -133,10 +132,6 @@ class Scope:
             return self.look_at_guest(cluster())
         except (Forbidden, Unreachable) as exc:
             return Unobservable(exc.message)
-
-    def _identity_again(self, cluster: ClusterSeen) -> ClusterSeen:
-        found = self.site.cluster.identity((self.member.vm.account,))
-        return replace(cluster, identity=found)
 
     # What is wanted, from what was seen.
 

@@ -52,14 +52,14 @@ class SiteRun:
         return self._cluster()
 
     def cluster_seen(self) -> ClusterSeen:
-        """With the identities of all members. Raises VmproxyError, the same for each."""
+        """Without anybody's identity. Raises VmproxyError, the same for each member."""
         return self._seen()
 
     def services(self) -> list[ServiceSeen]:
         return self._services()
 
+    def _look(self) -> ClusterSeen:
+        return self.cluster.observe()
+
     def _list_services(self) -> list[ServiceSeen]:
         return self.cluster.services()
-
-    def _look(self) -> ClusterSeen:
-        return self.cluster.observe([member.vm.account for member in self.members])

@@ -414,11 +414,9 @@ class MemoryClusterLink:
     def __init__(self, world: MemoryWorld) -> None:
         self._world = world
 
-    def observe(self, accounts: Sequence[str]) -> ClusterSeen:
+    def observe(self) -> ClusterSeen:
         cluster = self._cluster
         cluster.lists += 3  # nodes, ServiceCIDRs, ServiceAccounts
-        prefix = names.key("ServiceAccount", "")
-        found = [name.removeprefix(prefix) for name in cluster.objects if name.startswith(prefix)]
         return ClusterSeen(
             version="v1.36.3",
             server="https://192.168.10.4:6443",
@@ -427,14 +425,11 @@ class MemoryClusterLink:
             pod_cidrs=(ip_network("10.244.0.0/16"),),
             nodes=cluster.nodes,
             canary=(_API, 443),
-            identity=self.identity(accounts),
-            accounts=tuple(found),
+            accounts=self._accounts(),
         )
 
-    def identity(self, accounts: Sequence[str]) -> dict[str, Any]:
-        wanted = {
-            names.key(kind, name) for account in accounts for kind, name in names.identity(account).items()
-        }
+    def identity(self, account: str) -> dict[str, Any]:
+        wanted = {names.key(kind, name) for kind, name in names.identity(account).items()}
         return {name: item for name, item in self._cluster.objects.items() if name in wanted}
 
     def do(self, step: ClusterStep) -> bool:
@@ -451,10 +446,9 @@ class MemoryClusterLink:
                     uid = step.live["metadata"]["uid"]
                     objects[step.target] = _live(step.object, uid)
                 case DeleteObject():
-                    label, value = names.MANAGED_BY
-                    labels = objects[step.target]["metadata"].get("labels") or {}
-                    assert labels.get(label) == value, f"{step.target} was not made by vmproxy"
-                    del objects[step.target]
+                    if step.object["kind"] == "Namespace" and self._accounts():
+                        return False  # other hosts' runs still use it
+                    self._delete(step.target)
                 case _:
                     assert_never(step)
         return True
@@ -471,6 +465,17 @@ class MemoryClusterLink:
 
     def missing_rights(self) -> tuple[str, ...]:
         return ()
+
+    def _accounts(self) -> tuple[str, ...]:
+        prefix = names.key("ServiceAccount", "")
+        return tuple(name.removeprefix(prefix) for name in self._cluster.objects if name.startswith(prefix))
+
+    def _delete(self, target: str) -> None:
+        """It may already be gone."""
+        live = self._cluster.objects.pop(target, None)
+        label, value = names.MANAGED_BY
+        labels = live["metadata"].get("labels") or {} if live else {label: value}
+        assert labels.get(label) == value, f"{target} was not made by vmproxy"
 
     @property
     def _cluster(self) -> MemoryCluster:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from vmproxy.model import names
@@ -186,12 +186,12 @@ class NodeSeen:
 
 @dataclass(frozen=True)
 class ClusterSeen:
-    """What VMs need to know of the cluster, and their identities in it.
+    """What VMs need to know of the cluster, and the identity of one of them.
 
     `version` is the API server's, as v1.36.3. `service_cidrs` in the cluster's order, IPv4 first.
     `canary` is (ClusterIP, port) of default/kubernetes.
-    `identity` holds the live objects of the accounts that were asked about by "kind/name", without those that
-    do not exist. `accounts` are all ServiceAccounts of vmproxy.
+    `identity` holds the live objects of one VM's identity by "kind/name", without those that do not exist;
+    {}: as of a look at what all VMs share. `accounts` are all ServiceAccounts of vmproxy.
     `ca` is the API server's CA bundle, PEM. `server` is the API's URL as the VM reaches it.
     """
 
@@ -202,8 +202,8 @@ class ClusterSeen:
     pod_cidrs: tuple[Network, ...]
     nodes: tuple[NodeSeen, ...]
     canary: tuple[Address, int]
-    identity: Mapping[str, Any]
     accounts: tuple[str, ...] = ()
+    identity: Mapping[str, Any] = field(default_factory=dict)
 
     def uid(self, account: str) -> str | None:
         """Of that ServiceAccount, if it was asked about; None: it does not exist."""

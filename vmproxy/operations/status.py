@@ -86,7 +86,7 @@ def converged(guest: GuestSeen) -> bool:
 
 def _cluster(scope: Scope) -> ClusterSeen | Unobservable:
     try:
-        return scope.site.cluster_seen()
+        return scope.cluster_seen()
     except VmproxyError as exc:
         return Unobservable(exc.message)
 

@@ -23,18 +23,21 @@ from tests.memory import (
     worlds,
 )
 from vmproxy.engine import run as engine
-from vmproxy.engine.run import apply_host, for_each
+from vmproxy.engine.run import HostResult, apply_host, destroy_host, for_each
 from vmproxy.engine.site import SiteRun
 from vmproxy.errors import Busy, Conflict, NotReady, VmproxyError
 from vmproxy.hosts.memory import MemoryVm, MemoryWorld
 from vmproxy.model.seen import Marker
 from vmproxy.model.steps import ReconfigureVm, Step
-from vmproxy.model.topology import Member, compile_site
+from vmproxy.model.topology import Member, Topology, compile_site
 from vmproxy.site.model import Site
 from vmproxy.util.events import Reporter
 
 many = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 fewer = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+quiet = Reporter(lambda _host, _event: None)
 
 
 class Killed(BaseException):
@@ -288,30 +291,67 @@ def test_a_failure_names_its_step_and_keeps_what_was_done_before() -> None:
     assert Product(world).apply().error is None
 
 
+def fleet(number: int) -> tuple[Topology, dict[str, MemoryWorld]]:
+    """A site of that many hosts, each a world of its own, and one cluster."""
+    hosts = [
+        {
+            "name": f"win-{index}",
+            "qemu": {},
+            "network": {"address": f"192.168.{index}.5/24", "gateway": f"192.168.{index}.1"},
+        }
+        for index in range(number)
+    ]
+    made = compile_site(Site.model_validate({"name": "a", "hosts": hosts}))
+    cluster = MemoryWorld().cluster
+    return made, {member.name: MemoryWorld(cluster=cluster) for member in made.members}
+
+
+def applied(site: SiteRun, *members: Member) -> list[HostResult | VmproxyError]:
+    return for_each(members, lambda member: apply_host(site, member, quiet, yes=True))
+
+
+def destroyed(site: SiteRun, *members: Member) -> list[HostResult | VmproxyError]:
+    return for_each(members, lambda member: destroy_host(site, member, quiet, yes=True))
+
+
+def errors(results: list[HostResult | VmproxyError]) -> list[VmproxyError]:
+    found = [result.error if isinstance(result, HostResult) else result for result in results]
+    return [error for error in found if error]
+
+
 def test_the_api_server_gets_as_many_lists_for_a_hundred_hosts_as_for_one() -> None:
     def lists(number: int) -> int:
-        hosts = [
-            {
-                "name": f"win-{index}",
-                "qemu": {},
-                "network": {"address": f"192.168.{index}.5/24", "gateway": f"192.168.{index}.1"},
-            }
-            for index in range(number)
-        ]
-        fleet = compile_site(Site.model_validate({"name": "a", "hosts": hosts}))
-        worlds = {member.name: MemoryWorld() for member in fleet.members}
-        cluster = MemoryWorld().cluster
-        for world in worlds.values():
-            world.cluster = cluster
-        site = SiteRun(fleet, fleet.members, links(worlds))
-
-        def work(member: Member) -> VmproxyError | None:
-            return apply_host(site, member, Reporter(lambda _host, _event: None), yes=True).error
-
-        assert for_each(fleet.members, work) == [None] * number
-        return cluster.lists
+        made, worlds = fleet(number)
+        site = SiteRun(made, made.members, links(worlds))
+        assert errors(applied(site, *made.members)) == []
+        return worlds["win-0"].cluster.lists
 
     assert lists(1) == lists(100)
+
+
+def test_a_host_that_waited_sees_what_another_run_made_of_its_identity() -> None:
+    """The run's one look at the cluster is not what it plans the identity from."""
+    made, worlds = fleet(2)
+    first, second = made.members
+    site = SiteRun(made, made.members, links(worlds))
+    assert errors(applied(site, first)) == []
+    assert errors(applied(SiteRun(made, made.members, links(worlds)), second)) == []
+    assert errors(applied(site, second)) == []
+
+
+def test_what_hosts_share_goes_with_the_last_of_them() -> None:
+    made, worlds = fleet(3)
+    cluster = worlds["win-0"].cluster
+    assert errors(applied(SiteRun(made, made.members, links(worlds)), *made.members)) == []
+    assert "namespace/vmproxy" in cluster.objects
+
+    one, *others = made.members
+    assert errors(destroyed(SiteRun(made, (one,), links(worlds)), one)) == []
+    assert "namespace/vmproxy" in cluster.objects
+
+    results = destroyed(SiteRun(made, tuple(others), links(worlds)), *others)
+    assert errors(results) == []
+    assert cluster.objects == {}
 
 
 def test_many_hosts_of_one_site_do_not_stand_in_each_other_s_way() -> None:

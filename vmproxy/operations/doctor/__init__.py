@@ -50,7 +50,7 @@ def _place_findings(scope: Scope) -> Iterator[Finding]:
 
 def _cluster_findings(scope: Scope) -> Iterator[Finding]:
     try:
-        seen = scope.site.cluster_seen()
+        seen = scope.cluster_seen()
         missing = scope.site.cluster.missing_rights()
     except VmproxyError as exc:
         yield failed("cluster", exc)
@@ -80,7 +80,7 @@ def _host_findings(scope: Scope) -> Iterator[Finding]:
         yield Finding("VM name", ok=True, detail="free" if seen.vm is None else "ours")
         if seen.vm is None:
             yield _address_free(scope)
-        cluster = scope.site.cluster_seen()
+        cluster = scope.cluster_seen()
         marked = seen.marker.routes if seen.marker else ()
         client = scope.client.observe()
         route.plan(scope.wanted_routes(cluster, seen.marker), marked, client, client=scope.member.client.name)
