@@ -53,8 +53,7 @@ _TIMER_FAILED = 0.1
 
 @dataclass(frozen=True)
 class GuestWanted:
-    """`units` are enabled and run. `subject`, `uid` and `ttl` (seconds) are the token's; `uid` None:
-    there is no account yet."""
+    """`units` are enabled and run. `subject` and `uid` are the token's; `uid` None: no account yet."""
 
     files: Mapping[str, ManagedFile]
     units: tuple[str, ...]
@@ -63,9 +62,6 @@ class GuestWanted:
     routes: tuple[Route, ...]
     subject: str
     uid: str | None
-    ttl: int
-    mode: str
-    version: str
     warnings: tuple[str, ...] = ()
 
 
@@ -135,9 +131,6 @@ def wanted(vm: Vm, proxy: Proxy, cluster: ClusterSeen, *, program: Program, tool
         routes=routes,
         subject=f"system:serviceaccount:{names.NAMESPACE}:{vm.account}",
         uid=cluster.uid(vm.account),
-        ttl=proxy.token_ttl,
-        mode=mode,
-        version=program.version,
         warnings=_warnings(vm, cluster),
     )
 
