@@ -58,7 +58,7 @@ def log_as(form: Literal["text", "json"]) -> None:
 
 
 def name_hosts(*, named: bool) -> None:
-    """Whether each progress line begins with the name of its host."""
+    """Whether each progress line and each error begins with the name of its host."""
     _settings.hosts = named
 
 
@@ -128,6 +128,8 @@ def error(problem: VmproxyError, host: str | None = None) -> None:
         _write_json("error", host, known)
         return
     console = _err()
+    if host and _settings.hosts:
+        console.print(Text(f"{host}:", style="dim"))
     console.print(Text.assemble(("error: ", "bold red"), problem.message))
     for line in problem.details:
         console.print(Text(f"  {line}"))

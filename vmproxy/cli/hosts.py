@@ -89,11 +89,5 @@ def answer(
             show(name, result)
         failure = result.error if isinstance(result, HostResult) else result
         if isinstance(failure, VmproxyError):
-            _show_error(name, failure, many=len(results) > 1)
+            console.error(failure, name)
     return exit_codes.of_hosts((result for _, result in results), code)
-
-
-def _show_error(name: str, problem: VmproxyError, *, many: bool) -> None:
-    if many:
-        console.reporter()(f"{name}:")
-    console.error(problem, name)

@@ -58,7 +58,8 @@ def destroy_host(site: SiteRun, member: Member, report: Reporter, *, yes: bool) 
         with Scope(site, member, report) as scope:
             if not yes:
                 todo = phases.removal(scope, _leaving(scope)[0])
-                return HostResult(member.name, left=Plan(tuple(step for _, some in todo for step in some)))
+                left = Plan(tuple(step for _, some in todo for step in some))
+                return _ended(HostResult(member.name, left=left), report)
             with scope.carrier.lock(report):
                 _destroy(scope, done, report)
     except VmproxyError as exc:

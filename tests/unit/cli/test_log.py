@@ -20,6 +20,7 @@ SITE = """name: a
 hosts:
 - {name: win-01, qemu: {}, network: {address: 192.0.2.5/24, gateway: 192.0.2.1}}
 """
+SECOND = "- {name: win-02, qemu: {}, network: {address: 198.51.100.5/24, gateway: 198.51.100.1}}\n"
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MemoryWorld:
     monkeypatch.chdir(tmp_path)
 
     def connections(_topology: Topology) -> Any:
-        return links({"win-01": made}, MemoryArtifacts())
+        return links({"win-01": made, "win-02": MemoryWorld(cluster=made.cluster)}, MemoryArtifacts())
 
     monkeypatch.setattr(hosts, "connections", connections)
     return made
@@ -70,6 +71,24 @@ def test_an_error_is_an_event_with_its_hint(world: MemoryWorld) -> None:
     assert error["event"] == "error"
     assert error["host"] == "win-01"
     assert set(error) == {"time", "event", "host", "message", "hint", "details"}
+
+
+def test_errors_of_several_hosts_are_told_apart(world: MemoryWorld) -> None:
+    world.cluster.reachable = False
+    Path("vmproxy.yaml").write_text(SITE + SECOND)
+    events = lines(run("apply", "--log-format", "json"))
+    assert [line["host"] for line in events if line["event"] == "error"] == ["win-01", "win-02"]
+    assert all(line["host"] for line in events)
+    shown = run("apply").stderr.splitlines()
+    for name in ("win-01", "win-02"):
+        assert shown[shown.index(f"{name}:") + 1].startswith("error: cannot reach the API server")
+
+
+def test_what_destroy_would_do_ends_as_any_other_run(world: MemoryWorld) -> None:
+    run("apply")
+    ended = lines(run("destroy", "--log-format", "json"))[-1]
+    assert (ended["event"], ended["steps"], ended["error"]) == ("ended", 0, None)
+    assert world.vms
 
 
 def test_a_person_reads_the_steps_and_no_json(world: MemoryWorld) -> None:
