@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from typing import assert_never
 
 from vmproxy.cluster import discovery, login
 from vmproxy.cluster.client import Client, Object
 from vmproxy.errors import Conflict, VmproxyError
 from vmproxy.model.names import MANAGED_BY, NAMESPACE, identity, key
-from vmproxy.model.net import Address
+from vmproxy.model.net import Address, addresses, networks
 from vmproxy.model.seen import ClusterSeen, EndpointSeen, NodeSeen, ServiceSeen
 from vmproxy.model.steps import ClusterStep, CreateObject, DeleteObject, UpdateObject
 from vmproxy.site import model
@@ -216,31 +216,31 @@ def _version(git_version: str) -> str:
 
 
 def _node(item: Object) -> NodeSeen:
-    addresses = (item.get("status") or {}).get("addresses") or []
+    listed = (item.get("status") or {}).get("addresses") or []
     spec = item.get("spec") or {}
     pods = spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else [])
-    internal = (ip_address(entry["address"]) for entry in addresses if entry["type"] == "InternalIP")
-    return NodeSeen(item["metadata"]["name"], tuple(internal), tuple(map(ip_network, pods)))
+    internal = (entry["address"] for entry in listed if entry["type"] == "InternalIP")
+    return NodeSeen(item["metadata"]["name"], tuple(addresses(internal)), tuple(networks(pods)))
 
 
 def _ipv4(spec: Object) -> Address | None:
     """The Service's IPv4 address: in a cluster of both families it may be the second. None: it has none."""
-    addresses = spec.get("clusterIPs") or [spec.get("clusterIP") or ""]
-    return next((ip_address(address) for address in addresses if "." in address), None)
+    listed = spec.get("clusterIPs") or [spec.get("clusterIP") or ""]
+    return next((address for address in addresses(listed) if address.version == 4), None)
 
 
 def _service(name: str, address: Address, spec: Object, slices: list[Object]) -> ServiceSeen:
     ports = {port.get("name", ""): (int(port["port"]), port["protocol"].lower()) for port in spec["ports"]}
     endpoints = [
         EndpointSeen(
-            ip=ip_address(address),
+            ip=address,
             ready=(endpoint.get("conditions") or {}).get("ready") is not False,
             ports=_listening(ports, item.get("ports") or []),
         )
         for item in slices
         if item.get("addressType") == "IPv4"
         for endpoint in item.get("endpoints") or []
-        for address in endpoint["addresses"]
+        for address in addresses(endpoint["addresses"])
     ]
     return ServiceSeen(name, address, tuple(ports.values()), tuple(endpoints))
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable, Sequence
-from ipaddress import ip_network
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from vmproxy.cluster.client import Client, Object
 from vmproxy.errors import Forbidden, VmproxyError
-from vmproxy.model.net import Network
+from vmproxy.model.net import Network, networks
 from vmproxy.model.seen import NodeSeen
 from vmproxy.site import model
 
@@ -26,7 +25,7 @@ def service_cidrs(client: Client, wanted: model.Cluster) -> tuple[Network, ...]:
     if wanted.service_cidrs:
         return wanted.service_cidrs
     for look in (_from_objects, _from_kubeadm, _from_arguments, _from_refusal):
-        found = _ipv4_first(map(ip_network, look(client)))
+        found = _ipv4_first(networks(look(client)))
         if found:
             return found
     raise VmproxyError(

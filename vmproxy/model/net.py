@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 
 Address = IPv4Address | IPv6Address
 Interface = IPv4Interface | IPv6Interface
@@ -23,6 +34,20 @@ class Route:
 
     def __str__(self) -> str:
         return f"{self.prefix} via {self.via or 'its own interface'}"
+
+
+def addresses(texts: Iterable[str]) -> Iterator[Address]:
+    """Of text that others wrote: what is no address is left out."""
+    for text in texts:
+        with suppress(ValueError):
+            yield ip_address(text)
+
+
+def networks(texts: Iterable[str]) -> Iterator[Network]:
+    """Of text that others wrote, whose host bits Kubernetes ignores: what is no network is left out."""
+    for text in texts:
+        with suppress(ValueError):
+            yield ip_network(text.strip(), strict=False)
 
 
 def is_default(network: Network) -> bool:

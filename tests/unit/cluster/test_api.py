@@ -25,6 +25,9 @@ class Api:
     late: str | None = None
     deleted: list[str] = field(default_factory=list)
 
+    def get(self, path: str, **query: str) -> Any:
+        return self.find(path, **query)
+
     def find(self, path: str, **_query: str) -> Any:
         return self.there.get(path)
 
@@ -81,3 +84,26 @@ def test_a_service_of_both_families_is_known_by_its_ipv4_address() -> None:
     cluster = Cluster(api, wanted=model.Cluster(), server="", ca="")  # type: ignore[arg-type]
     found = {seen.name: str(seen.cluster_ip) for seen in cluster.services()}
     assert found == {"n/both": "10.96.0.9", "n/old": "10.96.0.8"}
+
+
+def test_a_node_s_address_that_is_none_is_left_out() -> None:
+    """kubelet writes what a cloud provider tells it; leading zeros were once allowed."""
+    listed = [{"type": "InternalIP", "address": text} for text in ("10.0.0.4", "010.0.0.4", "ip-10-0-0-4")]
+    node = {
+        "metadata": {"name": "win-01"},
+        "spec": {"podCIDRs": ["10.244.1.7/24", ""]},
+        "status": {"addresses": listed},
+    }
+    service = {"spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 443}]}}
+    api = Api(
+        {
+            "/version": {"gitVersion": "v1.36.3"},
+            "/api/v1/nodes": [node],
+            "/api/v1/namespaces/default/services/kubernetes": service,
+        }
+    )
+    wanted = model.Cluster.model_validate({"serviceCIDRs": ["10.96.0.0/16"]})
+    seen = Cluster(api, wanted=wanted, server="", ca="").observe()  # type: ignore[arg-type]
+    assert [str(address) for address in seen.nodes[0].internal_ips] == ["10.0.0.4"]
+    assert [str(cidr) for cidr in seen.pod_cidrs] == ["10.244.1.0/24"]
+    assert (str(seen.canary[0]), seen.canary[1]) == ("10.96.0.1", 443)

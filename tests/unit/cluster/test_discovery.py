@@ -92,6 +92,14 @@ def test_what_kubeadm_did_not_write_is_passed_over(written: str) -> None:
     assert found({KUBEADM: {"data": {"ClusterConfiguration": written}}, **others}) == ("10.96.0.0/12",)
 
 
+def test_what_is_no_range_is_passed_over() -> None:
+    container = {"command": ["kube-apiserver", "--service-cluster-ip-range=$(RANGE)"]}
+    others = {PODS: {"items": [{"spec": {"containers": [container]}}]}}
+    kubeadm = {"data": {"ClusterConfiguration": "networking:\n  serviceSubnet: 10.96.0.1/12, fd00::/112\n"}}
+    assert found({RANGES: {"items": [cidr("ten")]}, KUBEADM: kubeadm}) == ("10.96.0.0/12", "fd00::/112")
+    assert found({**others, DRY_RUN: "The range of valid IPs is 10.96.0.0/12"}) == ("10.96.0.0/12",)
+
+
 def test_a_cluster_that_tells_nothing_is_an_error_with_a_way_out() -> None:
     with pytest.raises(VmproxyError, match="Service ranges") as caught:
         found({})
