@@ -31,6 +31,20 @@ $Session.Lib = {
         Set-Acl -LiteralPath $Path -AclObject $Acl
     }
 
+    function Test-TrustedOwner([string] $Path) {
+        $Owner = (Get-Acl -LiteralPath $Path).GetOwner([Security.Principal.SecurityIdentifier]).Value
+        $Me = [Security.Principal.WindowsIdentity]::GetCurrent().User.Value
+        'S-1-5-32-544', 'S-1-5-18', $Me -contains $Owner
+    }
+
+    function Set-FolderUnfinished([string] $Path) {
+        # Never writes into a file that another user put there.
+        if ((Test-Path -LiteralPath $Path) -and -not (Test-TrustedOwner $Path)) {
+            Remove-Item -LiteralPath $Path -Recurse -Force
+        }
+        if (-not (Test-Path -LiteralPath $Path)) { (New-Object IO.FileStream $Path, 'CreateNew').Dispose() }
+    }
+
     function New-Folder([string] $Path) {
         if (-not (Test-Path -LiteralPath $Path)) {
             New-Item -ItemType Directory -Path $Path -Force | Out-Null

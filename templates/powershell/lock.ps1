@@ -1,25 +1,31 @@
 # Lock vmproxy's folder: this process alone holds the lock file open, until it ends. Emits whether it holds
-# the lock. The file contains one byte if vmproxy created the folder. A folder that contains other files is
-# refused, because vmproxy sets its rights and removes what earlier runs left in it. So is a folder that is a
-# link or has another owner: every user may create a folder in C:\ProgramData before vmproxy does.
+# the lock. The lock file contains one byte if vmproxy created the folder; until it does, the file `unfinished`
+# beside the folder says so. A folder that contains other files is refused, because vmproxy sets its rights and
+# removes what earlier runs left in it. So is a folder that is a link or has another owner: every user may
+# create a folder in C:\ProgramData before vmproxy does.
 param($Data, $Session)
 . $Session.Lib
-$Created = New-Folder $Data.directory
+if (-not (Test-Path -LiteralPath $Data.directory)) {
+    New-Folder (Split-Path $Data.directory) | Out-Null
+    Set-FolderUnfinished $Data.unfinished
+    New-Folder $Data.directory | Out-Null
+}
 if ((Get-Item -LiteralPath $Data.directory -Force).Attributes -band [IO.FileAttributes]::ReparsePoint) {
     throw "the folder $($Data.directory) is a link: use the folder that it points to"
 }
-$Acl = Get-Acl -LiteralPath $Data.directory
-$Owner = $Acl.GetOwner([Security.Principal.SecurityIdentifier]).Value
-$Me = [Security.Principal.WindowsIdentity]::GetCurrent().User.Value
-if ('S-1-5-32-544', 'S-1-5-18', $Me -notcontains $Owner) {
-    throw "the folder $($Data.directory) belongs to $($Acl.Owner), who could always read and change its" +
-        ' contents: use another folder, or take ownership of this one (takeown.exe /A /F FOLDER)'
+if (-not (Test-TrustedOwner $Data.directory)) {
+    throw "the folder $($Data.directory) belongs to $((Get-Acl -LiteralPath $Data.directory).Owner), who could" +
+        ' always read and change its contents: use another folder, or take ownership of this one' +
+        ' (takeown.exe /A /F FOLDER)'
 }
-if ($Created) {
-    Protect-Folder $Data.directory
-} elseif (-not (Test-Path -LiteralPath $Data.lock) -and (Get-ChildItem -LiteralPath $Data.directory -Force)) {
-    throw "the folder $($Data.directory) contains files that are not vmproxy's: use a separate one" +
-        ' (if the folder is vmproxy''s, create an empty file vmproxy.lock in it)'
+$IsOurs = (Test-Path -LiteralPath $Data.unfinished) -and (Test-TrustedOwner $Data.unfinished)
+if (-not (Test-Path -LiteralPath $Data.lock)) {
+    # A removal that was interrupted leaves empty folders.
+    if (Get-ChildItem -LiteralPath $Data.directory -Force -Recurse:$IsOurs -File:$IsOurs) {
+        throw "the folder $($Data.directory) contains files that are not vmproxy's: use a separate one" +
+            ' (if the folder is vmproxy''s, create an empty file vmproxy.lock in it)'
+    }
+    if ($IsOurs) { Protect-Folder $Data.directory }
 }
 try {
     $Session.Lock = New-Object IO.FileStream $Data.lock, 'OpenOrCreate', 'ReadWrite', 'None'
@@ -29,5 +35,9 @@ try {
     @{ held = $false }
     return
 }
-if ($Created) { $Session.Lock.WriteByte(1); $Session.Lock.Flush() }
+if ($IsOurs) {
+    $Session.Lock.WriteByte(1)
+    $Session.Lock.Flush()
+    Remove-Item -LiteralPath $Data.unfinished -Force
+}
 @{ held = $true }

@@ -10,7 +10,9 @@ if ($Session.Lock) {
     $Left = @($Files | Where-Object { $_.FullName -ne $Data.lock })
     if ($Left.Count -eq 0) {
         if ($Created) {
+            Set-FolderUnfinished $Data.unfinished
             Remove-PathWithRetry $Data.directory
+            Remove-PathWithRetry $Data.unfinished
         } else {
             Get-ChildItem -LiteralPath $Data.directory -Force | ForEach-Object { Remove-PathWithRetry $_.FullName }
         }

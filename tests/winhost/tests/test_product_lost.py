@@ -14,6 +14,7 @@ from tests.winhost.presence import require
 from tests.winhost.tests.product import DIRECTORY, IMAGE, NAME, SEED, Windows, windows
 from vmproxy.errors import Busy, VmproxyError
 from vmproxy.hosts.hyperv import carrier as product
+from vmproxy.hosts.hyperv.paths import Paths
 
 pytestmark = pytest.mark.winhost
 
@@ -122,8 +123,9 @@ def test_a_controller_that_died_leaves_no_lock(world: Windows) -> None:
     with world.connect(idle=3.0) as shell:
         shell._closing.set()  # as if nobody were there to send the empty frames
         shell.call("lib.ps1")
-        paths = {"directory": DIRECTORY, "lock": rf"{DIRECTORY}\vmproxy.lock"}
-        assert shell.call("lock.ps1", paths) == {"held": True}
+        paths = Paths(DIRECTORY, NAME)
+        data = {"directory": DIRECTORY, "lock": paths.lock, "unfinished": paths.unfinished}
+        assert shell.call("lock.ps1", data) == {"held": True}
         with world.place() as place:
             started = time.monotonic()
             with place.lock(world.said.append):

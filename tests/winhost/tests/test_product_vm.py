@@ -228,10 +228,10 @@ def test_a_folder_of_an_ordinary_user_is_refused(world: Windows) -> None:
     assert world.powershell(f"(Get-Acl {DIRECTORY}).Owner") == [r"BUILTIN\Administrators"]
 
 
-def _own(world: Windows, user: str) -> list[object]:
+def _own(world: Windows, user: str, path: str = DIRECTORY) -> list[object]:
     return world.powershell(
-        f"$Acl = Get-Acl {DIRECTORY}; $User = New-Object Security.Principal.SecurityIdentifier {user};"
-        f"$Acl.SetOwner($User); Set-Acl {DIRECTORY} -AclObject $Acl; (Get-Acl {DIRECTORY}).Owner"
+        f"$Acl = Get-Acl {path}; $User = New-Object Security.Principal.SecurityIdentifier {user};"
+        f"$Acl.SetOwner($User); Set-Acl {path} -AclObject $Acl; (Get-Acl {path}).Owner"
     )
 
 
@@ -250,6 +250,36 @@ def test_a_folder_that_was_there_before_is_still_there_afterwards(world: Windows
     world.run()
     world.destroy()
     assert list(world.state.local(DIRECTORY).iterdir()) == []
+
+
+@pytest.mark.parametrize("left", [[], ["images/"], ["vmproxy.lock"], ["vmproxy.lock", "images/"]])
+def test_a_folder_that_a_killed_run_was_creating_or_removing_is_ours(world: Windows, left: list[str]) -> None:
+    folder = world.state.local(DIRECTORY)
+    folder.mkdir(parents=True)
+    unfinished = folder.with_name("vmproxy.unfinished")
+    unfinished.touch()
+    for name in left:
+        (folder / name).mkdir() if name.endswith("/") else (folder / name).touch()
+    world.run()
+    assert not unfinished.exists()
+    world.destroy()
+    assert not folder.exists()
+    assert not unfinished.exists()
+
+
+def test_a_folder_that_another_user_calls_unfinished_stays_theirs(world: Windows) -> None:
+    folder = world.state.local(DIRECTORY)
+    folder.mkdir(parents=True)
+    folder.with_name("vmproxy.unfinished").touch()
+    _own(world, "S-1-5-21-1004336348-1177238915-682003330-1007", rf"{DIRECTORY}.unfinished")
+    world.run()
+    world.destroy()
+    assert list(folder.iterdir()) == []
+    folder.rmdir()
+    world.run()
+    world.destroy()
+    assert not folder.exists()
+    assert not folder.with_name("vmproxy.unfinished").exists()
 
 
 def test_the_folder_of_a_vm_that_lost_its_name_and_marker_is_not_removed(made: Windows) -> None:

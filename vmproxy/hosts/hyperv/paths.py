@@ -18,6 +18,12 @@ class Paths:
         return self._at("vmproxy.lock")
 
     @property
+    def unfinished(self) -> str:
+        """A file beside `directory` while vmproxy creates or removes it: a killed run leaves a folder that is
+        still known to be vmproxy's own."""
+        return f"{PureWindowsPath(self.directory)}.unfinished"
+
+    @property
     def images(self) -> str:
         return self._at("images")
 

@@ -62,6 +62,7 @@ class Session:
             "vm": paths.vm,
             "directory": paths.directory,
             "lock": paths.lock,
+            "unfinished": paths.unfinished,
             "folder": paths.folder,
             "pending": paths.pending,
         }
