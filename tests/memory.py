@@ -30,7 +30,7 @@ from vmproxy.model.seen import Marker, TokenSeen, UnitSeen
 from vmproxy.model.steps import Plan
 from vmproxy.model.topology import Member, Topology, compile_site
 from vmproxy.operations.plan import plan_host
-from vmproxy.resources.proxy import Program
+from vmproxy.resources.kubeproxy import Program
 from vmproxy.site.model import Site
 from vmproxy.util.events import Report, Reporter
 

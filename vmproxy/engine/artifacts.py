@@ -10,7 +10,7 @@ from vmproxy import binaries, image, seed
 from vmproxy.hosts.protocols import Delivery, Kind
 from vmproxy.image import Download, Image
 from vmproxy.model.topology import Topology
-from vmproxy.resources.proxy import Program
+from vmproxy.resources.kubeproxy import Program
 from vmproxy.seed import keys
 from vmproxy.util.events import Report
 

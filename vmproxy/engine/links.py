@@ -14,7 +14,7 @@ from vmproxy.model.net import Address
 from vmproxy.model.seen import CloudInit, ClusterSeen, Endpoint, GuestQuery, GuestSeen, Reach, ServiceSeen
 from vmproxy.model.steps import ClusterStep, GuestStep
 from vmproxy.model.topology import Member
-from vmproxy.resources.proxy import Program
+from vmproxy.resources.kubeproxy import Program
 from vmproxy.seed import Seed
 from vmproxy.util.events import Report
 

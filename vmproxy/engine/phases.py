@@ -10,7 +10,7 @@ from vmproxy.engine.scope import Scope, World
 from vmproxy.model.net import Route
 from vmproxy.model.seen import CarrierSeen, ClientSeen, ClusterSeen, Unobservable
 from vmproxy.model.steps import ClusterStep, CreateVm, HostStep, Plan, RemoveRoute, RouteStep, SetRoute, Step
-from vmproxy.resources import identity, proxy, route, switch, vm
+from vmproxy.resources import guest, identity, route, switch, vm
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def _vm_again(scope: Scope, world: World) -> World:
 
 def _guest(scope: Scope, world: World) -> Sequence[Step]:
     wanted = scope.wanted_guest(world.cluster, world.carrier.marker, world.guest)
-    return proxy.plan(wanted, world.guest)
+    return guest.plan(wanted, world.guest)
 
 
 def _routes(scope: Scope, world: World) -> Sequence[RouteStep]:
@@ -114,20 +114,20 @@ def plan(scope: Scope, world: World) -> Plan:
     if isinstance(world.guest, Unobservable):
         unseen = (f"guest: {world.guest.because}; observed after the start",)
     wanted = scope.wanted_guest(world.cluster, world.carrier.marker, world.guest)
-    return Plan(steps, unseen, proxy.warnings(wanted, world.guest))
+    return Plan(steps, unseen, guest.warnings(wanted, world.guest))
 
 
 def _after(scope: Scope, world: World, steps: Sequence[Step]) -> World:
     """The world when these steps of the VM's phase are done."""
     removed = {step.route for step in steps if isinstance(step, RemoveRoute)}
-    carrier, guest = world.carrier, world.guest
+    carrier, inside = world.carrier, world.guest
     if removed:
         carrier = _marked(carrier, ())
     if any(isinstance(step, CreateVm) for step in steps):
-        guest = Unobservable("the VM is created again" if carrier.vm else "there is no VM yet")
+        inside = Unobservable("the VM is created again" if carrier.vm else "there is no VM yet")
         carrier = replace(carrier, vm=None) if _moves(scope, world) else carrier
     there = tuple(item for item in world.client.routes if item not in removed)
-    return replace(world, carrier=carrier, guest=guest, client=replace(world.client, routes=there))
+    return replace(world, carrier=carrier, guest=inside, client=replace(world.client, routes=there))
 
 
 def _marked(seen: CarrierSeen, routes: tuple[Route, ...]) -> CarrierSeen:

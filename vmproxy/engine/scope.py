@@ -32,8 +32,10 @@ from vmproxy.model.seen import (
 )
 from vmproxy.model.steps import ClusterStep, GuestStep, HostStep, RouteStep, VmStep, VmWanted, failing_at
 from vmproxy.model.topology import Member, Vm
-from vmproxy.resources import proxy, route
-from vmproxy.resources.proxy import GuestWanted, Tools
+from vmproxy.resources import guest as inside
+from vmproxy.resources import route
+from vmproxy.resources.guest import GuestWanted
+from vmproxy.resources.kubeproxy import Tools
 from vmproxy.util import events, paths, wait
 from vmproxy.util.events import Reporter
 
@@ -110,8 +112,8 @@ class Scope:
     def look_at_guest(self, cluster: ClusterSeen | Unobservable) -> GuestSeen:
         """Without the cluster only what does not depend on it. Raises Unreachable for no answer."""
         if isinstance(cluster, Unobservable):
-            return self.guest().observe(proxy.BARE_QUERY)
-        return self.guest().observe(proxy.QUERY)
+            return self.guest().observe(inside.BARE_QUERY)
+        return self.guest().observe(inside.QUERY)
 
     def guest(self) -> GuestLink:
         """The one SSH connection of this run. Raises Unreachable when nothing answers."""
@@ -165,7 +167,7 @@ class Scope:
     ) -> GuestWanted:
         seen = guest if isinstance(guest, GuestSeen) else None
         settings = self.site.topology.proxy
-        return proxy.wanted(
+        return inside.wanted(
             self._vm_at(marker),
             settings,
             cluster,

@@ -7,6 +7,7 @@ runs now and needs consent.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -347,6 +348,11 @@ class ManagedFile:
     source: Path | None = None
     version: str | None = None
     follow: Follow = Follow()
+
+    @classmethod
+    def of(cls, content: str | bytes, *, mode: str = "0644", follow: Follow = Follow()) -> ManagedFile:
+        data = content.encode() if isinstance(content, str) else content
+        return cls(hashlib.sha256(data).hexdigest(), mode, content=data, follow=follow)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tests.unit.guest.machine import Machine
-from vmproxy.resources import proxy
+from vmproxy.model import names
 from vmproxy.util import assets
 
 SCRIPTS = [name for name in assets.names("guest") if name.endswith(".py")]
@@ -59,9 +59,9 @@ def test_the_agent_is_ready_after_loading_these_modules_and_no_others() -> None:
 @pytest.mark.parametrize(
     ("script", "constants"),
     [
-        ("agent.py", {"SETUP": proxy.SETUP, "SETUP_UNIT": proxy.SETUP_UNIT}),
-        ("setup.py", {"GUARD": proxy.GUARD, "ROUTES": proxy.ROUTES}),
-        ("renew.py", {"CREDENTIAL": proxy.CREDENTIAL, "TOKEN": proxy.TOKEN}),
+        ("agent.py", {"SETUP": names.SETUP, "SETUP_UNIT": names.SETUP_UNIT}),
+        ("setup.py", {"GUARD": names.GUARD, "ROUTES": names.ROUTES}),
+        ("renew.py", {"CREDENTIAL": names.CREDENTIAL, "TOKEN": names.TOKEN}),
         ("agent.py", {"UNITS": "/etc/systemd/system", "SYSCTLS": "/proc/sys"}),
     ],
 )
@@ -74,16 +74,16 @@ def test_a_script_finds_what_vmproxy_puts_into_the_guest(script: str, constants:
 def test_what_kube_proxys_unit_notes_at_its_start_is_what_the_agent_compares(machine: Machine) -> None:
     """The note is written by the unit's own command line; `%%` is systemd's `%`, `%n` the unit's name."""
     uses = [machine.write("/etc/vmproxy/kubeconfig", "{}"), machine.write("/etc/vmproxy/ca.crt", "x")]
-    unit = assets.render(f"guest/{proxy.PROXY_UNIT}.j2", program="x", config="x", uses=map(str, uses))
+    unit = assets.render(f"guest/{names.PROXY_UNIT}.j2", program="x", config="x", uses=map(str, uses))
     (command,) = re.findall(r"(?m)^ExecStartPre=/bin/sh -c '(.*)'$", unit)
-    command = command.replace("%%", "%").replace("%n.used", f"{proxy.PROXY_UNIT}.used")
-    note = machine.path(f"/run/vmproxy/{proxy.PROXY_UNIT}.used")
+    command = command.replace("%%", "%").replace("%n.used", f"{names.PROXY_UNIT}.used")
+    note = machine.path(f"/run/vmproxy/{names.PROXY_UNIT}.used")
     subprocess.run(["/bin/sh", "-c", command.replace("/run/vmproxy", str(note.parent))], check=True)
     agent = machine.module("agent.py")
     assert len(note.read_text().splitlines()) == len(uses)
-    assert not agent.used_changed(proxy.PROXY_UNIT)
+    assert not agent.used_changed(names.PROXY_UNIT)
     machine.write("/etc/vmproxy/ca.crt.part", "x").replace(uses[1])
-    assert agent.used_changed(proxy.PROXY_UNIT)
+    assert agent.used_changed(names.PROXY_UNIT)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

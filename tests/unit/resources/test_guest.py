@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.values import node, route
 from vmproxy.cli import answers
+from vmproxy.model import names
 from vmproxy.model.seen import (
     ClusterSeen,
     FileSeen,
@@ -29,8 +30,9 @@ from vmproxy.model.steps import (
     StartUnit,
 )
 from vmproxy.model.topology import compile_site
-from vmproxy.resources import proxy
-from vmproxy.resources.proxy import GuestWanted, Program, Tools
+from vmproxy.resources import guest
+from vmproxy.resources.guest import GuestWanted
+from vmproxy.resources.kubeproxy import Program, Tools
 from vmproxy.site.model import Site
 
 SITE = Site.model_validate(
@@ -76,7 +78,7 @@ LIVE = ProxySeen(live=True, mode="nftables", last_synced=NOW, last_queued=NOW - 
 
 def wanted(site: Site = SITE, cluster: ClusterSeen = CLUSTER) -> GuestWanted:
     vm = compile_site(site).members[0].vm
-    return proxy.wanted(vm, site.proxy, cluster, program=PROGRAM, tools=Tools("6.12", "1.1.3"))
+    return guest.wanted(vm, site.proxy, cluster, program=PROGRAM, tools=Tools("6.12", "1.1.3"))
 
 
 def good(want: GuestWanted) -> GuestSeen:
@@ -85,7 +87,7 @@ def good(want: GuestWanted) -> GuestSeen:
         files={path: FileSeen(file.sha256, file.mode, file.owner) for path, file in want.files.items()},
         units={unit: UnitSeen(active=True, enabled=True, stale=False) for unit in want.units},
         sysctls=dict(want.sysctls),
-        guard=want.guard,
+        guard=want.guard.sha256,
         routes=want.routes,
         token=TOKEN,
         proxy=LIVE,
@@ -127,7 +129,7 @@ def carried_out(actions: tuple[GuestStep, ...], seen: GuestSeen) -> GuestSeen:
         sysctls=sysctls,
         units=units,
         token=token,
-        guard=want.guard if "guard" in setup else seen.guard,
+        guard=want.guard.sha256 if "guard" in setup else seen.guard,
         routes=want.routes if "routes" in setup else seen.routes,
     )
 
@@ -137,24 +139,24 @@ def fields(actions: tuple[GuestStep, ...]) -> list[str]:
 
 
 def test_a_guest_as_wanted_needs_nothing() -> None:
-    assert proxy.plan(wanted(), good(wanted())) == ()
+    assert guest.plan(wanted(), good(wanted())) == ()
 
 
 def test_a_guest_that_could_not_be_seen_is_not_planned_for() -> None:
-    assert proxy.plan(wanted(), Unobservable("the VM is stopped")) == ()
+    assert guest.plan(wanted(), Unobservable("the VM is stopped")) == ()
 
 
 @pytest.mark.parametrize("path", list(wanted().files))
 def test_an_edited_file_is_named_alone(path: str) -> None:
     seen = good(wanted())
     edited = {**seen.files, path: replace(seen.files[path], sha256="0" * 64)}
-    assert fields(proxy.plan(wanted(), replace(seen, files=edited))) == [f"{path}: sha256"]
+    assert fields(guest.plan(wanted(), replace(seen, files=edited))) == [f"{path}: sha256"]
 
 
 @pytest.mark.parametrize("name", list(wanted().sysctls))
 def test_a_changed_sysctl_is_named_alone(name: str) -> None:
     seen = good(wanted())
-    assert fields(proxy.plan(wanted(), replace(seen, sysctls={**seen.sysctls, name: "9"}))) == [name]
+    assert fields(guest.plan(wanted(), replace(seen, sysctls={**seen.sysctls, name: "9"}))) == [name]
 
 
 @pytest.mark.parametrize(
@@ -168,15 +170,15 @@ def test_a_changed_sysctl_is_named_alone(name: str) -> None:
     ],
 )
 def test_a_token_that_will_not_do_is_renewed_and_the_plan_says_why(token: TokenSeen | None, why: str) -> None:
-    (action,) = proxy.plan(wanted(), replace(good(wanted()), token=token))
+    (action,) = guest.plan(wanted(), replace(good(wanted()), token=token))
     assert (action.verb, action.drift[0].seen) == ("renew", why)
 
 
 def test_a_unit_that_runs_with_older_files_is_restarted() -> None:
     seen = good(wanted())
-    units = {**seen.units, proxy.PROXY_UNIT: UnitSeen(active=True, enabled=True, stale=True)}
-    (action,) = proxy.plan(wanted(), replace(seen, units=units))
-    assert action.drift[0].field == f"{proxy.PROXY_UNIT}: started with"
+    units = {**seen.units, names.PROXY_UNIT: UnitSeen(active=True, enabled=True, stale=True)}
+    (action,) = guest.plan(wanted(), replace(seen, units=units))
+    assert action.drift[0].field == f"{names.PROXY_UNIT}: started with"
 
 
 def test_pod_routes_go_by_the_nodes_that_are_on_the_network_and_the_others_are_warned_of() -> None:
@@ -189,20 +191,20 @@ def test_pod_routes_go_by_the_nodes_that_are_on_the_network_and_the_others_are_w
 
 
 def test_only_ipv4_ranges_reach_the_guard_table() -> None:
-    content = wanted().files[proxy.GUARD].content
+    content = wanted().files[names.GUARD].content
     assert content is not None
     assert b"10.96.0.0/16" in content
     assert b"fd01" not in content
 
 
 def test_no_token_and_no_key_is_among_the_files() -> None:
-    assert proxy.TOKEN not in wanted().files
+    assert names.TOKEN not in wanted().files
     assert not any(b"PRIVATE KEY" in (file.content or b"") for file in wanted().files.values())
 
 
 def test_what_the_plan_carries_for_the_guest_is_not_shown() -> None:
     empty = replace(good(wanted()), files={})
-    shown = [(answers.step(step), repr(step)) for step in proxy.plan(wanted(), empty)]
+    shown = [(answers.step(step), repr(step)) for step in guest.plan(wanted(), empty)]
     assert "BEGIN CERTIFICATE" not in str(shown)
 
 
@@ -238,4 +240,4 @@ guests = st.builds(
 
 @given(guests)
 def test_after_the_plan_is_carried_out_the_next_plan_is_empty(seen: GuestSeen) -> None:
-    assert proxy.plan(wanted(), carried_out(proxy.plan(wanted(), seen), seen)) == ()
+    assert guest.plan(wanted(), carried_out(guest.plan(wanted(), seen), seen)) == ()

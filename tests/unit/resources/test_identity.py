@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.resources.test_proxy import CLUSTER, VM
+from tests.unit.resources.test_guest import CLUSTER, VM
 from vmproxy.errors import Conflict
 from vmproxy.model.seen import ClusterSeen
 from vmproxy.model.steps import ClusterStep

@@ -1,0 +1,59 @@
+"""The guest's token: what renews it inside, and when it is renewed from here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+from vmproxy.model import names
+from vmproxy.model.drift import ABSENT
+from vmproxy.model.names import CA, CREDENTIAL, RENEW, TIMER_UNIT, TOKEN_UNIT, UNITS
+from vmproxy.model.seen import ClusterSeen, GuestSeen, TokenSeen
+from vmproxy.model.steps import Follow, ManagedFile, RenewToken
+from vmproxy.model.topology import Vm
+from vmproxy.util import assets
+
+_TIMER_FAILED = 0.1
+"""Below this part of its life left, the guest's own timer has failed, and the token is renewed from here."""
+
+
+def files(vm: Vm, cluster: ClusterSeen, *, ttl: int) -> dict[str, ManagedFile]:
+    """`ttl`: seconds that a token lives; the guest renews it at half of them."""
+    credential = {
+        "server": cluster.server,
+        "ca": CA,
+        "namespace": names.NAMESPACE,
+        "account": vm.account,
+        "ttl": ttl,
+    }
+    timer = assets.render(f"guest/{TIMER_UNIT}.j2", seconds=ttl // 2)
+    return {
+        CREDENTIAL: ManagedFile.of(json.dumps(credential, indent=2) + "\n", follow=Follow(renew=True)),
+        RENEW: ManagedFile.of(assets.text("guest/renew.py"), mode="0755"),
+        f"{UNITS}/{TOKEN_UNIT}": ManagedFile.of(
+            assets.text(f"guest/{TOKEN_UNIT}"), follow=Follow(reload=True)
+        ),
+        f"{UNITS}/{TIMER_UNIT}": ManagedFile.of(timer, follow=Follow(restart=(TIMER_UNIT,), reload=True)),
+    }
+
+
+def plan(subject: str, uid: str | None, seen: GuestSeen, follows: Sequence[Follow]) -> Iterator[RenewToken]:
+    """`subject` and `uid` are the wanted token's; `uid` None: there is no account yet."""
+    why = _trouble(subject, uid, seen.token, now=seen.now)
+    if why is not None and not any(follow.renew for follow in follows):
+        yield RenewToken(why)
+
+
+def _trouble(subject: str, uid: str | None, token: TokenSeen | None, *, now: float) -> str | None:
+    if token is None:
+        return ABSENT
+    if token.subject != subject:
+        return "of another account"
+    if token.uid != uid:
+        return "revoked"
+    left = token.expires - now
+    if left <= 0:
+        return "expired"
+    if left < _TIMER_FAILED * (token.expires - token.issued):
+        return "about to expire"
+    return None
