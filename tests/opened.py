@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, fields
 
 from vmproxy.engine.marking import Marking
-from vmproxy.hosts.hyperv.kind import HYPERV, Connect, open_host
+from vmproxy.hosts.hyperv.kind import Connect, open_host
 from vmproxy.hosts.protocols import Answer, Connection, Delivery, Drivers
 from vmproxy.model.net import Address, Route
 from vmproxy.model.seen import CarrierSeen, ClientSeen
@@ -47,9 +47,6 @@ class Opened:
     drivers: Drivers
     deliver: Callable[[], Delivery]
     seen: HostSeen | None = None
-
-    def settings(self, vm: str) -> dict[str, object]:
-        return HYPERV.settings(vm)
 
     def lock(self, report: Report) -> AbstractContextManager[None]:
         return self.drivers.carrier.lock(report)

@@ -1,9 +1,10 @@
-# Apply the wanted VM settings: those that can change at any time, and with `cold` also those that need
-# the VM off.
+# Apply VM settings: those in `settings`, which differ or belong to a new VM. hosts/hyperv/settings.py declares
+# them, and which of them need the VM off.
 param($Data, $Session)
 . $Session.Lib
 $Vm = Get-ManagedVM $Data
-$Wanted = $Data.settings
+$Wanted = @{}
+foreach ($Property in $Data.settings.PSObject.Properties) { $Wanted[$Property.Name] = $Property.Value }
 
 function Set-IntegrationService([string] $Id, [bool] $On) {
     # By id, because names are localized.
@@ -17,46 +18,61 @@ function Set-IntegrationService([string] $Id, [bool] $On) {
     }
 }
 
-Protect-Folder $Data.directory
-$Actions = @{
-    AutomaticStartAction = $Wanted.start
-    AutomaticStartDelay = $Wanted.startDelay
-    CheckpointType = $Wanted.checkpoints
+function Get-Adapter {
+    $Adapters = @(Hyper-V\Get-VMNetworkAdapter -VM $Vm)
+    if ($Adapters.Count) { return $Adapters[0] }
+    Hyper-V\Add-VMNetworkAdapter -VM $Vm -SwitchName $Wanted.switch -Passthru
 }
+
+if ($Wanted.ContainsKey('folderAccess')) { Protect-Folder $Data.directory }
+
+$OfVm = @{}
+if ($Wanted.ContainsKey('cpus')) { $OfVm.ProcessorCount = $Wanted.cpus }
+if ($Wanted.ContainsKey('memory')) { $OfVm.MemoryStartupBytes = $Wanted.memory }
+if ($Wanted.ContainsKey('dynamicMemory')) { $OfVm.StaticMemory = $true }
+if ($Wanted.ContainsKey('start')) { $OfVm.AutomaticStartAction = $Wanted.start }
+if ($Wanted.ContainsKey('startDelay')) { $OfVm.AutomaticStartDelay = $Wanted.startDelay }
+if ($Wanted.ContainsKey('stop')) { $OfVm.AutomaticStopAction = $Wanted.stop }
+if ($Wanted.ContainsKey('checkpoints')) { $OfVm.CheckpointType = $Wanted.checkpoints }
 if ((Get-Command Hyper-V\Set-VM).Parameters.ContainsKey('AutomaticCheckpointsEnabled')) {
     # Server 2016 lacks it.
-    $Actions.AutomaticCheckpointsEnabled = [bool]$Wanted.automaticCheckpoints
+    if ($Wanted.ContainsKey('automaticCheckpoints')) {
+        $OfVm.AutomaticCheckpointsEnabled = $Wanted.automaticCheckpoints
+    }
 }
-# Only what differs: a Windows build may accept one of them only while the VM is off.
-foreach ($Name in @($Actions.Keys)) {
-    if ("$($Vm.$Name)" -eq "$($Actions[$Name])") { $Actions.Remove($Name) }
-}
-if ($Actions.Count) { Hyper-V\Set-VM -VM $Vm @Actions }
-Set-IntegrationService '2497F4DE-E9FA-4204-80E4-4B75C46419C0' $Wanted.timeSync
-Set-IntegrationService '9F8233AC-BE49-4C79-8EE3-E7E1985B2077' $Wanted.guestShutdown
+if ($OfVm.Count) { Hyper-V\Set-VM -VM $Vm @OfVm }
 
-$Adapters = @(Hyper-V\Get-VMNetworkAdapter -VM $Vm)
-if ($Adapters.Count -eq 0) {
-    $Adapters = @(Hyper-V\Add-VMNetworkAdapter -VM $Vm -SwitchName $Wanted.switch -Passthru)
+if ($Wanted.ContainsKey('timeSync')) {
+    Set-IntegrationService '2497F4DE-E9FA-4204-80E4-4B75C46419C0' $Wanted.timeSync
 }
-$Adapter = $Adapters[0]
-if ($Adapter.SwitchName -cne $Wanted.switch) {
-    Hyper-V\Connect-VMNetworkAdapter -VMNetworkAdapter $Adapter -SwitchName $Wanted.switch
-}
-$Spoofing = if ($Wanted.macSpoofing) { 'On' } else { 'Off' }
-Hyper-V\Set-VMNetworkAdapter -VMNetworkAdapter $Adapter -MacAddressSpoofing $Spoofing
-if ($Wanted.vlan) {
-    Hyper-V\Set-VMNetworkAdapterVlan -VMNetworkAdapter $Adapter -Access -VlanId $Wanted.vlan
-} else {
-    Hyper-V\Set-VMNetworkAdapterVlan -VMNetworkAdapter $Adapter -Untagged
+if ($Wanted.ContainsKey('guestShutdown')) {
+    Set-IntegrationService '9F8233AC-BE49-4C79-8EE3-E7E1985B2077' $Wanted.guestShutdown
 }
 
-if ($Data.cold) {
-    $Size = @{ MemoryStartupBytes = $Wanted.memory; ProcessorCount = $Wanted.cpus }
-    Hyper-V\Set-VM -VM $Vm -StaticMemory @Size -AutomaticStopAction $Wanted.stop
-    Hyper-V\Set-VMNetworkAdapter -VMNetworkAdapter $Adapter -StaticMacAddress $Wanted.mac.Replace(':', '')
+if ($Wanted.ContainsKey('switch')) {
+    $Adapter = Get-Adapter
+    if ($Adapter.SwitchName -cne $Wanted.switch) {
+        Hyper-V\Connect-VMNetworkAdapter -VMNetworkAdapter $Adapter -SwitchName $Wanted.switch
+    }
+}
+if ($Wanted.ContainsKey('macSpoofing')) {
+    $Spoofing = if ($Wanted.macSpoofing) { 'On' } else { 'Off' }
+    Hyper-V\Set-VMNetworkAdapter -VMNetworkAdapter (Get-Adapter) -MacAddressSpoofing $Spoofing
+}
+if ($Wanted.ContainsKey('mac')) {
+    Hyper-V\Set-VMNetworkAdapter -VMNetworkAdapter (Get-Adapter) -StaticMacAddress $Wanted.mac.Replace(':', '')
+}
+if ($Wanted.ContainsKey('vlan')) {
+    if ($Wanted.vlan) {
+        Hyper-V\Set-VMNetworkAdapterVlan -VMNetworkAdapter (Get-Adapter) -Access -VlanId $Wanted.vlan
+    } else {
+        Hyper-V\Set-VMNetworkAdapterVlan -VMNetworkAdapter (Get-Adapter) -Untagged
+    }
+}
+
+if ($Wanted.ContainsKey('secureBoot')) {
     $Disk = @(Hyper-V\Get-VMHardDiskDrive -VM $Vm)[0]
     $Firmware = @{ EnableSecureBoot = 'On'; SecureBootTemplateId = $Wanted.secureBoot }
     Hyper-V\Set-VMFirmware -VM $Vm @Firmware -FirstBootDevice $Disk
-    Hyper-V\Set-VMComPort -VM $Vm -Number 1 -Path $Wanted.com1
 }
+if ($Wanted.ContainsKey('com1')) { Hyper-V\Set-VMComPort -VM $Vm -Number 1 -Path $Wanted.com1 }

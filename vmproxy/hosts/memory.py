@@ -176,10 +176,10 @@ class MemoryCarrier:
                 case StartVm():
                     self._start()
                 case SetVm():
-                    self._vm.settings = {**self._vm.settings, **_wanted(step)}
+                    self._vm.settings = {**self._vm.settings, **step.settings}
                 case ReconfigureVm():
                     self._stop()
-                    self._vm.settings = {**self._vm.settings, **_wanted(step)}
+                    self._vm.settings = {**self._vm.settings, **step.settings}
                     self._start()
                 case DeleteVm():
                     self._delete()
@@ -482,11 +482,6 @@ class MemoryClusterLink:
         if not self._world.cluster.reachable:
             raise Unreachable("cannot reach the API server: no answer in memory")
         return self._world.cluster
-
-
-def _wanted(step: SetVm | ReconfigureVm) -> dict[str, Any]:
-    """What is shown is what is set."""
-    return {item.field: item.wanted for item in step.drift}
 
 
 def _live(item: Object, uid: object) -> Object:

@@ -119,7 +119,8 @@ class Drivers:
 class Kind:
     """What a kind of host is like, as data.
 
-    `settings` are the VM settings, by the VM's name, that do not come from the site file. `image_format` is
+    `settings` are the VM settings, by the VM's name, that do not come from the site file; those in `hot`
+    change while the VM runs, those in `fixed` never, all others only while it is off. `image_format` is
     what it makes a VM of: a raw disk or a gzip'd VHDX. `fetches`: it can fetch an image itself. `local`: it
     is this machine. `scripts` are the folders of templates/ that run on it.
     """
@@ -130,4 +131,6 @@ class Kind:
     local: bool
     scripts: tuple[str, ...]
     settings: Callable[[str], dict[str, object]]
+    hot: frozenset[str]
+    fixed: frozenset[str]
     open: Callable[[Vm, Client], AbstractContextManager[Drivers]]

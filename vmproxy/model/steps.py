@@ -103,29 +103,11 @@ def object_key(item: Object) -> str:
 
 # The VM on its host.
 
-HOT = frozenset(
-    {
-        "switch",
-        "vlan",
-        "macSpoofing",
-        "start",
-        "startDelay",
-        "checkpoints",
-        "automaticCheckpoints",
-        "timeSync",
-        "guestShutdown",
-        "folderAccess",
-    }
-)
-"""Settings that change while the VM runs; every other one needs it off."""
-
-FIXED = frozenset({"generation"})
-"""Settings that no VM ever changes."""
-
 
 @dataclass(frozen=True)
 class VmWanted:
-    """`settings` by the names that the host reports them under; `image` and `seed` are hashes."""
+    """`settings` by the names that the host reports them under; those in `hot` change while the VM runs,
+    those in `fixed` never. `image` and `seed` are hashes."""
 
     name: str
     site: str
@@ -134,6 +116,8 @@ class VmWanted:
     image: str
     seed: str
     settings: Mapping[str, Any]
+    hot: frozenset[str]
+    fixed: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -156,7 +140,7 @@ class CreateVm:
     def why(self) -> str:
         if self.before is None:
             return "there is no VM of that name"
-        if all(item.field in FIXED for item in self.drift):
+        if all(item.field in self.vm.fixed for item in self.drift):
             return "no VM changes that"
         return "its disk or seed is not the wanted one, and both are used at the first boot only"
 
@@ -197,6 +181,11 @@ class SetVm:
     cold: ClassVar = False
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """Those that differ, as they should be."""
+        return {item.field: self.vm.settings[item.field] for item in self.drift}
+
+    @property
     def target(self) -> str:
         return f"vm {self.vm.name}"
 
@@ -211,6 +200,11 @@ class ReconfigureVm:
     place: ClassVar[Place] = "host"
     verb: ClassVar = "reconfigure"
     why: ClassVar = "it changes only while the VM is off: stopped, set, started"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those that differ, as they should be."""
+        return {item.field: self.vm.settings[item.field] for item in self.drift}
 
     @property
     def target(self) -> str:
@@ -247,7 +241,7 @@ def made_of(wanted: VmWanted, vm: VmSeen) -> tuple[Drift, ...]:
     assert vm.marker is not None
     seed = vm.seed if vm.seed is None else vm.marker.seed
     seen = {"disk": vm.disk or ABSENT, "seed": seed or ABSENT}
-    fixed = {name: value for name, value in wanted.settings.items() if name in FIXED}
+    fixed = {name: value for name, value in wanted.settings.items() if name in wanted.fixed}
     return differences({"disk": wanted.image, "seed": wanted.seed, **fixed}, {**vm.settings, **seen})
 
 

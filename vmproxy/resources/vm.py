@@ -13,7 +13,6 @@ from vmproxy.errors import Conflict
 from vmproxy.model.drift import differences
 from vmproxy.model.seen import CarrierSeen, VmSeen
 from vmproxy.model.steps import (
-    HOT,
     CreateVm,
     DeleteVm,
     ReconfigureVm,
@@ -54,8 +53,8 @@ def destroy_plan(name: str, *, site: str, host: str, seen: CarrierSeen) -> tuple
 
 def _settings(wanted: VmWanted, vm: VmSeen) -> tuple[VmStep, ...]:
     drift = differences(wanted.settings, vm.settings)
-    hot = tuple(item for item in drift if item.field in HOT)
-    off = tuple(item for item in drift if item.field not in HOT)
+    hot = tuple(item for item in drift if item.field in wanted.hot)
+    off = tuple(item for item in drift if item.field not in wanted.hot)
     steps: list[VmStep] = []
     if hot:
         steps.append(SetVm(wanted, hot))

@@ -17,6 +17,7 @@ from tests.unit.hosts.windows import GIB, FakeWindows, failed
 from tests.values import route as route_to
 from vmproxy.errors import Busy, Conflict, Forbidden, NotReady, RemoteFailed, Unreachable
 from vmproxy.hosts.hyperv import carrier as module
+from vmproxy.hosts.hyperv.kind import HYPERV
 from vmproxy.hosts.protocols import Connection, Delivery
 from vmproxy.image import Download
 from vmproxy.model.names import UEFI_CA
@@ -77,7 +78,9 @@ class World:
             ip_interface("192.168.10.5/24"),
             IMAGE,
             SEED,
-            {**own, **place.settings(NAME), **changes},
+            {**own, **HYPERV.settings(NAME), **changes},
+            HYPERV.hot,
+            HYPERV.fixed,
         )
 
     def plan(self, place: Opened, seen: HostSeen) -> tuple[VmStep | RouteStep, ...]:

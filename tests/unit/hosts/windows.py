@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import PureWindowsPath
 from typing import Any
 
+from vmproxy.hosts.hyperv.kind import HYPERV
 from vmproxy.model.names import SHUTDOWN, TIME_SYNC
 from vmproxy.site.model import Hyperv
 from vmproxy.transport.powershell import PowerShellFailed, WindowsError
@@ -205,21 +206,33 @@ class FakeWindows:
         self.pending = None
 
     def _configure(self, data: Call) -> None:
-        vm, wanted = self.find(data["vm"]), data["settings"]
-        self.sddl = OURS
-        vm |= {name: wanted[name] for name in ("start", "startDelay", "checkpoints")}
-        vm["automaticCheckpoints"] = wanted["automaticCheckpoints"]
-        for service, name in zip(vm["services"], ("timeSync", "guestShutdown"), strict=True):
-            service["enabled"] = wanted[name]
-        adapter = vm["adapters"][0]
-        adapter |= {"switch": wanted["switch"], "spoofing": "On" if wanted["macSpoofing"] else "Off"}
-        adapter |= {"vlanMode": "Access" if wanted["vlan"] else "Untagged", "vlan": wanted["vlan"]}
-        if data["cold"]:
-            assert vm["state"] == "Off"
-            vm |= {"cpus": wanted["cpus"], "memory": wanted["memory"], "dynamicMemory": False}
-            vm |= {"com1": wanted["com1"], "stop": wanted["stop"]}
-            vm["firmware"] = {"secureBoot": "On", "template": wanted["secureBoot"].upper()}
-            adapter |= {"mac": wanted["mac"].replace(":", "").upper(), "dynamicMac": False}
+        vm = self.find(data["vm"])
+        wanted = data["settings"]
+        off = vm["state"] == "Off"
+        assert off or HYPERV.hot.issuperset(wanted)
+        for name, value in wanted.items():
+            self._set(vm, name, value)
+
+    def _set(self, vm: dict[str, Any], name: str, value: Any) -> None:
+        adapter, services = vm["adapters"][0], ("timeSync", "guestShutdown")
+        match name:
+            case "folderAccess":
+                self.sddl = OURS
+            case "timeSync" | "guestShutdown":
+                vm["services"][services.index(name)]["enabled"] = value
+            case "secureBoot":
+                vm["firmware"] = {"secureBoot": "On", "template": value.upper()}
+            case "switch":
+                adapter["switch"] = value
+            case "macSpoofing":
+                adapter["spoofing"] = "On" if value else "Off"
+            case "vlan":
+                adapter |= {"vlanMode": "Access" if value else "Untagged", "vlan": value}
+            case "mac":
+                adapter |= {"mac": value.replace(":", "").upper(), "dynamicMac": False}
+            case _:
+                assert name in vm, name
+                vm[name] = value
 
     def _start(self, data: Call) -> None:
         self.find(data["vm"])["state"] = "Running"

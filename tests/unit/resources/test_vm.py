@@ -14,7 +14,8 @@ from vmproxy.resources import vm
 
 ADDRESS = ip_interface("192.168.10.5/24")
 SETTINGS = {"cpus": 2, "memory": 512 << 20, "mac": "00:15:5d:00:00:01", "switch": "br0", "vlan": 0}
-WANTED = VmWanted("vm", "site", "host", ADDRESS, "image", "seed", SETTINGS)
+HOT = frozenset({"switch", "vlan"})
+WANTED = VmWanted("vm", "site", "host", ADDRESS, "image", "seed", SETTINGS, HOT, frozenset())
 MARKER = Marker("site", "host", ADDRESS, "seed", "image", "key")
 GOOD = VmSeen("vm", running=True, settings=SETTINGS, marker=MARKER, disk="image", seed="seed")
 

@@ -18,6 +18,7 @@ from tests.winhost.host import Machine, Version, WinHost
 from tests.winhost.state import Language
 from tests.winhost.tests.conftest import SOON
 from tests.winhost.tests.guests import efi_disk
+from vmproxy.hosts.hyperv.kind import HYPERV
 from vmproxy.hosts.protocols import Delivery
 from vmproxy.image import Download
 from vmproxy.model.steps import RouteStep, VmStep, VmWanted
@@ -106,8 +107,9 @@ class Windows:
 
     def wanted(self, place: Opened, **changes: object) -> VmWanted:
         own = {"cpus": 2, "memory": 256 * MIB, "mac": "00:15:5d:01:02:03", "switch": "External", "vlan": 0}
-        settings = {**own, **place.settings(NAME), **changes}
-        return VmWanted(NAME, "plant-a", "win-01", ip_interface(f"{VIA}/24"), IMAGE, SEED, settings)
+        settings = {**own, **HYPERV.settings(NAME), **changes}
+        address = ip_interface(f"{VIA}/24")
+        return VmWanted(NAME, "plant-a", "win-01", address, IMAGE, SEED, settings, HYPERV.hot, HYPERV.fixed)
 
     def plan(
         self, place: Opened, seen: HostSeen, *, starts: bool, **changes: object

@@ -14,7 +14,7 @@ from tests.winhost.hyperv.model import hyperv
 from tests.winhost.presence import require
 from tests.winhost.tests.product import DIRECTORY, IMAGE, NAME, ROUTES, SEED, VIA, Windows, windows
 from vmproxy.errors import Conflict, RemoteFailed, VmproxyError
-from vmproxy.hosts.hyperv.seen import ONLY_US
+from vmproxy.hosts.hyperv.settings import ONLY_US
 from vmproxy.model.names import UEFI_CA
 
 pytestmark = pytest.mark.winhost

@@ -80,9 +80,9 @@ class HypervCarrier:
                 case StartVm():
                     self._start()
                 case SetVm():
-                    self._configure(step.vm.settings, cold=False)
+                    self._configure(step.settings)
                 case ReconfigureVm():
-                    self._reconfigure(step.vm.settings, report)
+                    self._reconfigure(step.settings, report)
                 case DeleteVm():
                     self._delete()
                 case _:
@@ -160,7 +160,7 @@ class HypervCarrier:
             **{name: vm.settings[name] for name in ("memory", "mac", "switch")},
         }
         self._session.call("create.ps1", data, timeout=_COPY_SECONDS)
-        self._configure(vm.settings, cold=True)
+        self._configure({name: value for name, value in vm.settings.items() if name not in vm.fixed})
 
     def _start(self) -> None:
         self._session.call("start.ps1", timeout=_STOP_SECONDS)
@@ -168,12 +168,11 @@ class HypervCarrier:
     def _reconfigure(self, settings: Mapping[str, Any], report: Report) -> None:
         report("shutting the VM down")
         self._session.call("stop.ps1", timeout=_STOP_SECONDS)
-        self._configure(settings, cold=True)
+        self._configure(settings)
         self._start()
 
-    def _configure(self, settings: Mapping[str, Any], *, cold: bool) -> None:
-        data = {"settings": dict(settings), "cold": cold}
-        self._session.call("configure.ps1", data)
+    def _configure(self, settings: Mapping[str, Any]) -> None:
+        self._session.call("configure.ps1", {"settings": dict(settings)})
 
     def _delete(self) -> None:
         self._session.call("delete.ps1", timeout=_STOP_SECONDS)

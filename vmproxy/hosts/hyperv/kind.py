@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from vmproxy.hosts.hyperv import login
+from vmproxy.hosts.hyperv import login, settings
 from vmproxy.hosts.hyperv.carrier import HypervCarrier
 from vmproxy.hosts.hyperv.client import WindowsClient
 from vmproxy.hosts.hyperv.image import Shell
 from vmproxy.hosts.hyperv.paths import Paths
-from vmproxy.hosts.hyperv.seen import ONLY_US
 from vmproxy.hosts.hyperv.session import Session
 from vmproxy.hosts.protocols import Drivers, Kind
-from vmproxy.model.names import UEFI_CA
 from vmproxy.model.topology import Client, Vm
 from vmproxy.site.model import Hyperv
 
@@ -32,30 +30,14 @@ def open_host(vm: Vm, client: Client, *, connect: Connect = login.connect) -> It
         yield Drivers(HypervCarrier(vm, session), WindowsClient(session))
 
 
-def _settings(vm: str) -> dict[str, object]:
-    return {
-        "generation": 2,
-        "dynamicMemory": False,
-        "secureBoot": UEFI_CA,
-        "macSpoofing": False,
-        "checkpoints": "Disabled",
-        "automaticCheckpoints": False,
-        "start": "Start",
-        "startDelay": 0,
-        "stop": "ShutDown",
-        "timeSync": True,
-        "guestShutdown": True,
-        "com1": rf"\\.\pipe\{Paths.pipe(vm)}",
-        "folderAccess": ONLY_US,
-    }
-
-
 HYPERV = Kind(
     name="hyperv",
     image_format="vhdx",
     fetches=True,
     local=False,
     scripts=("powershell",),
-    settings=_settings,
+    settings=settings.own,
+    hot=settings.HOT,
+    fixed=settings.FIXED,
     open=open_host,
 )

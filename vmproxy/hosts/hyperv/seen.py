@@ -11,16 +11,14 @@ from pathlib import PureWindowsPath
 from typing import Any
 
 from vmproxy.errors import Conflict
-from vmproxy.hosts.hyperv import notes
+from vmproxy.hosts.hyperv import notes, settings
 from vmproxy.hosts.hyperv.paths import Paths
 from vmproxy.model.drift import ABSENT
-from vmproxy.model.names import SHUTDOWN, TIME_SYNC
 from vmproxy.model.net import Address, Network, Route, is_default
 from vmproxy.model.seen import CarrierSeen, ClientSeen, Marker, SwitchSeen, VmSeen
 
 Facts = Mapping[str, Any]
 
-ONLY_US = "Administrators, SYSTEM"
 _DEFAULT_SWITCH = "c08cb7b8-9b3c-408e-8e30-5e16a3aeb444"
 _RUNS = {"Running", "Starting"}
 _ACTIVE, _PERSISTENT = "ActiveStore", "PersistentStore"
@@ -98,7 +96,7 @@ def _vm(vm: Facts, facts: Facts, pending: Marker | None, asked: Asked) -> VmSeen
     return VmSeen(
         name=paths.vm,
         running=vm["state"] in _RUNS,
-        settings={**_settings(vm), "folderAccess": _access(facts["folder"])},
+        settings=settings.seen({**vm, "access": _access(facts["folder"])}),
         marker=marker,
         disk=marker.image if marker and disk and not half_made else None,
         seed=marker.seed if marker and seed else None,
@@ -106,41 +104,6 @@ def _vm(vm: Facts, facts: Facts, pending: Marker | None, asked: Asked) -> VmSeen
         if marker is None and _inside(str(vm["path"]), paths)
         else "",
     )
-
-
-def _settings(vm: Facts) -> dict[str, Any]:
-    firmware = vm["firmware"] or {"secureBoot": "Off", "template": ""}
-    services = {str(item["id"]).upper()[-36:]: bool(item["enabled"]) for item in items(vm["services"])}
-    return {
-        "generation": vm["generation"],
-        "cpus": vm["cpus"],
-        "memory": vm["memory"],
-        "dynamicMemory": vm["dynamicMemory"],
-        "secureBoot": str(firmware["template"]).lower() if firmware["secureBoot"] == "On" else "Off",
-        "start": vm["start"],
-        "startDelay": vm["startDelay"],
-        "stop": vm["stop"],
-        "checkpoints": vm["checkpoints"],
-        "automaticCheckpoints": vm["automaticCheckpoints"],
-        "com1": vm["com1"],
-        "timeSync": services.get(TIME_SYNC, False),
-        "guestShutdown": services.get(SHUTDOWN, False),
-        **_adapter(items(vm["adapters"])),
-    }
-
-
-def _adapter(adapters: list[Facts]) -> dict[str, Any]:
-    if not adapters:
-        return dict.fromkeys(("mac", "switch", "vlan", "macSpoofing"), ABSENT)
-    first = adapters[0]
-    mac = str(first["mac"]).lower()
-    modes = {"Untagged": 0, "Access": first["vlan"]}
-    return {
-        "mac": "dynamic" if first["dynamicMac"] else ":".join(re.findall("..", mac)),
-        "switch": first["switch"] or "not connected",
-        "vlan": modes.get(first["vlanMode"], first["vlanMode"]),
-        "macSpoofing": first["spoofing"] == "On",
-    }
 
 
 def _attached(drives: list[Facts], path: str, paths: Paths) -> bool:

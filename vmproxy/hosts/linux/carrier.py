@@ -77,10 +77,10 @@ class QemuCarrier:
             case StartVm():
                 self._vm.start()
             case SetVm():
-                self._set(step.vm.settings)
+                self._set(step)
             case ReconfigureVm():
                 self._vm.stop()
-                self._redefine(step.vm.settings)
+                self._redefine(step.settings)
                 self._vm.start()
             case DeleteVm():
                 self._vm.delete()
@@ -154,15 +154,16 @@ class QemuCarrier:
         marker = Marker(vm.site, vm.host, vm.address, vm.seed, vm.image, delivery.host_key, routes)
         self._vm.create(Definition(vm.settings, marker), image=delivery.image(), seed=delivery.seed)
 
-    def _set(self, settings: Mapping[str, Any]) -> None:
+    def _set(self, step: SetVm) -> None:
         if self._vm.pid():
+            settings = step.vm.settings
             self._vm.connect_to(str(settings["switch"]), int(settings["vlan"]))
-        self._redefine(settings)
+        self._redefine(step.settings)
 
     def _redefine(self, settings: Mapping[str, Any]) -> None:
         definition = self._vm.definition()
         if definition is not None:
-            self._vm.define(replace(definition, settings=settings))
+            self._vm.define(replace(definition, settings={**definition.settings, **settings}))
 
 
 def _both(now: Mapping[str, Any], at_the_next_start: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,5 +42,7 @@ LINUX = Kind(
     local=True,
     scripts=(),
     settings=lambda _: {},
+    hot=frozenset({"switch", "vlan"}),
+    fixed=frozenset(),
     open=_open,
 )
