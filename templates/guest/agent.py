@@ -30,6 +30,7 @@ METRICS = 10249
 HEALTH = 10256
 BIG = 1 << 20
 SILENT = "no answer within 3 s"
+BEGUN: list[int] = []
 REFUSED = os.strerror(errno.ECONNREFUSED)
 
 TYPE_CHECKING = False  # not imported: typing is slow to load on an emulated CPU
@@ -432,7 +433,7 @@ def push(request: PushRequest) -> Done:
             os.unlink(part)
     known = {path: [identity(os.stat(path)), request["sha256"]]}
     write(CACHE, json.dumps({**hashes(), **known}).encode(), 0o600)
-    os.sync()  # a name is on the disk later than its content: what is reported as done survives a power cut
+    flush(os.path.dirname(path))  # its name, too: what is reported as done survives a power cut
     return {}
 
 
@@ -445,8 +446,12 @@ def draft(part: str, request: PushRequest) -> None:
 
 
 def flush(path: str) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
+    """A file, or a folder with the names in it."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def check_version(process: Process | None, request: PushRequest) -> None:
@@ -485,11 +490,46 @@ def apply(request: ApplyRequest) -> Done:
             must("python3", "-I", SETUP, what)
     if request["enable"]:
         must("systemctl", "--root=/", "--quiet", "enable", *request["enable"])  # the links alone: no reload
-    os.sync()
+    if request["files"] or request["enable"]:
+        os.sync()
     if request["reload"] and outdated(request["reload"]):
         must("systemctl", "daemon-reload")
     if request["restart"]:
         must("systemctl", "restart", *sorted(request["restart"], key=lambda unit: unit != SETUP_UNIT))
+    return {}
+
+
+def begin(request: ApplyRequest) -> Done:
+    """`apply` in a process of its own, beside what is asked next: a push waits for the network, and an
+    emulated CPU has time then. It has no stdin: that belongs to the push."""
+    read, write = os.pipe()
+    if os.fork() == 0:
+        try:
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            apply(request)
+        except BaseException as error:  # all that it has to say goes through the pipe
+            os.write(write, (str(error) or repr(error)).encode()[:4096])
+        finally:
+            os._exit(0)
+    os.close(write)
+    BEGUN.append(read)
+    return {}
+
+
+def begun() -> str:
+    """Wait for what was begun; why it failed, or nothing."""
+    why = b""
+    while BEGUN:
+        with open(BEGUN.pop(), "rb") as pipe:
+            why += pipe.read()  # it ends with the process
+        os.wait()
+    return why.decode(errors="replace")
+
+
+def end_begun(_request: object) -> Done:
+    why = begun()
+    if why:
+        raise SystemExit(why)
     return {}
 
 
@@ -620,6 +660,8 @@ OPERATIONS: Mapping[str, Callable[[Any], object]] = {
     "observe": observe,
     "push": push,
     "apply": apply,
+    "begin": begin,
+    "finish": end_begun,
     "rule": rule,
     "reach": reach,
     "converged": converged,
@@ -628,9 +670,12 @@ OPERATIONS: Mapping[str, Callable[[Any], object]] = {
 
 def serve() -> None:
     """Until stdin ends."""
-    for line in iter(sys.stdin.buffer.readline, b""):
-        request = json.loads(line)
-        print(json.dumps(OPERATIONS[request["operation"]](request)), flush=True)
+    try:
+        for line in iter(sys.stdin.buffer.readline, b""):
+            request = json.loads(line)
+            print(json.dumps(OPERATIONS[request["operation"]](request)), flush=True)
+    finally:  # nothing works on when this has ended
+        begun()
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ from typing import Literal, TypeVar
 from vmproxy.binaries import pack
 from vmproxy.errors import NotReady, ToolFailed
 from vmproxy.guest import wire
-from vmproxy.guest.wire import Converged, Push, Question, ReachEach, Rule
+from vmproxy.guest.wire import Apply, Converged, Finish, Push, Question, ReachEach, Rule
 from vmproxy.model.names import CA, PROXY_UNIT
 from vmproxy.model.net import Address
 from vmproxy.model.seen import CloudInit, Endpoint, GuestQuery, GuestSeen, Reach
-from vmproxy.model.steps import GuestStep, ManagedFile, PushFile, failing_at
+from vmproxy.model.steps import GuestStep, ManagedFile, PushFile, StartUnit, failing_at
 from vmproxy.transport.ssh import Conversation, Ssh
 from vmproxy.util import assets, wait
 from vmproxy.util.events import Amount, Report
@@ -57,20 +57,41 @@ class Guest:
         return self._ask(wire.observe(query, setup=assets.text("guest/setup.py")))
 
     def do(self, steps: Sequence[GuestStep], report: Report) -> Iterator[GuestStep]:
-        """Large files one by one, then all else in one request: a unit restarts at most once. Yields each
-        step when it is done."""
+        """Yields each step when it is done: large files one by one, the others beside them, and at last the
+        units that a large file restarts: each restarts at most once."""
         large = [step for step in steps if isinstance(step, PushFile) and step.file.source is not None]
-        for step in large:
-            with failing_at(step):
-                self._push(step.path, step.file, report)
-            yield step
         rest = [step for step in steps if step not in large]
         if rest:
             report(f"{len(rest)} change{'s' if len(rest) > 1 else ''} in the guest")
         with failing_at((rest or large)[0]):
             token = self._mint() if wire.needs_token(steps) else None
-            self._ask(wire.changes(steps, token=token))
-        yield from rest
+        changes = wire.changes(steps, token=token)
+        if not large:
+            with failing_at(rest[0]):
+                self._ask(changes)
+            yield from rest
+        else:
+            yield from self._beside_large_files(large, rest, changes, report)
+
+    def _beside_large_files(
+        self, large: Sequence[PushFile], rest: Sequence[GuestStep], changes: Apply, report: Report
+    ) -> Iterator[GuestStep]:
+        """When a push fails, what was begun beside it ends, and the next look shows it."""
+        held = {unit for step in large for unit in step.file.follow.restart}
+        last = [step for step in rest if isinstance(step, StartUnit) and step.unit in held]
+        first = [step for step in rest if step not in last]
+        with failing_at((first or large)[0]):
+            self._ask(wire.begin(wire.without_restart(changes, held)))
+        for step in large:
+            with failing_at(step):
+                self._push(step.path, step.file, report)
+            yield step
+        with failing_at((first or large)[0]):
+            self._ask(Finish())
+        yield from first
+        with failing_at((last or large)[-1]):
+            self._ask(wire.only_restart(changes, held))
+        yield from last
 
     def wait_converged(self, canary: tuple[Address, int], seconds: float, report: Report) -> None:
         """Until kube-proxy has synced what it had queued, its rule for the canary is there, and the API

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, field, fields, replace
 from ipaddress import ip_address, ip_network
 from itertools import chain
 from pathlib import PurePosixPath
@@ -134,6 +134,23 @@ class Apply:
 
 
 @dataclass(frozen=True)
+class Begin(Apply):
+    """As Apply, beside what is asked next; Finish waits for it."""
+
+    operation: ClassVar = "begin"
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Wait for what Begin has begun."""
+
+    operation: ClassVar = "finish"
+
+    def parsed(self, answer: Json) -> None:
+        """There is nothing to read."""
+
+
+@dataclass(frozen=True)
 class Rule:
     """Whether kube-proxy has a rule for that port of a ClusterIP."""
 
@@ -206,6 +223,20 @@ def changes(steps: Sequence[GuestStep], *, token: str | None) -> Apply:
         enable=tuple(units),
         restart=tuple(dict.fromkeys([*chain.from_iterable(follow.restart for follow in follows), *units])),
     )
+
+
+def begin(changes: Apply) -> Begin:
+    return Begin(**{item.name: getattr(changes, item.name) for item in fields(changes)})
+
+
+def without_restart(changes: Apply, held: Set[str]) -> Apply:
+    """All of it but the restart of these units."""
+    return replace(changes, restart=tuple(unit for unit in changes.restart if unit not in held))
+
+
+def only_restart(changes: Apply, held: Set[str]) -> Apply:
+    """What `without_restart` leaves out."""
+    return Apply((), {}, (), (), (), tuple(unit for unit in changes.restart if unit in held))
 
 
 def _pushes(steps: Sequence[GuestStep]) -> list[PushFile]:

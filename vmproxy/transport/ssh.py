@@ -143,7 +143,9 @@ def connect(
 def _log_in(transport: paramiko.Transport, host_key: str, identity: Path, key: str, what: str) -> None:
     transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = _SECONDS
     wanted = _public_key(host_key)
-    transport.get_security_options().key_types = (wanted.get_name(),)
+    options = transport.get_security_options()
+    options.key_types = (wanted.get_name(),)
+    options.digests = sorted(options.digests, key=lambda name: "sha2-512" not in name)
     try:
         transport.start_client(timeout=_SECONDS)
         seen = transport.get_remote_server_key()

@@ -96,22 +96,56 @@ def test_an_endpoint_is_reached_from_the_guest(guest: Guest) -> None:
         ]
 
 
-def test_large_files_come_first_then_all_else_in_one_request(
+def test_all_else_is_done_beside_a_large_file_and_its_unit_restarts_last(
     machine: Machine, guest: Guest, program: Callable[[bytes], PushFile], minted: list[str]
 ) -> None:
     machine.agents_stay_inside()
     machine.records("systemctl")
     small, large = file(machine.path("/etc/x"), b"x"), program(PROGRAM)
-    start = StartUnit(PROXY, None, restarted=False)
+    own, other = StartUnit(PROXY, None, restarted=False), StartUnit("a.timer", None, restarted=False)
     said: list[str] = []
-    done = list(guest.do([small, large, start], said.append))
-    assert done == [large, small, start]
-    assert said == [f"pushing {large.target}", "2 changes in the guest"]
+    done = list(guest.do([small, large, own, other], said.append))
+    assert done == [large, small, other, own]
+    assert said == ["3 changes in the guest", f"pushing {large.target}"]
     assert Path(large.target).read_bytes() == PROGRAM
     assert machine.path("/etc/x").read_bytes() == b"x"
+    assert [call for call in machine.calls() if "restart" in call] == [
+        "systemctl restart a.timer",
+        f"systemctl restart {PROXY}",
+    ]
     assert machine.calls()[-1] == f"systemctl restart {PROXY}"
-    assert [call for call in machine.calls() if "restart" in call] == machine.calls()[-1:]
     assert minted == []
+
+
+def test_what_is_begun_beside_a_large_file_is_done_also_when_that_fails(
+    machine: Machine, guest: Guest, program: Callable[[bytes], PushFile]
+) -> None:
+    machine.agents_stay_inside()
+    machine.records("systemctl")
+    small, large = file(machine.path("/etc/x"), b"x"), program(PROGRAM.replace(b"36.3", b"36.2"))
+    steps = guest.do([small, large], silent)
+    with pytest.raises(ToolFailed) as caught:
+        next(steps)
+    assert caught.value.step == large
+    assert machine.path("/etc/x").read_bytes() == b"x"
+    assert not Path(large.target).exists()
+    assert not any("restart" in call for call in machine.calls())
+
+
+def test_what_fails_beside_a_large_file_is_the_error_of_its_step(
+    machine: Machine, guest: Guest, program: Callable[[bytes], PushFile]
+) -> None:
+    machine.agents_stay_inside()
+    machine.records("systemctl")
+    in_the_way = machine.path("/etc/x")
+    in_the_way.write_text("not a folder")
+    small, large = file(in_the_way / "y", b"x"), program(PROGRAM)
+    steps = guest.do([small, large], silent)
+    assert next(steps) == large
+    with pytest.raises(ToolFailed, match=r"Not a directory|File exists") as caught:
+        next(steps)
+    assert caught.value.step == small
+    assert not any("restart" in call for call in machine.calls())
 
 
 def test_a_large_file_alone_still_restarts_its_unit(
@@ -120,9 +154,10 @@ def test_a_large_file_alone_still_restarts_its_unit(
     machine.agents_stay_inside()
     machine.records("systemctl")
     said: list[str] = []
-    list(guest.do([program(PROGRAM)], said.append))
+    large = program(PROGRAM)
+    list(guest.do([large], said.append))
     assert machine.calls() == [f"systemctl restart {PROXY}"]
-    assert len(said) == 1
+    assert said == [f"pushing {large.target}"]
 
 
 def test_the_push_of_a_large_file_is_reported_as_it_goes(

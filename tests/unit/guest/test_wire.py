@@ -43,6 +43,8 @@ QUESTIONS: list[wire.Question[object]] = [
     OBSERVE,
     wire.Push("/usr/local/lib/vmproxy/kube-proxy", "f" * 64, "0755", "root", "v1.36.3"),
     wire.Apply((wire.SmallFile("/etc/x", "0644", "root", "eA=="),), {"a.b": "1"}, (), (), (), ()),
+    wire.begin(wire.Apply((), {}, (), (), (), ())),
+    wire.Finish(),
     wire.Rule(ip_address("10.96.0.1"), 443, "tcp"),
     wire.ReachEach((Endpoint(ip_address("10.244.1.10"), 8080, "udp"),)),
     wire.Converged((ip_address("10.96.0.1"), 443), "/etc/vmproxy/ca.crt", None, 30.0),
