@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vmproxy import seed
 from vmproxy.engine.scope import Scope, World
 from vmproxy.model.net import Route
-from vmproxy.model.seen import CarrierSeen, ClientSeen, ClusterSeen, Unobservable
+from vmproxy.model.seen import CarrierSeen, ClientSeen, ClusterSeen, GuestSeen, Unobservable
 from vmproxy.model.steps import ClusterStep, CreateVm, HostStep, Plan, RemoveRoute, RouteStep, SetRoute, Step
 from vmproxy.resources import guest, identity, route, switch, vm
+from vmproxy.seed.keys import KeyPair
+from vmproxy.util import assets
+
+_REDACTED = KeyPair(private="(redacted: generated for each seed)", public="(generated with the private key)")
 
 
 @dataclass(frozen=True)
@@ -26,14 +32,27 @@ class Leaving:
 @dataclass(frozen=True)
 class Phase:
     """`plan` is pure but for the artifacts that the scope holds; `removal` is what takes it away again;
-    `change` carries the steps out, one by one; `after` is the world as far as later phases need it when some
-    were."""
+    `change` carries the steps out, one by one. `ready` waits for what the phase needs, and gives the world
+    then; `gate` raises VmproxyError when its steps must not be done yet; `after` is the world as far as later
+    phases need it when some were done. `files` are what it would put on host, guest or cluster, by path,
+    secrets redacted."""
 
     name: str
     plan: Callable[[Scope, World], Sequence[Step]]
     removal: Callable[[Scope, Leaving], Sequence[Step]]
     change: Callable[[Scope, Sequence[Any]], Iterator[Step]]
-    after: Callable[[Scope, World], World]
+    ready: Callable[[Scope, World], World] = lambda _scope, world: world
+    gate: Callable[[Scope, World, Progress], None] = lambda _scope, _world, _progress: None
+    after: Callable[[Scope, World], World] = lambda _scope, world: world
+    files: Callable[[Scope], Mapping[str, bytes]] = lambda _scope: {}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is: whether this phase has steps to do, and whether any step was done before."""
+
+    steps: bool
+    changed: bool
 
 
 def _identity(scope: Scope, world: World) -> Sequence[ClusterStep]:
@@ -93,14 +112,72 @@ def _goes_with_the_vm(_scope: Scope, _leaving: Leaving) -> Sequence[Step]:
     return ()
 
 
-def _as_before(_scope: Scope, world: World) -> World:
-    return world
+def _let_in(scope: Scope, world: World) -> World:
+    """Wait for a VM that boots, until it lets us in and has what kube-proxy needs."""
+    if not isinstance(world.guest, Unobservable):
+        return world
+    scope.wait_for_boot()
+    world = scope.look()
+    if isinstance(world.guest, GuestSeen) and not world.guest.writes_rules:
+        scope.wait_for_cloud_init()
+        world = scope.look()
+    return replace(world, booted=True)
 
 
-IDENTITY = Phase("identity", _identity, _identity_removal, Scope.change_cluster, _identity_again)
-VM = Phase("vm", _vm, _vm_removal, Scope.change_host, _vm_again)
-GUEST = Phase("guest", _guest, _goes_with_the_vm, Scope.change_guest, _as_before)
-ROUTES = Phase("routes", _routes, _routes_removal, Scope.change_host, _as_before)
+def _answers(scope: Scope, world: World, progress: Progress) -> None:
+    """A route is set only when kube-proxy has converged and a ClusterIP answers through the VM."""
+    waits: list[Callable[[], None]] = [scope.wait_for_cloud_init] if world.booted else []
+    if progress.steps or progress.changed:
+        waits.append(lambda: scope.wait_converged(world.cluster))
+    _side_by_side(waits)
+    if progress.steps:
+        scope.try_route(world.cluster)
+
+
+def _side_by_side(waits: Sequence[Callable[[], None]]) -> None:
+    """The first that fails ends it: the other may wait for what will never be."""
+    if not waits:
+        return
+    pool = ThreadPoolExecutor(len(waits))
+    try:
+        for done in as_completed([pool.submit(work) for work in waits]):
+            done.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _identity_files(scope: Scope) -> Mapping[str, bytes]:
+    documents = identity.documents(scope.member.vm)
+    return {f"cluster/{name}": text.encode() for name, text in documents.items()}
+
+
+def _vm_files(scope: Scope) -> Mapping[str, bytes]:
+    """The seed's documents, and the scripts that run on the host."""
+    documents = seed.documents(scope.wanted_seed(None), host_key=_REDACTED)
+    scripts = [name for folder in scope.kind.scripts for name in assets.names(folder)]
+    return {
+        **{f"seed/{name}": text.encode() for name, text in documents.items()},
+        **{name: assets.text(name).encode() for name in scripts},
+    }
+
+
+def _guest_files(scope: Scope) -> Mapping[str, bytes]:
+    wanted = scope.wanted_guest(scope.site.cluster_seen(), None, Unobservable("not observed"))
+    found = {path: file.content for path, file in wanted.files.items()}
+    return {f"guest/{path.lstrip('/')}": content for path, content in found.items() if content is not None}
+
+
+IDENTITY = Phase(
+    "identity",
+    _identity,
+    _identity_removal,
+    Scope.change_cluster,
+    after=_identity_again,
+    files=_identity_files,
+)
+VM = Phase("vm", _vm, _vm_removal, Scope.change_host, after=_vm_again, files=_vm_files)
+GUEST = Phase("guest", _guest, _goes_with_the_vm, Scope.change_guest, ready=_let_in, files=_guest_files)
+ROUTES = Phase("routes", _routes, _routes_removal, Scope.change_host, gate=_answers)
 
 PHASES = (IDENTITY, VM, GUEST, ROUTES)
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from vmproxy.engine import phases
-from vmproxy.engine.phases import GUEST, PHASES, ROUTES, Leaving, Phase
+from vmproxy.engine.phases import PHASES, Leaving, Phase, Progress
 from vmproxy.engine.scope import Scope, World
 from vmproxy.engine.site import SiteRun
 from vmproxy.errors import NotReady, VmproxyError, unexpected
-from vmproxy.model.seen import ClusterSeen, GuestSeen, Unobservable
+from vmproxy.model.seen import ClusterSeen, Unobservable
 from vmproxy.model.steps import Plan, Step, VmStep
 from vmproxy.model.topology import Member
 from vmproxy.util import events
@@ -120,18 +120,6 @@ def _leaving(scope: Scope) -> tuple[Leaving, VmproxyError | None]:
     return Leaving(cluster, scope.look_at_carrier(), scope.client.observe(), accounts), unreachable
 
 
-def _side_by_side(waits: Sequence[Callable[[], None]]) -> None:
-    """The first that fails ends it: the other may wait for what will never be."""
-    if not waits:
-        return
-    pool = ThreadPoolExecutor(len(waits))
-    try:
-        for done in as_completed([pool.submit(work) for work in waits]):
-            done.result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
 class _Apply:
     """One run of apply on one member: the phases, one after the other. `done` grows as it goes."""
 
@@ -139,7 +127,6 @@ class _Apply:
         self._scope = scope
         self._report = report
         self._yes = yes
-        self._booted = False
         self.done = done
         self.left = Plan()
 
@@ -161,37 +148,14 @@ class _Apply:
 
     def _phase(self, phase: Phase, world: World) -> World:
         self._report.send(events.Phase(phase.name))
-        if phase is GUEST:
-            world = self._ready_for_guest(world)
+        world = phase.ready(self._scope, world)
         steps = self._allowed(phase.plan(self._scope, world))
-        if phase is ROUTES:
-            self._ready_for_routes(world, routes=bool(steps))
+        phase.gate(self._scope, world, Progress(bool(steps), bool(self.done)))
         before = len(self.done)
         if steps:
             for step in phase.change(self._scope, steps):  # one by one: they stay when a later one fails
                 self.done.append(step)
         return phase.after(self._scope, world) if len(self.done) > before else world
-
-    def _ready_for_guest(self, world: World) -> World:
-        """Wait for a VM that boots, until it lets us in and has what kube-proxy needs."""
-        self._booted = self._booted or isinstance(world.guest, Unobservable)
-        if not self._booted:
-            return world
-        self._scope.wait_for_boot()
-        world = self._scope.look()
-        if isinstance(world.guest, GuestSeen) and not world.guest.writes_rules:
-            self._scope.wait_for_cloud_init()
-            world = self._scope.look()
-        return world
-
-    def _ready_for_routes(self, world: World, *, routes: bool) -> None:
-        """A route is set only when kube-proxy has converged and a ClusterIP answers through the VM."""
-        waits: list[Callable[[], None]] = [self._scope.wait_for_cloud_init] if self._booted else []
-        if routes or self.done:
-            waits.append(lambda: self._scope.wait_converged(world.cluster))
-        _side_by_side(waits)
-        if routes:
-            self._scope.try_route(world.cluster)
 
     def _look_again(self) -> None:
         """What is left must be cold and not allowed; anything else is an error."""

@@ -47,12 +47,13 @@ _LOG_LINES = 15
 
 @dataclass(frozen=True)
 class World:
-    """One look at everything that belongs to a member."""
+    """One look at everything that belongs to a member. `booted`: its guest was waited for in this run."""
 
     cluster: ClusterSeen
     carrier: CarrierSeen
     client: ClientSeen
     guest: GuestSeen | Unobservable
+    booted: bool = False
 
     @property
     def marked(self) -> tuple[Route, ...]:
@@ -155,6 +156,8 @@ class Scope:
             image=self.site.links.artifacts.image(self.kind, self._report),
             seed=self.wanted_seed(seen).hash,
             settings=settings,
+            hot=self.kind.hot,
+            fixed=self.kind.fixed,
         )
 
     def wanted_seed(self, seen: CarrierSeen | None) -> seed.Seed:

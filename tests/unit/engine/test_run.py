@@ -22,7 +22,7 @@ from tests.memory import (
     topology,
     worlds,
 )
-from vmproxy.engine import run as engine
+from vmproxy.engine import phases
 from vmproxy.engine.run import HostResult, apply_host, destroy_host, for_each
 from vmproxy.engine.site import SiteRun
 from vmproxy.errors import Busy, Conflict, NotReady, VmproxyError
@@ -381,13 +381,13 @@ def test_the_first_of_two_waits_that_fails_ends_both() -> None:
 
     try:
         with pytest.raises(NotReady, match="cloud-init"):
-            engine._side_by_side([lambda: never.wait(60) and None, fails])
+            phases._side_by_side([lambda: never.wait(60) and None, fails])
     finally:
         never.set()
 
 
 def test_both_waits_are_waited_for() -> None:
     done: list[int] = []
-    engine._side_by_side([lambda: done.append(1), lambda: done.append(2)])
+    phases._side_by_side([lambda: done.append(1), lambda: done.append(2)])
     assert sorted(done) == [1, 2]
-    engine._side_by_side([])
+    phases._side_by_side([])
