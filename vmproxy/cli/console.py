@@ -64,7 +64,7 @@ def name_hosts(*, named: bool) -> None:
 
 def reporter(host: str | None = None) -> Reporter:
     """The events of a host, or of the command itself, to stderr."""
-    return Reporter(_write_event, host)
+    return Reporter(sink, host)
 
 
 def progress(text: str) -> None:
@@ -72,7 +72,8 @@ def progress(text: str) -> None:
     reporter()(text)
 
 
-def _write_event(host: str | None, event: Event) -> None:
+def sink(host: str | None, event: Event) -> None:
+    """Write an event to stderr, as a line of text or of JSON."""
     if _settings.log == "json":
         _write_json(type(event).__name__.lower(), host, vars(event))
     elif (text := _line(event)) is not None:

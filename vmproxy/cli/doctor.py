@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
+from vmproxy import api
 from vmproxy.cli import answers, console
 from vmproxy.cli.exit_codes import ExitCode
 from vmproxy.cli.hosts import answer, choose
 from vmproxy.cli.options import file_option, host_option, log_options, output_option
-from vmproxy.operations import doctor as doctors
 from vmproxy.operations.doctor import Finding
 
 
@@ -24,7 +24,7 @@ def doctor(path: Path, names: tuple[str, ...], output: str) -> int:
 
     It changes nothing.
     """
-    results = choose(path, names).each(doctors.doctor_host)
+    results = api.doctor(choose(path, names))
     return answer(results, output, as_json=answers.doctor, show=_show, code=_code)
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import click
 
+from vmproxy import api
 from vmproxy.cli import answers, console
 from vmproxy.cli.exit_codes import ExitCode
 from vmproxy.cli.hosts import answer, choose
 from vmproxy.cli.options import file_option, host_option, log_options, output_option
 from vmproxy.errors import VmproxyError
 from vmproxy.model.seen import Unobservable
-from vmproxy.operations import status as statuses
 from vmproxy.operations import verify as checks
 from vmproxy.operations.status import CredentialStatus, HostStatus, ProxyStatus
 from vmproxy.operations.verify import Check
@@ -26,7 +25,7 @@ from vmproxy.operations.verify import Check
 @output_option
 def status(path: Path, names: tuple[str, ...], output: str) -> int:
     """Show VM, kube-proxy, rule age, credential and routes, one row per host."""
-    results = choose(path, names).each(statuses.status_host)
+    results = api.status(choose(path, names))
     if output == "text":  # one table for all, so that its columns stand below one another
         headers = ("HOST", "VM", "KUBE-PROXY", "RULES", "ROUTES", "CREDENTIAL", "CONVERGED")
         console.table(headers, [_row(*pair) for pair in results])
@@ -48,7 +47,7 @@ def status(path: Path, names: tuple[str, ...], output: str) -> int:
 )
 def verify(path: Path, names: tuple[str, ...], output: str, services: tuple[str, ...]) -> int:
     """Connect from the host through the VM to Services, and name the hop that fails."""
-    results = choose(path, names).each(partial(checks.verify_host, services=services))
+    results = api.verify(choose(path, names), services=services)
     return answer(results, output, as_json=answers.verify, show=_show_checks, code=_code)
 
 

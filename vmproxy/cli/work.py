@@ -8,15 +8,14 @@ from pathlib import Path
 
 import click
 
+from vmproxy import api
 from vmproxy.cli import answers, console, exit_codes
 from vmproxy.cli.exit_codes import ExitCode
 from vmproxy.cli.hosts import answer, choose
 from vmproxy.cli.options import file_option, host_option, log_options, output_option
-from vmproxy.engine import run
 from vmproxy.engine.run import HostResult
 from vmproxy.errors import UsageError
 from vmproxy.model.steps import Plan, Step
-from vmproxy.operations import plan as planning
 from vmproxy.operations import render as rendering
 
 
@@ -32,7 +31,7 @@ def plan(path: Path, names: tuple[str, ...], output: str, *, exit_code: bool) ->
     def code(planned: Plan) -> ExitCode:
         return ExitCode.PENDING if exit_code and not planned.in_sync else ExitCode.DONE
 
-    results = choose(path, names).each(planning.plan_host)
+    results = api.plan(choose(path, names))
     return answer(results, output, as_json=answers.plan, show=console.plan, code=code)
 
 
@@ -47,7 +46,7 @@ def apply(path: Path, names: tuple[str, ...], output: str, *, yes: bool) -> int:
 
     Without --yes, changes that interrupt a running VM are listed and not made.
     """
-    results = choose(path, names).each(partial(run.apply_host, yes=yes))
+    results = api.apply(choose(path, names), yes=yes)
     show = partial(_show, console.outcomes)
     return answer(results, output, as_json=answers.changes, show=show, code=_code)
 
@@ -60,8 +59,7 @@ def apply(path: Path, names: tuple[str, ...], output: str, *, yes: bool) -> int:
 @click.option("--yes", is_flag=True, help="Remove it; without --yes, only show what would be removed.")
 def destroy(path: Path, names: tuple[str, ...], output: str, *, yes: bool) -> int:
     """Remove the routes, then the VM with its disks, then the identity in the cluster."""
-    chosen = choose(path, names)
-    results = chosen.each(partial(run.destroy_host, yes=yes))
+    results = api.destroy(choose(path, names), yes=yes)
     show = partial(_show, console.removal)
     return answer(results, output, as_json=answers.changes, show=show, code=_code)
 

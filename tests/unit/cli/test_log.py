@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.memory import MemoryArtifacts, links
-from vmproxy.cli import cli, hosts
+from vmproxy import api
+from vmproxy.cli import cli
 from vmproxy.hosts.memory import MemoryWorld
 from vmproxy.model.topology import Topology
 from vmproxy.util.events import Amount, Reporter
@@ -33,7 +34,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MemoryWorld:
     def connections(_topology: Topology) -> Any:
         return links({"win-01": made, "win-02": MemoryWorld(cluster=made.cluster)}, MemoryArtifacts())
 
-    monkeypatch.setattr(hosts, "connections", connections)
+    monkeypatch.setattr(api, "connections", connections)
     return made
 
 
