@@ -30,6 +30,7 @@ from vmproxy.model.seen import Marker, TokenSeen, UnitSeen
 from vmproxy.model.steps import Plan
 from vmproxy.model.topology import Member, Topology, compile_site
 from vmproxy.operations.plan import plan_host
+from vmproxy.operations.status import HostStatus, status_host
 from vmproxy.resources.kubeproxy import Program
 from vmproxy.site.model import Site
 from vmproxy.util.events import Report, Reporter
@@ -111,6 +112,9 @@ class Product:
 
     def apply(self, *, yes: bool = True) -> HostResult:
         return apply_host(self.site(), self.topology.members[0], _quiet, yes=yes)
+
+    def status(self) -> HostStatus:
+        return status_host(self.site(), self.topology.members[0], _quiet)
 
     def destroy(self) -> HostResult:
         return destroy_host(self.site(), self.topology.members[0], _quiet, yes=True)
@@ -232,6 +236,8 @@ CHANGES: dict[str, Change] = {
     "kube-proxy stopped": _unit("vmproxy-kube-proxy.service", active=False),
     "kube-proxy disabled": _unit("vmproxy-kube-proxy.service", enabled=False),
     "kube-proxy started with older files": _unit("vmproxy-kube-proxy.service", stale=True),
+    "kube-proxy hung": _guest(lambda guest: setattr(guest, "hung", True)),
+    "rules flushed": _guest(lambda guest: setattr(guest, "flushed", True)),
     "sysctl changed": _guest(lambda guest: guest.sysctls.update({"net.ipv4.ip_forward": "0"})),
     "guard flushed": _guest(lambda guest: setattr(guest, "guard", None)),
     "guest route added": _guest(

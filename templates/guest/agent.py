@@ -26,11 +26,12 @@ SYSCTLS = "/proc/sys"
 UNITS = "/etc/systemd/system"
 USED = "/run/vmproxy"
 SETUP_UNIT = "vmproxy-setup.service"
+PROXY_UNIT = "vmproxy-kube-proxy.service"
 METRICS = 10249
 HEALTH = 10256
 BIG = 1 << 20
 SILENT = "no answer within 3 s"
-BEGUN: list[int] = []
+BEGUN: list[tuple[int, int]] = []
 REFUSED = os.strerror(errno.ECONNREFUSED)
 
 TYPE_CHECKING = False  # not imported: typing is slow to load on an emulated CPU
@@ -39,13 +40,16 @@ if TYPE_CHECKING:
     from typing import Any, BinaryIO, TypedDict
 
     class ObserveRequest(TypedDict):
-        """What to look at. `setup` is the text of setup.py."""
+        """What to look at. `setup` is the text of setup.py, `canary` (ClusterIP, port) of default/kubernetes
+        or None, `ca` a file."""
 
         files: list[str]
         units: list[str]
         sysctls: list[str]
         token: str
         setup: str
+        canary: tuple[str, int] | None
+        ca: str
 
     class FileSeen(TypedDict):
         sha256: str
@@ -79,14 +83,26 @@ if TYPE_CHECKING:
         version: str | None
 
     class ProxySeen(Metrics):
+        """`age`: the seconds that its unit has run; None: it does not."""
+
         live: bool
         mode: str | None
+        age: float | None
+
+    class CanarySeen(TypedDict):
+        """Whether kube-proxy has its rule, and the HTTP status of a request with the token; 0 for none, with
+        the reason if it was tried."""
+
+        rule: bool
+        status: int
+        why: str
 
     class ObserveAnswer(TypedDict):
         files: dict[str, FileSeen]
         sysctls: dict[str, str]
         token: TokenSeen | None
         proxy: ProxySeen
+        canary: CanarySeen | None
         kernel: str
         writes_rules: bool
         nft: str | None
@@ -357,7 +373,7 @@ def ask(port: int, path: str) -> tuple[int, str]:
         return 0, ""
 
 
-def proxy() -> ProxySeen:
+def proxy(age: float | None = None) -> ProxySeen:
     live = ask(HEALTH, "/livez")
     if live[0] == 404:  # before 1.28
         live = ask(HEALTH, "/healthz")
@@ -365,6 +381,7 @@ def proxy() -> ProxySeen:
     return {
         "live": live[0] == 200,
         "mode": mode[1].strip() or None if mode[0] == 200 else None,
+        "age": age,
         **metrics(ask(METRICS, "/metrics")[1]),
     }
 
@@ -390,22 +407,48 @@ def metrics(page: str) -> Metrics:
     return seen
 
 
+def age(told: str) -> float | None:
+    """How long kube-proxy's unit has run, from `systemctl show`; None: it does not run."""
+    for block in told.strip().split("\n\n"):
+        values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        if values.get("Id") == PROXY_UNIT and values.get("ActiveState") == "active":
+            since = values.get("ActiveEnterTimestampMonotonic", "")
+            return round(time.monotonic() - int(since) / 1e6, 1) if since.isdigit() else None
+    return None
+
+
+def canary(request: ObserveRequest) -> CanarySeen | None:
+    """The way through kube-proxy to the API server, and whether that takes the token."""
+    if request["canary"] is None:
+        return None
+    address, port = request["canary"]
+    if not rule({"address": address, "port": port, "protocol": "tcp"})["there"]:
+        return {"rule": False, "status": 0, "why": ""}
+    status, why = api_status(address, port, request["ca"], request["token"])
+    return {"rule": True, "status": status, "why": why}
+
+
 def observe(request: ObserveRequest) -> ObserveAnswer:
-    shown = start("systemctl", "show", "--property=Id,ActiveState,NeedDaemonReload", *request["units"])
+    way = beside(lambda: canary(request))
+    properties = "--property=Id,ActiveState,NeedDaemonReload,ActiveEnterTimestampMonotonic"
+    shown = start("systemctl", "show", properties, *request["units"])
     rules = start("nft", "-j", "list", "table", "inet", "vmproxy")
     version = start("nft", "--version")
     found = start("ip", "-j", "-4", "route", "show", "proto", "186")
-    return {  # in this order: the programs run meanwhile
-        "files": files(request["files"]),
+    seen = files(request["files"])  # the programs run meanwhile
+    told = finish(shown) or ""
+    return {
+        "files": seen,
         "sysctls": sysctls(request["sysctls"]),
         "token": token(request["token"]),
-        "proxy": proxy(),
+        "proxy": proxy(age(told)),
         "kernel": os.uname().release,
         "writes_rules": bool(shutil.which("nft") or shutil.which("iptables")),
         "nft": nft_version(finish(version)),
-        "units": units(finish(shown) or ""),
+        "units": units(told),
         "guard": guard(finish(rules), request["setup"]),
         "routes": routes(finish(found)),
+        "canary": joined(way),
         "now": time.time(),
     }
 
@@ -500,37 +543,44 @@ def apply(request: ApplyRequest) -> Done:
 
 
 def begin(request: ApplyRequest) -> Done:
-    """`apply` in a process of its own, beside what is asked next: a push waits for the network, and an
-    emulated CPU has time then. It has no stdin: that belongs to the push."""
-    read, write = os.pipe()
-    if os.fork() == 0:
-        try:
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            apply(request)
-        except BaseException as error:  # all that it has to say goes through the pipe
-            os.write(write, (str(error) or repr(error)).encode()[:4096])
-        finally:
-            os._exit(0)
-    os.close(write)
-    BEGUN.append(read)
+    """`apply` beside what is asked next: a push waits for the network, and an emulated CPU has time then."""
+    BEGUN.append(beside(lambda: apply(request)))
     return {}
-
-
-def begun() -> str:
-    """Wait for what was begun; why it failed, or nothing."""
-    why = b""
-    while BEGUN:
-        with open(BEGUN.pop(), "rb") as pipe:
-            why += pipe.read()  # it ends with the process
-        os.wait()
-    return why.decode(errors="replace")
 
 
 def end_begun(_request: object) -> Done:
-    why = begun()
-    if why:
-        raise SystemExit(why)
+    while BEGUN:
+        joined(BEGUN.pop())
     return {}
+
+
+def beside(work: Callable[[], object]) -> tuple[int, int]:
+    """Work in a process of its own, without stdin: that belongs to requests. `joined` gives its result."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            said = {"result": work()}
+        except BaseException as error:  # all that it has to say goes through the pipe
+            said = {"why": str(error) or repr(error)}
+        with open(write, "w") as pipe:
+            json.dump(said, pipe)
+        os._exit(0)
+    os.close(write)
+    return child, read
+
+
+def joined(work: tuple[int, int]) -> Any:
+    """Its result, or an end with its reason."""
+    child, read = work
+    with open(read) as pipe:
+        said = pipe.read()  # it ends with the process
+    os.waitpid(child, 0)
+    answer = json.loads(said or '{"why": "a process of the agent was killed"}')
+    if "why" in answer:
+        raise SystemExit(answer["why"])
+    return answer["result"]
 
 
 def outdated(names: Iterable[str]) -> bool:
@@ -632,28 +682,42 @@ def not_converged(seen: ProxySeen, failures: int, request: ConvergedRequest) -> 
     address, port = request["canary"]
     if not rule({"address": address, "port": port, "protocol": "tcp"})["there"]:
         return "it has no rule for default/kubernetes"
-    answer = api_answers(address, port, request["ca"])
-    return "the API server does not answer at its ClusterIP: " + answer if answer else ""
+    status, why = api_status(address, port, request["ca"])
+    return "" if status else "the API server does not answer at its ClusterIP: " + why
 
 
-def api_answers(address: str, port: int, ca: str) -> str:
-    """Why the API server does not answer at its ClusterIP; empty when it does. Any status is an answer.
+def api_status(address: str, port: int, ca: str, token: str = "") -> tuple[int, str]:
+    """The status of a request to the API server at its ClusterIP; 0 and why there was no answer.
 
-    An HTTP proxy that the guest's environment names is left out: it would not go through kube-proxy.
+    `token` is the file of one that is tried: 401 means that it is refused. An HTTP proxy that the guest's
+    environment names is left out: it would not go through kube-proxy.
     """
     import ssl
     import urllib.error
     import urllib.request
 
     context = ssl.create_default_context(cafile=ca if os.path.exists(ca) else None)
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # a CA may be older than the key identifiers it asks for
     direct = urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+    url = "https://%s:%d%s" % (address, port, "/api/v1/services?limit=1" if token else "/livez")
+    request = urllib.request.Request(url, headers=authorization(token))
     try:
-        with urllib.request.build_opener(*direct).open("https://%s:%d/livez" % (address, port), timeout=5):
-            return ""
-    except urllib.error.HTTPError:
-        return ""
+        with urllib.request.build_opener(*direct).open(request, timeout=5) as answer:
+            return answer.status, ""
+    except urllib.error.HTTPError as error:
+        return error.code, ""
     except OSError as error:
-        return str(getattr(error, "reason", error))
+        return 0, str(getattr(error, "reason", error))
+    except Exception as error:  # what answers there speaks no HTTP
+        return 0, repr(error)
+
+
+def authorization(token: str) -> dict[str, str]:
+    try:
+        with open(token) as file:
+            return {"Authorization": "Bearer " + file.read().strip()}
+    except OSError:
+        return {}
 
 
 OPERATIONS: Mapping[str, Callable[[Any], object]] = {
@@ -675,7 +739,8 @@ def serve() -> None:
             request = json.loads(line)
             print(json.dumps(OPERATIONS[request["operation"]](request)), flush=True)
     finally:  # nothing works on when this has ended
-        begun()
+        for child, _ in BEGUN:
+            os.waitpid(child, 0)
 
 
 if __name__ == "__main__":

@@ -140,8 +140,8 @@ class Routes(TypedDict):
 
 
 class Credential(TypedDict):
-    state: Literal["valid", "expired", "revoked", "absent"]
-    """Of the token in the VM; revoked means that its ServiceAccount was deleted or replaced."""
+    state: Literal["valid", "expired", "revoked", "refused", "absent"]
+    """Of the token in the VM. Revoked: its ServiceAccount was deleted or replaced. Refused: by the API."""
     expires: NotRequired[str]
     """When, in ISO 8601; not when the token is absent."""
 
@@ -158,7 +158,9 @@ class HostStatus(TypedDict):
     credential: Credential | Unknown | None
     """The token that kube-proxy uses; null when the host failed."""
     converged: bool | None
-    """Whether kube-proxy is live and has synced all changes; null when the host failed."""
+    """Whether kube-proxy works and the host is answered through it; null when the host failed."""
+    problems: list[str]
+    """Why it has not converged."""
     error: Error | None
     """Why the host could not be looked at; null otherwise."""
 
@@ -290,6 +292,7 @@ def status(name: str, result: statuses.HostStatus | VmproxyError) -> HostStatus:
         "route": _routes(seen.route) if seen else None,
         "credential": _credential(seen.credential) if seen else None,
         "converged": seen.converged if seen else None,
+        "problems": list(seen.problems) if seen else [],
         "error": failure,
     }
 

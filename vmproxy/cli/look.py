@@ -29,7 +29,7 @@ def status(path: Path, names: tuple[str, ...], output: str) -> int:
     if output == "text":  # one table for all, so that its columns stand below one another
         headers = ("HOST", "VM", "KUBE-PROXY", "RULES", "ROUTES", "CREDENTIAL", "CONVERGED")
         console.table(headers, [_row(*pair) for pair in results])
-    return answer(results, output, as_json=answers.status)
+    return answer(results, output, as_json=answers.status, show=_show_problems)
 
 
 @click.command()
@@ -61,6 +61,11 @@ def _row(name: str, result: HostStatus | VmproxyError) -> tuple[str, ...]:
     credential = _credential(result.credential)
     converged = "yes" if result.converged else "no"
     return (name, result.vm.state, *_proxy(result.proxy), result.route.state, credential, converged)
+
+
+def _show_problems(name: str, result: HostStatus) -> None:
+    for problem in result.problems:
+        console.result(f"{name}: {problem}")
 
 
 def _proxy(proxy: ProxyStatus | Unobservable) -> tuple[str, str]:

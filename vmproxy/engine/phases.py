@@ -127,7 +127,7 @@ def _let_in(scope: Scope, world: World) -> World:
 def _answers(scope: Scope, world: World, progress: Progress) -> None:
     """A route is set only when kube-proxy has converged and a ClusterIP answers through the VM."""
     waits: list[Callable[[], None]] = [scope.wait_for_cloud_init] if world.booted else []
-    if progress.steps or progress.changed:
+    if progress.steps or progress.changed or not guest.works(world.guest):
         waits.append(lambda: scope.wait_converged(world.cluster))
     _side_by_side(waits)
     if progress.steps:
@@ -187,10 +187,10 @@ def plan(scope: Scope, world: World) -> Plan:
     before = (*IDENTITY.plan(scope, world), *VM.plan(scope, world))
     world = _after(scope, world, before)
     steps = (*before, *GUEST.plan(scope, world), *_set_again(ROUTES.plan(scope, world), before))
-    unseen: tuple[str, ...] = ()
+    wanted = scope.wanted_guest(world.cluster, world.carrier.marker, world.guest)
+    unseen = guest.unsettled(wanted, world.guest)
     if isinstance(world.guest, Unobservable):
         unseen = (f"guest: {world.guest.because}; observed after the start",)
-    wanted = scope.wanted_guest(world.cluster, world.carrier.marker, world.guest)
     return Plan(steps, unseen, guest.warnings(wanted, world.guest))
 
 

@@ -134,6 +134,7 @@ class _Apply:
         world = self._scope.look()
         planned = phases.plan(self._scope, world)
         if planned.in_sync:
+            self._scope.check_answer(world.cluster)
             return
         if isinstance(world.guest, Unobservable) and self._refused(planned.steps):
             self.left = planned

@@ -18,7 +18,7 @@ from vmproxy.engine.marking import Marking
 from vmproxy.engine.site import SiteRun
 from vmproxy.errors import Forbidden, NotReady, Unreachable, VmproxyError
 from vmproxy.hosts.kinds import kind_of
-from vmproxy.hosts.protocols import CarrierDriver, ClientDriver, Connection, Drivers
+from vmproxy.hosts.protocols import Answer, CarrierDriver, ClientDriver, Connection, Drivers
 from vmproxy.model.mac import static_mac
 from vmproxy.model.net import Interface, Route
 from vmproxy.model.seen import (
@@ -114,7 +114,7 @@ class Scope:
         """Without the cluster only what does not depend on it. Raises Unreachable for no answer."""
         if isinstance(cluster, Unobservable):
             return self.guest().observe(inside.BARE_QUERY)
-        return self.guest().observe(inside.QUERY)
+        return self.guest().observe(inside.query(cluster))
 
     def guest(self) -> GuestLink:
         """The one SSH connection of this run. Raises Unreachable when nothing answers."""
@@ -265,6 +265,22 @@ class Scope:
             raise NotReady(
                 f"cannot route the Service range on {name}: {address}:{port} through the VM: {answer.detail}",
                 hint="the routes were not changed; look at: vmproxy logs " + self.member.name,
+            )
+
+    def ask_through(self, cluster: ClusterSeen) -> Answer:
+        """A real request from the client to the canary, on the way that its traffic takes now."""
+        address, port = cluster.canary
+        return self.client.probe([Connection("tcp", address, port)])[0]
+
+    def check_answer(self, cluster: ClusterSeen) -> None:
+        """Raises NotReady when nothing answers though all is as it should be."""
+        answer = self.ask_through(cluster)
+        if not answer.ok:
+            address, port = cluster.canary
+            raise NotReady(
+                f"cannot reach Services from {self.member.client.name}: all is in sync, but "
+                f"{address}:{port} does not answer through the VM: {answer.detail}",
+                hint=f"run: vmproxy verify --host {self.member.name}",
             )
 
     def wait_for_cloud_init(self) -> None:

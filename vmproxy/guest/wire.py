@@ -14,9 +14,10 @@ from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, assert_never
 
-from vmproxy.model.names import TOKEN
+from vmproxy.model.names import CA, PROXY_UNIT, TOKEN
 from vmproxy.model.net import Address, Route
 from vmproxy.model.seen import (
+    CanarySeen,
     Endpoint,
     FileSeen,
     GuestQuery,
@@ -32,6 +33,7 @@ from vmproxy.model.steps import (
     ManagedFile,
     PushFile,
     RenewToken,
+    RestartProxy,
     SetGuestRoute,
     SetSysctl,
     StartUnit,
@@ -65,10 +67,12 @@ class Observe:
     sysctls: tuple[str, ...]
     token: str
     setup: str = field(repr=False)
+    canary: tuple[Address, int] | None
+    ca: str
     operation: ClassVar = "observe"
 
     def parsed(self, answer: Json) -> GuestSeen:
-        token = answer["token"]
+        token, canary = answer["token"], answer["canary"]
         return GuestSeen(
             files={path: FileSeen(**file) for path, file in answer["files"].items()},
             units={name: UnitSeen(**unit) for name, unit in answer["units"].items()},
@@ -83,11 +87,12 @@ class Observe:
             writes_rules=answer["writes_rules"],
             nft=answer["nft"],
             now=answer["now"],
+            canary=CanarySeen(**canary) if canary else None,
         )
 
 
 def observe(query: GuestQuery, *, setup: str) -> Observe:
-    return Observe(query.files, query.units, query.sysctls, query.token, setup)
+    return Observe(query.files, query.units, query.sysctls, query.token, setup, query.canary, CA)
 
 
 @dataclass(frozen=True)
@@ -215,13 +220,16 @@ def changes(steps: Sequence[GuestStep], *, token: str | None) -> Apply:
     follows = [push.file.follow for push in pushes]
     changed_units = [PurePosixPath(push.path).name for push in pushes if push.file.follow.reload]
     units = [step.unit for step in steps if isinstance(step, StartUnit)]
+    again = [PROXY_UNIT for step in steps if isinstance(step, RestartProxy)]
     return Apply(
         files=tuple(files),
         sysctls={step.name: step.value for step in steps if isinstance(step, SetSysctl)},
         setup=tuple(sorted({*_parts(steps), *chain.from_iterable(follow.setup for follow in follows)})),
         reload=tuple(sorted({*changed_units, *units})),
         enable=tuple(units),
-        restart=tuple(dict.fromkeys([*chain.from_iterable(follow.restart for follow in follows), *units])),
+        restart=tuple(
+            dict.fromkeys([*chain.from_iterable(follow.restart for follow in follows), *units, *again])
+        ),
     )
 
 
@@ -251,7 +259,7 @@ def _parts(steps: Sequence[GuestStep]) -> Iterator[str]:
                 yield "guard"
             case SetGuestRoute():
                 yield "routes"
-            case PushFile() | SetSysctl() | RenewToken() | StartUnit():
+            case PushFile() | SetSysctl() | RenewToken() | StartUnit() | RestartProxy():
                 pass
             case _:
                 assert_never(step)

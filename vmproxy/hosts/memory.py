@@ -20,6 +20,7 @@ from vmproxy.hosts.protocols import Answer, Connection, Delivery
 from vmproxy.model import names
 from vmproxy.model.net import Address, Interface, Network, Route
 from vmproxy.model.seen import (
+    CanarySeen,
     CarrierSeen,
     ClientSeen,
     CloudInit,
@@ -51,6 +52,7 @@ from vmproxy.model.steps import (
     PushFile,
     ReconfigureVm,
     RenewToken,
+    RestartProxy,
     SetGuestRoute,
     SetSysctl,
     SetVm,
@@ -79,16 +81,20 @@ class MemoryGuest:
     guard: str | None = None
     routes: tuple[Route, ...] = ()
     token: TokenSeen | None = None
+    hung: bool = False
+    flushed: bool = False
 
     @property
     def answers(self) -> bool:
         unit = self.units.get(names.PROXY_UNIT)
-        return bool(unit and unit.active and self.token and names.PROGRAM in self.files)
+        runs = unit and unit.active and self.token and names.PROGRAM in self.files
+        return bool(runs) and not self.hung and not self.flushed
 
     def boot(self) -> None:
         """What is enabled runs again, with the files as they are."""
         for name, unit in self.units.items():
             self.units[name] = replace(unit, active=unit.enabled, stale=False)
+        self.hung = self.flushed = False
 
 
 @dataclass
@@ -117,7 +123,7 @@ class MemoryCluster:
 class MemoryWorld:
     """`vms` are those of the one host, by name; `routes` those of its client; `moment` as above.
 
-    `consent`: a VM that runs may be stopped.
+    `consent`: a VM that runs may be stopped. `cut`: nothing of the client's gets through the VM.
     """
 
     cluster: MemoryCluster = field(default_factory=MemoryCluster)
@@ -126,6 +132,7 @@ class MemoryWorld:
     addresses: tuple[Interface, ...] = ()
     leftovers: tuple[str, ...] = ()
     consent: bool = True
+    cut: bool = False
     moment: Callable[[str], None] = field(default=lambda _what: None)
     changing: Lock = field(default_factory=Lock)
 
@@ -293,7 +300,7 @@ class MemoryClient:
         return Answer(ok, "answered in memory" if ok else "no answer in memory", via)
 
     def _answers(self, via: Address | None) -> bool:
-        return any(
+        return not self._world.cut and any(
             vm.running and vm.guest.answers
             for vm in self._world.vms.values()
             if vm.marker and vm.marker.address.ip == via
@@ -323,11 +330,12 @@ class MemoryGuestLink:
             guard=guest.guard,
             routes=guest.routes,
             token=guest.token,
-            proxy=ProxySeen(guest.answers, "nftables", NOW, NOW - 1, failures=0, denied=0),
+            proxy=ProxySeen(guest.answers or guest.flushed, "nftables", NOW, NOW - 1, failures=0, denied=0),
             kernel="6.12",
             writes_rules=True,
             nft="1.1.3",
             now=NOW,
+            canary=CanarySeen(guest.answers, 200 if guest.answers else 0) if query.canary else None,
         )
 
     def do(self, steps: Sequence[GuestStep], report: Report) -> Iterator[GuestStep]:
@@ -382,6 +390,8 @@ class MemoryGuestLink:
                 return Follow(setup=("routes",))
             case RenewToken():
                 return Follow(renew=True)
+            case RestartProxy():
+                return Follow(restart=(names.PROXY_UNIT,))
             case StartUnit(unit):
                 guest.units[unit] = replace(guest.units.get(unit, _NEW_UNIT), enabled=True)
                 return Follow(restart=(unit,))
@@ -398,6 +408,8 @@ class MemoryGuestLink:
         if any(follow.renew for follow in follows):
             guest.token = self._new_token()
         restarted = {unit for follow in follows for unit in follow.restart}
+        if names.PROXY_UNIT in restarted:
+            guest.hung = guest.flushed = False
         for unit in guest.units.keys() | restarted:
             seen = guest.units.get(unit, _NEW_UNIT)
             guest.units[unit] = replace(seen, active=seen.active or unit in restarted, stale=False)

@@ -132,7 +132,8 @@ class ProxySeen:
     """kube-proxy as it answers. None fields: the endpoint did not answer.
 
     `mode` from /proxyMode; `live` from /livez or /healthz; times are seconds since the epoch;
-    `failures` sums the rule sync failure counters; `denied` counts 401 and 403 answers of the API.
+    `failures` sums the rule sync failure counters; `denied` counts 401 and 403 answers of the API. `age`:
+    the seconds that it has run; None: it does not run, or nobody knows.
     """
 
     live: bool
@@ -142,16 +143,29 @@ class ProxySeen:
     failures: int
     denied: int
     version: str | None = None
+    age: float | None = None
+
+
+@dataclass(frozen=True)
+class CanarySeen:
+    """The way from the guest through its kube-proxy to the API server. `rule`: kube-proxy has one for it.
+    `status` of a request with the guest's token; 0: no answer, and `why` if it was tried."""
+
+    rule: bool
+    status: int
+    why: str = ""
 
 
 @dataclass(frozen=True)
 class GuestQuery:
-    """What to look at in the guest: files by path, `token` among them; units and sysctls by name."""
+    """What to look at in the guest: files by path, `token` among them; units and sysctls by name. `canary` is
+    (ClusterIP, port) of default/kubernetes; None: it is not tried."""
 
     files: tuple[str, ...]
     units: tuple[str, ...]
     sysctls: tuple[str, ...]
     token: str
+    canary: tuple[Address, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -161,7 +175,8 @@ class GuestSeen:
     `guard` is the hash of guard.nft as it was loaded, "changed" when the kernel's table is no longer so, None
     when there is no table.
     `routes` are those that carry vmproxy's protocol number. `now` is the guest's clock.
-    `writes_rules`: nft or iptables is there; an image may get them by cloud-init.
+    `writes_rules`: nft or iptables is there; an image may get them by cloud-init. `canary` None: it was not
+    tried.
     """
 
     files: Mapping[str, FileSeen]
@@ -175,6 +190,7 @@ class GuestSeen:
     writes_rules: bool
     nft: str | None
     now: float
+    canary: CanarySeen | None = None
 
 
 @dataclass(frozen=True)

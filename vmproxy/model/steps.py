@@ -487,11 +487,23 @@ class StartUnit:
         return tuple(found)
 
 
+@dataclass(frozen=True)
+class RestartProxy:
+    """Start kube-proxy again, which runs and is not as it should be: as `drift` says."""
+
+    drift: tuple[Drift, ...]
+    place: ClassVar[Place] = "guest"
+    verb: ClassVar = "restart"
+    target: ClassVar = names.PROXY_UNIT
+    why: ClassVar = "it runs, and does not do its work"
+    cold: ClassVar = False
+
+
 ClusterStep = CreateObject | UpdateObject | DeleteObject
 VmStep = CreateVm | StartVm | SetVm | ReconfigureVm | DeleteVm
 RouteStep = SetRoute | RemoveRoute | MarkRoutes
 HostStep = VmStep | RouteStep
-GuestStep = PushFile | SetSysctl | LoadGuard | SetGuestRoute | RenewToken | StartUnit
+GuestStep = PushFile | SetSysctl | LoadGuard | SetGuestRoute | RenewToken | StartUnit | RestartProxy
 Step = ClusterStep | HostStep | GuestStep
 
 

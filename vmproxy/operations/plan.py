@@ -5,13 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vmproxy.engine import endpoints, phases
-from vmproxy.engine.scope import Scope
+from vmproxy.engine.scope import Scope, World
 from vmproxy.engine.site import SiteRun
 from vmproxy.model.seen import GuestSeen
 from vmproxy.model.steps import Plan, VmStep
 from vmproxy.model.topology import Member
 from vmproxy.util import events
 from vmproxy.util.events import Reporter
+
+
+def _silent(scope: Scope, world: World) -> tuple[str, ...]:
+    """All is in sync; does it also work?"""
+    answer, (address, port) = scope.ask_through(world.cluster), world.cluster.canary
+    if answer.ok:
+        return ()
+    return (
+        f"{address}:{port} does not answer {scope.member.client.name} through the VM: {answer.detail}; "
+        "run: vmproxy verify",
+    )
 
 
 def plan_host(site: SiteRun, member: Member, report: Reporter) -> Plan:
@@ -22,7 +33,8 @@ def plan_host(site: SiteRun, member: Member, report: Reporter) -> Plan:
         if isinstance(world.guest, GuestSeen) and settled:
             report("trying the Services' endpoints from the VM")
             lost = endpoints.unreachable(scope.guest(), site.services(), world.cluster)
-            planned = replace(planned, warnings=(*planned.warnings, *lost))
+            silent = _silent(scope, world) if planned.in_sync else ()
+            planned = replace(planned, warnings=(*planned.warnings, *silent, *lost))
         for warning in planned.warnings:
             report.send(events.Warned(warning))
         return planned

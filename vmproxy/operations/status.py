@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -13,7 +14,7 @@ from vmproxy.errors import VmproxyError
 from vmproxy.model.net import Interface, Route
 from vmproxy.model.seen import CarrierSeen, ClientSeen, ClusterSeen, GuestSeen, Unobservable
 from vmproxy.model.topology import Member
-from vmproxy.resources import route
+from vmproxy.resources import kubeproxy, route, token
 from vmproxy.util.events import Reporter
 
 
@@ -47,21 +48,23 @@ class RouteStatus:
 
 @dataclass(frozen=True)
 class CredentialStatus:
-    """The guest's token. `expires` None: it is absent."""
+    """The guest's token. `expires` None: it is absent. "refused": by the API server."""
 
-    state: Literal["valid", "expired", "revoked", "absent"]
+    state: Literal["valid", "expired", "revoked", "refused", "absent"]
     expires: datetime | None = None
 
 
 @dataclass(frozen=True)
 class HostStatus:
-    """What one host is like."""
+    """What one host is like. `converged`: kube-proxy works, and the host is answered through it; otherwise
+    `problems` say what is wrong."""
 
     vm: VmStatus
     proxy: ProxyStatus | Unobservable
     route: RouteStatus
     credential: CredentialStatus | Unobservable
     converged: bool
+    problems: tuple[str, ...] = ()
 
 
 def status_host(site: SiteRun, member: Member, report: Reporter) -> HostStatus:
@@ -69,19 +72,32 @@ def status_host(site: SiteRun, member: Member, report: Reporter) -> HostStatus:
         seen, client = scope.look_at_carrier(), scope.client.observe()
         cluster = _cluster(scope)
         guest = _guest(scope, seen, cluster)
+        problems = tuple(_problems(scope, cluster, guest))
         return HostStatus(
             vm=_vm(scope, seen),
             proxy=_proxy(guest),
             route=_routes(scope, seen, client, cluster),
             credential=_credential(member.vm.account, guest, cluster),
-            converged=isinstance(guest, GuestSeen) and converged(guest),
+            converged=not problems,
+            problems=problems,
         )
 
 
-def converged(guest: GuestSeen) -> bool:
-    """kube-proxy lives and has nothing queued that it has not synced."""
-    seen = guest.proxy
-    return seen.live and seen.last_synced > 0 and seen.last_synced >= seen.last_queued
+def _problems(
+    scope: Scope, cluster: ClusterSeen | Unobservable, guest: GuestSeen | Unobservable
+) -> Iterator[str]:
+    """What keeps Services from being answered now."""
+    if isinstance(guest, Unobservable):
+        yield guest.because
+        return
+    for item in kubeproxy.health(guest):
+        yield f"{item.field}: {item.seen}"
+    if isinstance(cluster, Unobservable):
+        yield cluster.because
+        return
+    answer, (address, port) = scope.ask_through(cluster), cluster.canary
+    if not answer.ok:
+        yield f"{address}:{port} does not answer {scope.member.client.name}: {answer.detail}"
 
 
 def _cluster(scope: Scope) -> ClusterSeen | Unobservable:
@@ -139,4 +155,6 @@ def _credential(
     expires = datetime.fromtimestamp(guest.token.expires, UTC)
     if isinstance(cluster, ClusterSeen) and cluster.uid(account) != guest.token.uid:
         return CredentialStatus("revoked", expires)
+    if token.refused(guest):
+        return CredentialStatus("refused", expires)
     return CredentialStatus("expired" if guest.token.expires <= time.time() else "valid", expires)

@@ -19,10 +19,13 @@ from vmproxy.util import assets
 
 @dataclass(frozen=True)
 class GuestWanted:
-    """`units` are enabled and run. `subject` and `uid` are the token's; `uid` None: no account yet."""
+    """`units` are enabled and run. `mode` and `version` are kube-proxy's. `subject` and `uid` are the
+    token's; `uid` None: no account yet."""
 
     files: Mapping[str, ManagedFile]
     units: tuple[str, ...]
+    mode: str
+    version: str
     sysctls: Mapping[str, str]
     guard: ManagedFile
     routes: tuple[Route, ...]
@@ -31,10 +34,12 @@ class GuestWanted:
     warnings: tuple[str, ...] = ()
 
 
-QUERY = GuestQuery(
-    names.MANAGED_FILES, names.RUNNING_UNITS, tuple(sysctls.wanted(f"v1.{kubeproxyconfig.OLDEST}.0")), TOKEN
-)
-"""All that is managed. Looking depends on nothing that is wanted, so it needs no program and no image."""
+def query(cluster: ClusterSeen) -> GuestQuery:
+    """All that is managed, and whether it works. Looking depends on nothing that is wanted, so it needs no
+    program and no image."""
+    settings = tuple(sysctls.wanted(f"v1.{kubeproxyconfig.OLDEST}.0"))
+    return GuestQuery(names.MANAGED_FILES, names.RUNNING_UNITS, settings, TOKEN, cluster.canary)
+
 
 BARE_QUERY = GuestQuery((), (PROXY_UNIT,), (), TOKEN)
 """Whether kube-proxy runs, and no more."""
@@ -45,8 +50,9 @@ def wanted(vm: Vm, proxy: Proxy, cluster: ClusterSeen, *, program: Program, tool
     routes = guestroutes.wanted(vm, cluster)
     settings = sysctls.wanted(program.version)
     guard = firewall.file(cluster.service_cidrs)
+    mode = kubeproxy.mode_of(proxy, program, tools)
     files = {
-        **kubeproxy.files(vm, proxy, cluster, program=program, tools=tools),
+        **kubeproxy.files(vm, cluster, program=program, mode=mode),
         **token.files(vm, cluster, ttl=proxy.token_ttl),
         **firewall.files(guard),
         **guestroutes.files(routes),
@@ -56,6 +62,8 @@ def wanted(vm: Vm, proxy: Proxy, cluster: ClusterSeen, *, program: Program, tool
     return GuestWanted(
         files=files,
         units=names.RUNNING_UNITS,
+        mode=mode,
+        version=program.version,
         sysctls=settings,
         guard=guard,
         routes=routes,
@@ -81,8 +89,22 @@ def plan(want: GuestWanted, seen: GuestSeen | Unobservable) -> tuple[GuestStep, 
         *firewall.plan(want.guard, seen, follows),
         *guestroutes.plan(want.routes, seen, follows),
         *token.plan(want.subject, want.uid, seen, follows),
-        *_units(want, seen, follows),
+        *(units := tuple(_units(want, seen, follows))),
+        *kubeproxy.plan(want.mode, want.version, seen, follows, [step.unit for step in units]),
     )
+
+
+def unsettled(want: GuestWanted, seen: GuestSeen | Unobservable) -> tuple[str, ...]:
+    """What may become good by itself: a kube-proxy that has just started."""
+    if isinstance(seen, Unobservable) or not kubeproxy.starting(seen):
+        return ()
+    drift = kubeproxy.health(seen, mode=want.mode, version=want.version)
+    age = f"kube-proxy: started {seen.proxy.age:.0f} s ago"
+    return tuple(f"{age}; {item.field.split(': ')[-1]}: {item.seen}" for item in drift[:1])
+
+
+def works(seen: GuestSeen | Unobservable) -> bool:
+    return isinstance(seen, GuestSeen) and not kubeproxy.health(seen)
 
 
 def warnings(want: GuestWanted, seen: GuestSeen | Unobservable) -> tuple[str, ...]:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vmproxy.model.drift import ABSENT, Drift
 from vmproxy.model.names import CA, CONFIG, KUBECONFIG, PROGRAM, PROXY_UNIT, TOKEN, UNITS
-from vmproxy.model.seen import ClusterSeen, GuestSeen, Unobservable
-from vmproxy.model.steps import Follow, ManagedFile
+from vmproxy.model.seen import CanarySeen, ClusterSeen, GuestSeen, Unobservable
+from vmproxy.model.steps import Follow, ManagedFile, RestartProxy
 from vmproxy.model.topology import Vm
 from vmproxy.resources import kubeproxyconfig
 from vmproxy.site.model import Proxy
 from vmproxy.util import assets
 
 _RESTART = Follow(restart=(PROXY_UNIT,))
+_STARTS = 90.0
+"""Seconds: a plain gateway waits 30 s for its Node, and an emulated CPU is slow."""
+_LATE = 30.0
+_FORBIDDEN = 403
 
 
 @dataclass(frozen=True)
@@ -35,11 +40,14 @@ class Tools:
     nft: str | None
 
 
-def files(
-    vm: Vm, proxy: Proxy, cluster: ClusterSeen, *, program: Program, tools: Tools
-) -> dict[str, ManagedFile]:
+def mode_of(proxy: Proxy, program: Program, tools: Tools) -> kubeproxyconfig.Mode:
     """Raises UsageError for a version or mode that is not supported."""
-    mode = kubeproxyconfig.choose_mode(proxy.mode, program.version, kernel=tools.kernel, nft=tools.nft)
+    return kubeproxyconfig.choose_mode(proxy.mode, program.version, kernel=tools.kernel, nft=tools.nft)
+
+
+def files(
+    vm: Vm, cluster: ClusterSeen, *, program: Program, mode: kubeproxyconfig.Mode
+) -> dict[str, ManagedFile]:
     unit = assets.render(
         f"guest/{PROXY_UNIT}.j2",
         program=PROGRAM,
@@ -71,6 +79,63 @@ def trouble(seen: GuestSeen | Unobservable) -> Iterator[str]:
     """What no step of ours repairs."""
     if isinstance(seen, GuestSeen) and seen.proxy.failures:
         yield f"kube-proxy failed to write its rules {seen.proxy.failures} times; see: vmproxy logs"
+    if isinstance(seen, GuestSeen) and seen.canary and seen.canary.status == _FORBIDDEN:
+        yield "the API server does not let the VM's account list Services, though RBAC grants it"
+
+
+def health(seen: GuestSeen, *, mode: str | None = None, version: str | None = None) -> tuple[Drift, ...]:
+    """What is wrong with a kube-proxy whose unit runs. `mode` and `version` None: any."""
+    proxy = seen.proxy
+    found = [
+        _differs("live", "yes", "yes" if proxy.live else "no"),
+        _differs("mode", mode, proxy.mode),
+        _differs("version", version, proxy.version),
+        _differs("rules", "current", _rules(seen)),
+        *_canary(seen.canary),
+    ]
+    return tuple(item for item in found if item)
+
+
+def plan(
+    mode: str, version: str, seen: GuestSeen, follows: Sequence[Follow], started: Collection[str]
+) -> Iterator[RestartProxy]:
+    """`started` are units that a step starts anyway. One that has just started gets its time."""
+    if PROXY_UNIT in {*started, *(unit for follow in follows for unit in follow.restart)}:
+        return
+    drift = health(seen, mode=mode, version=version)
+    if drift and not starting(seen):
+        yield RestartProxy(drift)
+
+
+def starting(seen: GuestSeen) -> bool:
+    """Whether kube-proxy has run for so short a time that it may not have converged yet."""
+    return seen.proxy.age is not None and seen.proxy.age < _STARTS
+
+
+def _differs(name: str, wanted: str | None, seen: str | None) -> Drift | None:
+    if wanted is None or seen is None or wanted == seen:
+        return None
+    return Drift(f"kube-proxy: {name}", wanted, seen)
+
+
+def _rules(seen: GuestSeen) -> str | None:
+    """None: it does not say. A change that was queued a moment ago is not late."""
+    proxy = seen.proxy
+    if not proxy.live:
+        return None
+    if not proxy.last_synced:
+        return "never written"
+    late = seen.now - proxy.last_queued
+    return f"{late:.0f} s late" if proxy.last_synced < proxy.last_queued and late > _LATE else "current"
+
+
+def _canary(seen: CanarySeen | None) -> Iterator[Drift | None]:
+    if seen is None:
+        return
+    yield _differs("rule for default/kubernetes", "present", "present" if seen.rule else ABSENT)
+    if seen.rule:
+        answer = f"no answer: {seen.why}"
+        yield _differs("default/kubernetes", "answers", "answers" if seen.status else answer)
 
 
 def _configuration(vm: Vm, cluster: ClusterSeen, program: Program, mode: kubeproxyconfig.Mode) -> bytes:

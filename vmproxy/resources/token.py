@@ -13,6 +13,8 @@ from vmproxy.model.steps import Follow, ManagedFile, RenewToken
 from vmproxy.model.topology import Vm
 from vmproxy.util import assets
 
+_UNAUTHORIZED = 401
+_REFUSED = "refused by the API server"
 _TIMER_FAILED = 0.1
 """Below this part of its life left, the guest's own timer has failed, and the token is renewed from here."""
 
@@ -39,9 +41,14 @@ def files(vm: Vm, cluster: ClusterSeen, *, ttl: int) -> dict[str, ManagedFile]:
 
 def plan(subject: str, uid: str | None, seen: GuestSeen, follows: Sequence[Follow]) -> Iterator[RenewToken]:
     """`subject` and `uid` are the wanted token's; `uid` None: there is no account yet."""
-    why = _trouble(subject, uid, seen.token, now=seen.now)
+    why = _trouble(subject, uid, seen.token, now=seen.now) or (_REFUSED if refused(seen) else None)
     if why is not None and not any(follow.renew for follow in follows):
         yield RenewToken(why)
+
+
+def refused(seen: GuestSeen) -> bool:
+    """Its claims may be good while the API server does not take it: its signing key was replaced."""
+    return seen.canary is not None and seen.canary.status == _UNAUTHORIZED
 
 
 def _trouble(subject: str, uid: str | None, token: TokenSeen | None, *, now: float) -> str | None:

@@ -391,3 +391,31 @@ def test_both_waits_are_waited_for() -> None:
     phases._side_by_side([lambda: done.append(1), lambda: done.append(2)])
     assert sorted(done) == [1, 2]
     phases._side_by_side([])
+
+
+def test_all_in_sync_and_no_answer_is_an_error_and_not_nothing_to_do() -> None:
+    world = made()
+    world.cut = True
+    product = Product(world)
+    error = product.apply().error
+    assert error is not None
+    assert "all is in sync, but 10.96.0.1:443 does not answer through the VM" in error.message
+    assert error.hint == "run: vmproxy verify --host win-01"
+    assert product.plan().in_sync
+    assert any("10.96.0.1:443 does not answer win-01" in text for text in product.plan().warnings)
+    assert product.status().problems == ("10.96.0.1:443 does not answer win-01: no answer in memory",)
+
+
+@pytest.mark.parametrize("what", ["kube-proxy hung", "rules flushed"])
+def test_a_sick_kube_proxy_is_drift_and_status_does_not_call_it_converged(what: str) -> None:
+    world = made()
+    CHANGES[what](world)
+    product = Product(world)
+    assert [step.verb for step in product.plan().steps] == ["restart"]
+    seen = product.status()
+    assert not seen.converged
+    assert seen.problems
+    assert [step.verb for step in product.apply().done] == ["restart"]
+    assert product.plan().in_sync
+    assert product.status().converged
+    assert product.status().problems == ()

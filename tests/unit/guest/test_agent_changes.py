@@ -138,6 +138,8 @@ def test_a_pushed_file_is_not_hashed_again(machine: Machine, program: Path) -> N
         "sysctls": [],
         "token": "",
         "setup": "",
+        "canary": None,
+        "ca": "",
     }
     machine.write("/var/lib/vmproxy/hashes.json", '{"/other": [[1], "a"]}')
     machine.agent(push(program), content=zlib.compress(PROGRAM))

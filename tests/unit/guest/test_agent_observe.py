@@ -20,6 +20,7 @@ PROXY, TIMER = "vmproxy-kube-proxy.service", "vmproxy-token.timer"
 SHOWN = """Id=vmproxy-kube-proxy.service
 ActiveState=active
 NeedDaemonReload=no
+ActiveEnterTimestampMonotonic=0
 
 Id=vmproxy-token.timer
 ActiveState=inactive
@@ -55,10 +56,19 @@ CLAIMS = {
     "exp": 1_700_086_400,
     "kubernetes.io": {"namespace": "vmproxy", "serviceaccount": {"name": "a-win-01", "uid": "uid-1"}},
 }
-NOTHING = {"files": [], "units": [], "sysctls": [], "token": "/none", "setup": assets.text("guest/setup.py")}
+NOTHING = {
+    "files": [],
+    "units": [],
+    "sysctls": [],
+    "token": "/none",
+    "setup": assets.text("guest/setup.py"),
+    "canary": None,
+    "ca": "/none",
+}
 DEAD = {
     "live": False,
     "mode": None,
+    "age": None,
     "last_synced": 0.0,
     "last_queued": 0.0,
     "failures": 0,
@@ -90,6 +100,7 @@ def test_a_guest_is_seen_whole_in_one_answer(machine: Machine) -> None:
         machine, files=[str(config)], units=[PROXY, TIMER], sysctls=["net.ipv4.ip_forward"], token=str(token)
     )
     assert abs(seen.pop("now") - time.time()) < 60
+    assert abs(seen["proxy"].pop("age") - time.monotonic()) < 60
     assert seen == {
         "files": {str(config): {"sha256": hashlib.sha256(b"{}").hexdigest(), "mode": "0640", "owner": OWNER}},
         "units": {
@@ -110,7 +121,8 @@ def test_a_guest_is_seen_whole_in_one_answer(machine: Machine) -> None:
             "issued": 1_700_000_000,
             "expires": 1_700_086_400,
         },
-        "proxy": DEAD,
+        "proxy": {name: value for name, value in DEAD.items() if name != "age"},
+        "canary": None,
         "kernel": os.uname().release,
         "writes_rules": True,
         "nft": "1.0.9",
@@ -119,7 +131,8 @@ def test_a_guest_is_seen_whole_in_one_answer(machine: Machine) -> None:
         "ip -j -4 route show proto 186",
         "nft --version",
         "nft -j list table inet vmproxy",
-        f"systemctl show --property=Id,ActiveState,NeedDaemonReload {PROXY} {TIMER}",
+        "systemctl show --property=Id,ActiveState,NeedDaemonReload,ActiveEnterTimestampMonotonic "
+        f"{PROXY} {TIMER}",
     ]
 
 
@@ -134,6 +147,7 @@ def test_what_is_not_there_is_left_out_and_no_error(machine: Machine) -> None:
         "routes": [],
         "token": None,
         "proxy": DEAD,
+        "canary": None,
         "writes_rules": False,
         "nft": None,
     }

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -204,21 +205,23 @@ def test_any_status_of_the_api_server_is_an_answer(
 ) -> None:
     api.status = status
     agent = machine.module("agent.py")
-    assert agent.api_answers("127.0.0.1", api.port, str(pki.certificate_file("ca"))) == ""
+    assert agent.api_status("127.0.0.1", api.port, str(pki.certificate_file("ca"))) == (status, "")
     assert [asked[0] for asked in api.asked] == ["GET /livez HTTP/1.1"]
 
 
 def test_a_server_of_another_ca_is_no_answer(machine: Machine, api: ApiServer, other_pki: Pki) -> None:
     agent = machine.module("agent.py")
-    why = agent.api_answers("127.0.0.1", api.port, str(other_pki.certificate_file("ca")))
+    answer, why = agent.api_status("127.0.0.1", api.port, str(other_pki.certificate_file("ca")))
+    assert answer == 0
     assert "certificate verify failed" in why
     assert api.asked == []
 
 
 def test_without_the_cas_file_those_of_the_system_count(machine: Machine, api: ApiServer) -> None:
-    assert "certificate verify failed" in machine.module("agent.py").api_answers(
+    _, why = machine.module("agent.py").api_status(
         "127.0.0.1", api.port, str(machine.path("/etc/vmproxy/ca.crt"))
     )
+    assert "certificate verify failed" in why
 
 
 def test_an_http_proxy_of_the_guest_is_not_asked_for_a_cluster_ip(
@@ -226,7 +229,47 @@ def test_an_http_proxy_of_the_guest_is_not_asked_for_a_cluster_ip(
 ) -> None:
     monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{NOBODY_LISTENS}")
     agent = machine.module("agent.py")
-    assert agent.api_answers("127.0.0.1", api.port, str(pki.certificate_file("ca"))) == ""
+    assert agent.api_status("127.0.0.1", api.port, str(pki.certificate_file("ca")))[0] != 0
+
+
+def look(api: ApiServer, pki: Pki, token: Path) -> dict[str, Any]:
+    nothing: dict[str, Any] = {"files": [], "units": [], "sysctls": [], "setup": ""}
+    ca = str(pki.certificate_file("ca"))
+    way = {"token": str(token), "canary": ["127.0.0.1", api.port], "ca": ca}
+    return {"operation": "observe", **nothing, **way}
+
+
+@pytest.mark.parametrize("status", [200, 401, 403])
+def test_a_look_tries_the_token_on_the_way_through_kube_proxy(
+    machine: Machine, proxy: Served, api: ApiServer, pki: Pki, status: int
+) -> None:
+    converge(machine, proxy, api)
+    api.status = status
+    token = machine.write("/etc/vmproxy/token", "the-token")
+    (seen,) = machine.agent(look(api, pki, token))
+    assert seen["canary"] == {"rule": True, "status": status, "why": ""}
+    ((line, headers, _body),) = api.asked
+    assert line == "GET /api/v1/services?limit=1 HTTP/1.1"
+    assert headers["Authorization"] == "Bearer the-token"
+    assert "the-token" not in json.dumps(seen)
+
+
+def test_without_a_rule_nothing_is_tried(machine: Machine, proxy: Served, api: ApiServer, pki: Pki) -> None:
+    proxy.files |= {"/livez": b"ok", "/proxyMode": b"nftables"}
+    knows(machine)
+    (seen,) = machine.agent(look(api, pki, machine.path("/etc/vmproxy/token")))
+    assert seen["canary"] == {"rule": False, "status": 0, "why": ""}
+    assert api.asked == []
+
+
+def test_a_canary_that_does_not_answer_says_why(
+    machine: Machine, proxy: Served, api: ApiServer, pki: Pki
+) -> None:
+    converge(machine, proxy, api)
+    knows(machine, f"service-ips {{ 127.0.0.1 . tcp . {NOBODY_LISTENS} }}")
+    asked = look(api, pki, machine.path("/etc/vmproxy/token")) | {"canary": ["127.0.0.1", NOBODY_LISTENS]}
+    (seen,) = machine.agent(asked)
+    assert seen["canary"] == {"rule": True, "status": 0, "why": "[Errno 111] Connection refused"}
 
 
 RULE = {"operation": "rule", "address": "10.96.0.1", "port": 443, "protocol": "tcp"}

@@ -15,6 +15,7 @@ from tests.values import route
 from vmproxy.guest import wire
 from vmproxy.model import seen
 from vmproxy.model.seen import (
+    CanarySeen,
     Endpoint,
     FileSeen,
     GuestQuery,
@@ -38,7 +39,15 @@ from vmproxy.model.steps import (
 from vmproxy.util import assets
 
 PROXY, TIMER, SETUP = "vmproxy-kube-proxy.service", "vmproxy-token.timer", "vmproxy-setup.service"
-OBSERVE = wire.Observe(("/etc/x",), (PROXY,), ("net.ipv4.ip_forward",), "/etc/vmproxy/token", "setup's text")
+OBSERVE = wire.Observe(
+    ("/etc/x",),
+    (PROXY,),
+    ("net.ipv4.ip_forward",),
+    "/etc/vmproxy/token",
+    "setup's text",
+    (ip_address("10.96.0.1"), 443),
+    "/etc/vmproxy/ca.crt",
+)
 QUESTIONS: list[wire.Question[object]] = [
     OBSERVE,
     wire.Push("/usr/local/lib/vmproxy/kube-proxy", "f" * 64, "0755", "root", "v1.36.3"),
@@ -64,7 +73,9 @@ SEEN = {
         "failures": 3,
         "denied": 4,
         "version": "v1.36.3",
+        "age": 12.5,
     },
+    "canary": {"rule": True, "status": 401, "why": ""},
     "kernel": "6.12.63+deb13-cloud-amd64",
     "writes_rules": True,
     "nft": "1.1.3",
@@ -102,6 +113,7 @@ def test_every_operation_of_the_agent_has_its_question(agent: dict[str, Any]) ->
         ("UnitSeen", seen.UnitSeen),
         ("TokenSeen", seen.TokenSeen),
         ("ProxySeen", seen.ProxySeen),
+        ("CanarySeen", seen.CanarySeen),
         ("Reached", wire.Reach),
         ("ConvergedAnswer", wire.Convergence),
     ],
@@ -127,7 +139,8 @@ def test_what_a_question_holds_is_sent_flat_and_its_parts_as_objects() -> None:
 
 
 def test_a_query_becomes_a_question_with_the_text_of_setup() -> None:
-    query = GuestQuery(("/etc/x",), (PROXY,), ("net.ipv4.ip_forward",), "/etc/vmproxy/token")
+    canary = (ip_address("10.96.0.1"), 443)
+    query = GuestQuery(("/etc/x",), (PROXY,), ("net.ipv4.ip_forward",), "/etc/vmproxy/token", canary)
     assert wire.observe(query, setup="setup's text") == OBSERVE
 
 
@@ -147,11 +160,13 @@ def test_what_was_seen_becomes_values_of_the_model() -> None:
             failures=3,
             denied=4,
             version="v1.36.3",
+            age=12.5,
         ),
         kernel="6.12.63+deb13-cloud-amd64",
         writes_rules=True,
         nft="1.1.3",
         now=1_700_000_000.5,
+        canary=CanarySeen(rule=True, status=401),
     )
 
 

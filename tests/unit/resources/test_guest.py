@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from tests.values import node, route
 from vmproxy.cli import answers
 from vmproxy.model import names
+from vmproxy.model.names import PROXY_UNIT
 from vmproxy.model.seen import (
+    CanarySeen,
     ClusterSeen,
     FileSeen,
     GuestSeen,
@@ -25,6 +28,7 @@ from vmproxy.model.steps import (
     LoadGuard,
     PushFile,
     RenewToken,
+    RestartProxy,
     SetGuestRoute,
     SetSysctl,
     StartUnit,
@@ -95,6 +99,7 @@ def good(want: GuestWanted) -> GuestSeen:
         writes_rules=True,
         nft="1.1.3",
         now=NOW,
+        canary=CanarySeen(rule=True, status=200),
     )
 
 
@@ -102,7 +107,7 @@ def carried_out(actions: tuple[GuestStep, ...], seen: GuestSeen) -> GuestSeen:
     """What the guest is like after the actions, by what each of them means."""
     want, follows = wanted(), []
     files, sysctls, units = dict(seen.files), dict(seen.sysctls), dict(seen.units)
-    setup, token = set(), seen.token
+    setup, token, healthy = set(), seen.token, False
     for action in actions:
         match action:
             case PushFile(path, file):
@@ -118,13 +123,21 @@ def carried_out(actions: tuple[GuestStep, ...], seen: GuestSeen) -> GuestSeen:
                 token = TOKEN
             case StartUnit(unit):
                 units[unit] = UnitSeen(active=True, enabled=True, stale=False)
+            case RestartProxy():
+                healthy = True
     for follow in follows:
         setup |= set(follow.setup)
         token = TOKEN if follow.renew else token
+        healthy = healthy or PROXY_UNIT in follow.restart
         for unit in follow.restart:
             units[unit] = replace(units.get(unit, NEW_UNIT), active=True, stale=False)
+    started = any(isinstance(step, StartUnit) and step.unit == PROXY_UNIT for step in actions)
     return replace(
         seen,
+        proxy=LIVE if healthy or started else seen.proxy,
+        canary=CanarySeen(rule=True, status=200)
+        if healthy or started or token != seen.token
+        else seen.canary,
         files=files,
         sysctls=sysctls,
         units=units,
@@ -188,6 +201,58 @@ def test_pod_routes_go_by_the_nodes_that_are_on_the_network_and_the_others_are_w
         route("10.9.0.0/24", "192.168.10.9"),
     )
     assert any("far" in warning for warning in wanted().warnings)
+
+
+SICK: dict[str, dict[str, Any]] = {
+    "live: no": {"proxy": replace(LIVE, live=False)},
+    "mode: iptables": {"proxy": replace(LIVE, mode="iptables")},
+    "version: v1.20.0": {"proxy": replace(LIVE, version="v1.20.0")},
+    "rules: never written": {"proxy": replace(LIVE, last_synced=0.0)},
+    "rules: 100 s late": {"proxy": replace(LIVE, last_synced=NOW - 200, last_queued=NOW - 100)},
+    "rule for default/kubernetes: absent": {"canary": CanarySeen(rule=False, status=0)},
+    "default/kubernetes: no answer: timed out": {"canary": CanarySeen(rule=True, status=0, why="timed out")},
+}
+
+
+@pytest.mark.parametrize("what", SICK)
+def test_a_kube_proxy_that_runs_and_does_not_work_is_restarted(what: str) -> None:
+    seen = replace(good(wanted()), **SICK[what])
+    (step,) = guest.plan(wanted(), seen)
+    assert isinstance(step, RestartProxy)
+    assert [f"{item.field}: {item.seen}" for item in step.drift] == [f"kube-proxy: {what}"]
+    assert "mode" in what or "version" in what or not guest.works(seen)
+
+
+@pytest.mark.parametrize("what", SICK)
+def test_a_kube_proxy_that_has_just_started_gets_its_time(what: str) -> None:
+    sick = SICK[what]
+    young = replace(good(wanted()), **sick | {"proxy": replace(sick.get("proxy", LIVE), age=12.0)})
+    assert guest.plan(wanted(), young) == ()
+    assert guest.unsettled(wanted(), young) == (f"kube-proxy: started 12 s ago; {what}",)
+
+
+@pytest.mark.parametrize("what", SICK)
+def test_a_kube_proxy_that_a_changed_file_restarts_is_not_restarted_twice(what: str) -> None:
+    seen = replace(good(wanted()), **SICK[what])
+    lost = replace(seen, files={path: file for path, file in seen.files.items() if path != names.CONFIG})
+    assert not any(isinstance(step, RestartProxy) for step in guest.plan(wanted(), lost))
+
+
+def test_a_change_that_was_queued_a_moment_ago_is_not_late() -> None:
+    proxy = replace(LIVE, last_synced=NOW - 9, last_queued=NOW - 1)
+    assert guest.plan(wanted(), replace(good(wanted()), proxy=proxy)) == ()
+
+
+def test_a_token_that_the_api_server_refuses_is_renewed_whatever_it_claims() -> None:
+    seen = replace(good(wanted()), canary=CanarySeen(rule=True, status=401))
+    (step,) = guest.plan(wanted(), seen)
+    assert step == RenewToken("refused by the API server")
+
+
+def test_an_account_that_is_denied_is_a_warning() -> None:
+    seen = replace(good(wanted()), canary=CanarySeen(rule=True, status=403))
+    assert guest.plan(wanted(), seen) == ()
+    assert any("does not let the VM's account" in word for word in guest.warnings(wanted(), seen))
 
 
 def test_only_ipv4_ranges_reach_the_guard_table() -> None:
