@@ -26,6 +26,8 @@ SYSCTLS = "/proc/sys"
 UNITS = "/etc/systemd/system"
 USED = "/run/vmproxy"
 SETUP_UNIT = "vmproxy-setup.service"
+GUARD_UNIT = "vmproxy-guard.service"
+REPAIRS = "/run/vmproxy/keeper.json"
 PROXY_UNIT = "vmproxy-kube-proxy.service"
 METRICS = 10249
 HEALTH = 10256
@@ -103,6 +105,8 @@ if TYPE_CHECKING:
         token: TokenSeen | None
         proxy: ProxySeen
         canary: CanarySeen | None
+        drops: dict[str, int]
+        repairs: dict[str, int]
         kernel: str
         writes_rules: bool
         nft: str | None
@@ -332,6 +336,21 @@ def guard(rules: str | None, setup: str) -> str | None:
     return str(module["guard_seen"](rules))
 
 
+def drops(rules: str | None) -> dict[str, int]:
+    """Packets that the guard table has dropped, by the name of the counter."""
+    found = json.loads(rules).get("nftables", []) if rules else []
+    return {item["counter"]["name"]: item["counter"]["packets"] for item in found if "counter" in item}
+
+
+def repairs() -> dict[str, int]:
+    """What the keeper has repaired since the VM started, and how often."""
+    try:
+        with open(REPAIRS) as file:
+            return {str(name): int(number) for name, number in json.load(file).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
 def routes(told: str | None) -> list[Route]:
     found = json.loads(told) if told and told.strip() else []
     return [{"prefix": whole(route["dst"]), "via": route.get("gateway", "")} for route in found]
@@ -434,9 +453,9 @@ def observe(request: ObserveRequest) -> ObserveAnswer:
     shown = start("systemctl", "show", properties, *request["units"])
     rules = start("nft", "-j", "list", "table", "inet", "vmproxy")
     version = start("nft", "--version")
-    found = start("ip", "-j", "-4", "route", "show", "proto", "186")
+    found = start("ip", "-j", "-4", "route", "show", "proto", "250")
     seen = files(request["files"])  # the programs run meanwhile
-    told = finish(shown) or ""
+    told, table = finish(shown) or "", finish(rules)
     return {
         "files": seen,
         "sysctls": sysctls(request["sysctls"]),
@@ -446,7 +465,9 @@ def observe(request: ObserveRequest) -> ObserveAnswer:
         "writes_rules": bool(shutil.which("nft") or shutil.which("iptables")),
         "nft": nft_version(finish(version)),
         "units": units(told),
-        "guard": guard(finish(rules), request["setup"]),
+        "guard": guard(table, request["setup"]),
+        "drops": drops(table),
+        "repairs": repairs(),
         "routes": routes(finish(found)),
         "canary": joined(way),
         "now": time.time(),
@@ -525,11 +546,9 @@ def apply(request: ApplyRequest) -> Done:
         found = pwd.getpwnam(item["owner"])
         write(item["path"], base64.b64decode(item["content"]), int(item["mode"], 8))
         os.chown(item["path"], found.pw_uid, found.pw_gid)
-    for name, value in request["sysctls"].items():
-        with open(sysctl_path(name), "w") as file:
-            file.write(value)
-    if SETUP_UNIT not in request["restart"]:  # it does all of them
-        for what in request["setup"]:
+    for what in request["setup"]:
+        unit = GUARD_UNIT if what == "guard" else SETUP_UNIT
+        if unit not in request["restart"]:  # it does that too
             must("python3", "-I", SETUP, what)
     if request["enable"]:
         must("systemctl", "--root=/", "--quiet", "enable", *request["enable"])  # the links alone: no reload
@@ -538,7 +557,10 @@ def apply(request: ApplyRequest) -> Done:
     if request["reload"] and outdated(request["reload"]):
         must("systemctl", "daemon-reload")
     if request["restart"]:
-        must("systemctl", "restart", *sorted(request["restart"], key=lambda unit: unit != SETUP_UNIT))
+        must("systemctl", "restart", *request["restart"])
+    for name, value in request["sysctls"].items():  # last: nothing is forwarded without the guard table
+        with open(sysctl_path(name), "w") as file:
+            file.write(value)
     return {}
 
 
@@ -656,7 +678,6 @@ def converged(request: ConvergedRequest) -> ConvergedAnswer:
     `failures`: how often it had failed to write its rules when the wait began.
     """
     import ssl  # noqa: F401 (loaded while kube-proxy starts, not after it)
-    import urllib.request  # noqa: F401
 
     deadline = time.monotonic() + request["seconds"]
     failures = request["failures"]
@@ -689,35 +710,33 @@ def not_converged(seen: ProxySeen, failures: int, request: ConvergedRequest) -> 
 def api_status(address: str, port: int, ca: str, token: str = "") -> tuple[int, str]:
     """The status of a request to the API server at its ClusterIP; 0 and why there was no answer.
 
-    `token` is the file of one that is tried: 401 means that it is refused. An HTTP proxy that the guest's
-    environment names is left out: it would not go through kube-proxy.
+    `token` is the file of one that is tried: 401 means that it is refused. The standard library's HTTP client
+    would take the HTTP proxy of the guest's environment, and a second to load on an emulated CPU.
     """
     import ssl
-    import urllib.error
-    import urllib.request
 
     context = ssl.create_default_context(cafile=ca if os.path.exists(ca) else None)
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # a CA may be older than the key identifiers it asks for
-    direct = urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
-    url = "https://%s:%d%s" % (address, port, "/api/v1/services?limit=1" if token else "/livez")
-    request = urllib.request.Request(url, headers=authorization(token))
+    path = "/api/v1/services?limit=1" if token else "/livez"
+    request = "GET %s HTTP/1.0\r\nHost: %s\r\n%s\r\n" % (path, address, authorization(token))
     try:
-        with urllib.request.build_opener(*direct).open(request, timeout=5) as answer:
-            return answer.status, ""
-    except urllib.error.HTTPError as error:
-        return error.code, ""
+        plain = socket.create_connection((address, port), timeout=5)
+        with plain, context.wrap_socket(plain, server_hostname=address) as channel:
+            channel.sendall(request.encode())
+            return int(channel.recv(64).split()[1]), ""
     except OSError as error:
-        return 0, str(getattr(error, "reason", error))
-    except Exception as error:  # what answers there speaks no HTTP
-        return 0, repr(error)
+        return 0, str(error)
+    except (ValueError, IndexError):
+        return 0, "what answers there speaks no HTTP"
 
 
-def authorization(token: str) -> dict[str, str]:
+def authorization(token: str) -> str:
+    """The header with the token in that file; empty without it."""
     try:
         with open(token) as file:
-            return {"Authorization": "Bearer " + file.read().strip()}
+            return "Authorization: Bearer %s\r\n" % file.read().strip()
     except OSError:
-        return {}
+        return ""
 
 
 OPERATIONS: Mapping[str, Callable[[Any], object]] = {

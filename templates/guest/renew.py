@@ -1,13 +1,16 @@
 #!/usr/bin/python3 -I
-"""Renew this VM's token with itself: started by vmproxy-token.timer at half of the token's life."""
+"""Renew this VM's token with itself, when half of the life that the API server gave it is over by the wall
+clock. vmproxy-token.timer starts it every minute."""
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import os
 import ssl
 import sys
+import time
 import urllib.error
 import urllib.request
 
@@ -42,6 +45,8 @@ def main() -> None:
         credential: Credential = json.load(file)
     with open(TOKEN) as file:
         token = file.read().strip()
+    if not due(token, time.time()):
+        return
     try:
         status = asked(credential, token)["status"]
         renewed, until = status["token"], status["expirationTimestamp"]
@@ -53,6 +58,17 @@ def main() -> None:
         sys.exit("the API server's answer holds no token; run vmproxy apply")
     write(renewed)
     print("renewed until", until)
+
+
+def due(token: str, now: float) -> bool:
+    """Whether half of its life is over; the API server may have given less than was asked for. What cannot be
+    read is due."""
+    try:
+        part = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+        return bool(now >= (float(claims["iat"]) + float(claims["exp"])) / 2)
+    except (ValueError, KeyError, IndexError, TypeError):
+        return True
 
 
 def asked(credential: Credential, token: str) -> TokenRequest:
@@ -71,6 +87,7 @@ def asked(credential: Credential, token: str) -> TokenRequest:
     )
     ca = credential["ca"] if os.path.exists(credential["ca"]) else None
     context = ssl.create_default_context(cafile=ca)
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # a CA may be older than the key identifiers it asks for
     with urllib.request.urlopen(request, timeout=30, context=context) as answer:
         found: TokenRequest = json.load(answer)
     return found

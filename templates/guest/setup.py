@@ -1,9 +1,9 @@
 #!/usr/bin/python3 -I
-"""Set up the guest's guard table and routes: at boot, and when vmproxy has changed them.
+"""Set up the guest's guard table, routes and forwarding: at boot, and when vmproxy has changed them.
 
 setup.py guard        load /etc/vmproxy/guard.nft in one transaction
-setup.py routes       make the routes of protocol 186 those of /etc/vmproxy/routes.json
-setup.py all          both
+setup.py routes       make the routes of our protocol those of /etc/vmproxy/routes.json
+setup.py forward      let the kernel forward
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ import sys
 GUARD = "/etc/vmproxy/guard.nft"
 ROUTES = "/etc/vmproxy/routes.json"
 NOTE = "/run/vmproxy/guard.json"
-PROTOCOL = "186"  # not taken in /etc/iproute2/rt_protos: marks our routes
+FORWARD = "net.ipv4.ip_forward"
+KERNEL = "/proc/sys"
+PROTOCOL = "250"  # marks our routes; nothing in iproute2's, FRR's or BIRD's lists has this number
+FORMER = "186"  # what earlier versions marked them with: it is BGP's
 
 
 def output(*command: str) -> str:
@@ -27,13 +30,16 @@ def output(*command: str) -> str:
 def loaded(told: str) -> str:
     """The hash of the rules as `nft -j list table` tells them."""
     rules = [item for item in json.loads(told)["nftables"] if "metainfo" not in item]
-    return hashlib.sha256(json.dumps(without_handles(rules), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(constant(rules), sort_keys=True).encode()).hexdigest()
 
 
-def without_handles(value: object) -> object:
+def constant(value: object) -> object:
+    """Without handles, and without what named counters have counted."""
     if isinstance(value, dict):
-        return {key: without_handles(item) for key, item in value.items() if key != "handle"}
-    return [without_handles(item) for item in value] if isinstance(value, list) else value
+        if isinstance(value.get("counter"), dict):
+            value = {"counter": {k: v for k, v in value["counter"].items() if k not in ("packets", "bytes")}}
+        return {key: constant(item) for key, item in value.items() if key != "handle"}
+    return [constant(item) for item in value] if isinstance(value, list) else value
 
 
 def guard() -> None:
@@ -41,10 +47,11 @@ def guard() -> None:
         source = hashlib.sha256(file.read()).hexdigest()
     subprocess.run(["nft", "-f", GUARD], check=True)
     os.makedirs(os.path.dirname(NOTE), exist_ok=True)
-    with open(NOTE + ".part", "w") as file:
+    part = "%s.%d" % (NOTE, os.getpid())  # the keeper may load it at the same moment
+    with open(part, "w") as file:
         told = output("nft", "-j", "list", "table", "inet", "vmproxy")
         json.dump({"source": source, "loaded": loaded(told)}, file)
-    os.replace(NOTE + ".part", NOTE)
+    os.replace(part, NOTE)
 
 
 def guard_seen(told: str) -> str:
@@ -60,12 +67,18 @@ def guard_seen(told: str) -> str:
 def routes() -> None:
     with open(ROUTES) as file:
         wanted = {(item["prefix"], item["via"]) for item in json.load(file)}
-    shown = json.loads(output("ip", "-j", "-4", "route", "show", "proto", PROTOCOL) or "[]")
-    seen = {(whole(route["dst"]), route.get("gateway", "")) for route in shown}
+    seen = shown(PROTOCOL)
     for prefix, via in seen - wanted:
         change("del", prefix, via)
+    for prefix, via in wanted & shown(FORMER):
+        change("del", prefix, via, FORMER)
     for prefix, via in wanted - seen:
         change("replace", prefix, via)
+
+
+def shown(protocol: str) -> set[tuple[str, str]]:
+    found = json.loads(output("ip", "-j", "-4", "route", "show", "proto", protocol) or "[]")
+    return {(whole(route["dst"]), route.get("gateway", "")) for route in found}
 
 
 def whole(prefix: str) -> str:
@@ -75,15 +88,18 @@ def whole(prefix: str) -> str:
     return prefix if "/" in prefix else prefix + "/32"
 
 
-def change(verb: str, prefix: str, via: str) -> None:
+def change(verb: str, prefix: str, via: str, protocol: str = PROTOCOL) -> None:
     """`via` is empty for a route without a next hop, which somebody else has set."""
     hop = ["via", via] if via else []
-    subprocess.run(["ip", "route", verb, prefix, *hop, "proto", PROTOCOL], check=True)
+    subprocess.run(["ip", "route", verb, prefix, *hop, "proto", protocol], check=True)
+
+
+def forward() -> None:
+    with open("%s/%s" % (KERNEL, FORWARD.replace(".", "/")), "w") as file:
+        file.write("1")
 
 
 if __name__ == "__main__":
-    what = sys.argv[1]
-    if what in ("guard", "all"):
-        guard()
-    if what in ("routes", "all"):
-        routes()
+    parts = {"guard": guard, "routes": routes, "forward": forward}
+    for what in sys.argv[1:]:
+        parts[what]()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +34,14 @@ def in_guest(command: str) -> Callable[[World], object]:
     return lambda world: world.guest(command)
 
 
+KEEPER = "vmproxy-keeper.service: active"
+
+
+def unattended(command: str) -> Callable[[World], object]:
+    """What the guest's keeper would repair by itself within seconds."""
+    return in_guest(f"systemctl stop vmproxy-keeper.service && {command}")
+
+
 def on_host(*words: str) -> Callable[[World], object]:
     return lambda world: world.in_namespace("host", "ip", "route", *words)
 
@@ -55,7 +64,8 @@ def role_widened(world: World) -> None:
 
 
 CASES = {
-    "kube-proxy stopped": Case(in_guest(f"systemctl stop {UNIT}"), (f"{UNIT}: active",)),
+    "kube-proxy stopped": Case(unattended(f"systemctl stop {UNIT}"), (f"{UNIT}: active", KEEPER)),
+    "keeper stopped": Case(in_guest("systemctl stop vmproxy-keeper.service"), (KEEPER,)),
     "kube-proxy disabled": Case(in_guest(f"systemctl disable -q {UNIT}"), (f"{UNIT}: enabled",)),
     "config edited": Case(in_guest(f"echo '# mine' >> {CONFIG}"), (f"{CONFIG}: sha256",)),
     "config readable by nobody": Case(in_guest(f"chmod 0600 {CONFIG}"), (f"{CONFIG}: mode",)),
@@ -82,15 +92,26 @@ CASES = {
     ),
     # The kernel itself turns this redirect setting on when forwarding is turned off.
     "forwarding off": Case(
-        in_guest("sysctl -qw net.ipv4.ip_forward=0"),
-        ("net.ipv4.ip_forward", "net.ipv4.conf.all.accept_redirects"),
+        unattended("sysctl -qw net.ipv4.ip_forward=0"),
+        ("net.ipv4.ip_forward", "net.ipv4.conf.all.accept_redirects", KEEPER),
     ),
     "redirects on": Case(
-        in_guest("sysctl -qw net.ipv4.conf.eth0.send_redirects=1"), ("net.ipv4.conf.eth0.send_redirects",)
+        unattended("sysctl -qw net.ipv4.conf.eth0.send_redirects=1"),
+        ("net.ipv4.conf.eth0.send_redirects", KEEPER),
     ),
-    "guard table flushed": Case(in_guest("nft flush table inet vmproxy"), ("guard table",)),
-    "guard table deleted": Case(in_guest("nft delete table inet vmproxy"), ("guard table",)),
-    "pod route lost": Case(in_guest("ip route del 10.244.1.0/24 proto 186"), ("route 10.244.1.0/24",)),
+    "guard table flushed": Case(unattended("nft flush table inet vmproxy"), ("guard table", KEEPER)),
+    "guard table deleted": Case(unattended("nft delete table inet vmproxy"), ("guard table", KEEPER)),
+    "kube-proxy's rules deleted": Case(
+        unattended("nft delete table ip kube-proxy"),
+        (KEEPER, "kube-proxy: rule for default/kubernetes"),
+    ),
+    "pod route lost": Case(
+        unattended("ip route del 10.244.1.0/24 proto 250"), ("route 10.244.1.0/24", KEEPER)
+    ),
+    "a route of an earlier version": Case(
+        unattended("ip route change 10.244.1.0/24 via 192.168.100.20 proto 186"),
+        ("route 10.244.1.0/24", KEEPER),
+    ),
     "host route removed": Case(on_host("del", RANGE), (f"route {RANGE}",)),
     "host route elsewhere": Case(on_host("replace", RANGE, "via", "192.168.100.20"), (f"route {RANGE}",)),
 }
@@ -103,6 +124,60 @@ def test_drift_is_named_alone_and_repaired(world: World, name: str) -> None:
     assert world.drift() == list(case.fields)
     world.apply()
     assert world.drift() == []
+    assert world.curl("web-pods") in {"pod-1", "pod-2"}
+
+
+LATER = """import runpy, time
+now = time.time
+time.time = lambda: now() + 13 * 3600
+runpy.run_path("/usr/local/lib/vmproxy/renew.py", run_name="__main__")
+"""
+"""Renew the token as in 13 hours, when half of its life is over."""
+REPAIRED = {
+    "the link went down and up": (
+        "ip link set eth0 down && ip link set eth0 up",
+        lambda world: "via" in world.guest("ip route show 10.244.1.0/24"),
+        "routes",
+    ),
+    "the guard table is gone": (
+        "nft delete table inet vmproxy",
+        lambda world: "transit" in world.guest("nft list table inet vmproxy || true"),
+        "the guard table",
+    ),
+    "forwarding is off": (
+        "sysctl -qw net.ipv4.ip_forward=0",
+        lambda world: world.guest("sysctl -n net.ipv4.ip_forward").strip() == "1",
+        "kernel settings",
+    ),
+    "kube-proxy was stopped": (
+        f"systemctl stop {UNIT}",
+        lambda world: "active" in world.guest(f"systemctl is-active {UNIT} || true").split(),
+        "kube-proxy",
+    ),
+    "kube-proxy's rules are gone": (
+        "nft delete table ip kube-proxy",
+        lambda world: "service-ips" in world.guest("nft list table ip kube-proxy || true"),
+        "kube-proxy's rules",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REPAIRED)
+def test_the_guest_repairs_itself_without_a_controller(world: World, what: str) -> None:
+    command, repaired, name = REPAIRED[what]
+    before = world.vmproxy("status", "-o", "json").json["hosts"][0]["repairs"].get(name, 0)
+    world.guest(f"nohup sh -c {shlex.quote(command)} > /dev/null 2>&1 &")
+    began = time.monotonic()
+
+    def probe() -> bool | str:
+        return repaired(world) or f"{what}, for {time.monotonic() - began:.0f} s"
+
+    wait.until("the guest to repair itself", probe, timeout=60, every=0.5)
+    wait.until("everything to work", lambda: world.drift() == [] or "it does not yet", timeout=60)
+    status = world.vmproxy("status", "-o", "json").json["hosts"][0]
+    assert status["repairs"][name] > before
+    assert status["converged"], status["problems"]
+    assert f"repaired {name}" in world.guest("journalctl -u vmproxy-keeper.service --no-pager -o cat")
     assert world.curl("web-pods") in {"pod-1", "pod-2"}
 
 
@@ -136,8 +211,9 @@ def test_a_config_changed_and_changed_back_is_seen_by_the_unit_that_runs(world: 
 
 def test_a_token_renews_itself_in_the_guest(world: World) -> None:
     before = world.guest("cat /etc/vmproxy/token")
-    time.sleep(1)
     world.guest("systemctl start vmproxy-token.service")
+    assert world.guest("cat /etc/vmproxy/token") == before  # half of its life is not over
+    world.guest(f"python3 -I -c {shlex.quote(LATER)}")
     after = world.guest("cat /etc/vmproxy/token")
     assert before != after
     assert "600 root" in world.guest("stat -c '%a %U' /etc/vmproxy/token")

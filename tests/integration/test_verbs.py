@@ -78,7 +78,7 @@ def test_render_writes_what_would_be_pushed_and_no_secret(world: World, tmp_path
 
 
 def test_json_is_alone_on_stdout_and_progress_on_stderr(world: World) -> None:
-    world.guest("systemctl stop vmproxy-kube-proxy.service")
+    world.guest("systemctl stop vmproxy-keeper.service vmproxy-kube-proxy.service")
     ran = world.vmproxy("apply", "-o", "json")
     assert ran.code == 0
     assert json.loads(ran.out)["hosts"][0]["error"] is None
@@ -87,6 +87,6 @@ def test_json_is_alone_on_stdout_and_progress_on_stderr(world: World) -> None:
 
 def test_plan_s_exit_code_tells_pending_changes(world: World) -> None:
     assert world.vmproxy("plan", "--exit-code").code == 0
-    world.guest("systemctl stop vmproxy-kube-proxy.service")
+    world.guest("systemctl stop vmproxy-keeper.service vmproxy-kube-proxy.service")
     assert world.vmproxy("plan").code == 0
     assert world.vmproxy("plan", "--exit-code").code == 3

@@ -56,7 +56,7 @@ def test_a_vm_that_does_not_run(world: World) -> None:
 
 
 def test_a_kube_proxy_without_rules(world: World) -> None:
-    world.guest(f"systemctl stop {UNIT} && nft delete table ip kube-proxy")
+    world.guest(f"systemctl stop vmproxy-keeper.service {UNIT} && nft delete table ip kube-proxy")
     assert hop(world, "demo/web")[:2] == (False, "proxy")
 
 

@@ -161,6 +161,10 @@ class HostStatus(TypedDict):
     """Whether kube-proxy works and the host is answered through it; null when the host failed."""
     problems: list[str]
     """Why it has not converged."""
+    drops: dict[str, int]
+    """Packets dropped in the VM: to Services that kube-proxy does not know, and from or to anybody else."""
+    repairs: dict[str, int]
+    """What the VM's keeper has repaired since the VM started, and how often."""
     error: Error | None
     """Why the host could not be looked at; null otherwise."""
 
@@ -293,6 +297,8 @@ def status(name: str, result: statuses.HostStatus | VmproxyError) -> HostStatus:
         "credential": _credential(seen.credential) if seen else None,
         "converged": seen.converged if seen else None,
         "problems": list(seen.problems) if seen else [],
+        "drops": dict(seen.drops) if seen else {},
+        "repairs": dict(seen.repairs) if seen else {},
         "error": failure,
     }
 

@@ -16,6 +16,7 @@ from vmproxy.cli.work import apply, plan
 from vmproxy.engine.scope import Scope
 from vmproxy.engine.site import SiteRun
 from vmproxy.errors import VmproxyError
+from vmproxy.model.names import TOKEN
 from vmproxy.util.run import run
 
 SERVICE = "demo/web"
@@ -56,7 +57,7 @@ class _Show:
         self._curl()
         console.step("apply again: nothing to do")
         self._command(apply, [])
-        console.step("break two things: the host's route, and kube-proxy in the VM")
+        console.step("break two things: the host's route, and kube-proxy's token in the VM")
         self._break()
         self._command(plan, [])
         console.step("repair exactly these two")
@@ -85,7 +86,7 @@ class _Show:
         site = self._site()
         with Scope(site, site.members[0], console.reporter()) as scope:
             world = scope.look()
-            scope.guest().run("systemctl stop vmproxy-kube-proxy.service")
+            scope.guest().run(f"rm {TOKEN}")
             for route in scope.wanted_routes(world.cluster, world.carrier.marker):
                 run(["ip", "-n", self.host_namespace, "route", "del", str(route.prefix)])
 

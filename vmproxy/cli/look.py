@@ -63,9 +63,20 @@ def _row(name: str, result: HostStatus | VmproxyError) -> tuple[str, ...]:
     return (name, result.vm.state, *_proxy(result.proxy), result.route.state, credential, converged)
 
 
+_DROPS = {
+    "unknown_service": "to Service addresses that kube-proxy does not know",
+    "transit": "from machines that are not in network.clients, or not to a Service",
+}
+
+
 def _show_problems(name: str, result: HostStatus) -> None:
     for problem in result.problems:
         console.result(f"{name}: {problem}")
+    for what, times in result.repairs.items():
+        console.result(f"{name}: the VM repaired {what} {times} times since it started")
+    for counter, packets in result.drops.items():
+        if packets:
+            console.result(f"{name}: the VM dropped {packets} packets ({_DROPS.get(counter, counter)})")
 
 
 def _proxy(proxy: ProxyStatus | Unobservable) -> tuple[str, str]:

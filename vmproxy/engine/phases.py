@@ -91,7 +91,7 @@ def _vm_again(scope: Scope, world: World) -> World:
 
 
 def _guest(scope: Scope, world: World) -> Sequence[Step]:
-    wanted = scope.wanted_guest(world.cluster, world.carrier.marker, world.guest)
+    wanted = scope.wanted_guest(world)
     return guest.plan(wanted, world.guest)
 
 
@@ -162,7 +162,9 @@ def _vm_files(scope: Scope) -> Mapping[str, bytes]:
 
 
 def _guest_files(scope: Scope) -> Mapping[str, bytes]:
-    wanted = scope.wanted_guest(scope.site.cluster_seen(), None, Unobservable("not observed"))
+    """Without the host's own addresses among the clients: no host is asked."""
+    nothing = CarrierSeen(None, None), ClientSeen(()), Unobservable("not observed")
+    wanted = scope.wanted_guest(World(scope.site.cluster_seen(), *nothing))
     found = {path: file.content for path, file in wanted.files.items()}
     return {f"guest/{path.lstrip('/')}": content for path, content in found.items() if content is not None}
 
@@ -187,7 +189,7 @@ def plan(scope: Scope, world: World) -> Plan:
     before = (*IDENTITY.plan(scope, world), *VM.plan(scope, world))
     world = _after(scope, world, before)
     steps = (*before, *GUEST.plan(scope, world), *_set_again(ROUTES.plan(scope, world), before))
-    wanted = scope.wanted_guest(world.cluster, world.carrier.marker, world.guest)
+    wanted = scope.wanted_guest(world)
     unseen = guest.unsettled(wanted, world.guest)
     if isinstance(world.guest, Unobservable):
         unseen = (f"guest: {world.guest.because}; observed after the start",)

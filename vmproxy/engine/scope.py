@@ -165,15 +165,15 @@ class Scope:
         cloud_init = self.site.topology.cloud_init
         return seed.spec(self.member.vm, cloud_init, user_key=key, mac=self._mac(seen))
 
-    def wanted_guest(
-        self, cluster: ClusterSeen, marker: Marker | None, guest: GuestSeen | Unobservable
-    ) -> GuestWanted:
-        seen = guest if isinstance(guest, GuestSeen) else None
+    def wanted_guest(self, world: World) -> GuestWanted:
+        cluster, marker = world.cluster, world.carrier.marker
+        seen = world.guest if isinstance(world.guest, GuestSeen) else None
         settings = self.site.topology.proxy
         return inside.wanted(
             self._vm_at(marker),
             settings,
             cluster,
+            world.client.addresses,
             program=self.site.links.artifacts.program(settings.version or cluster.version, self._report),
             tools=Tools(seen.kernel if seen else None, seen.nft if seen else None),
         )

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, fields, replace
 from ipaddress import ip_address, ip_network
 from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, assert_never
 
-from vmproxy.model.names import CA, PROXY_UNIT, TOKEN
+from vmproxy.model.names import CA, PROXY_UNIT, RUNNING_UNITS, TOKEN
 from vmproxy.model.net import Address, Route
 from vmproxy.model.seen import (
     CanarySeen,
@@ -88,6 +88,8 @@ class Observe:
             nft=answer["nft"],
             now=answer["now"],
             canary=CanarySeen(**canary) if canary else None,
+            drops=answer["drops"],
+            repairs=answer["repairs"],
         )
 
 
@@ -227,10 +229,14 @@ def changes(steps: Sequence[GuestStep], *, token: str | None) -> Apply:
         setup=tuple(sorted({*_parts(steps), *chain.from_iterable(follow.setup for follow in follows)})),
         reload=tuple(sorted({*changed_units, *units})),
         enable=tuple(units),
-        restart=tuple(
-            dict.fromkeys([*chain.from_iterable(follow.restart for follow in follows), *units, *again])
-        ),
+        restart=_in_order(chain(chain.from_iterable(follow.restart for follow in follows), units, again)),
     )
+
+
+def _in_order(units: Iterable[str]) -> tuple[str, ...]:
+    """The guard table first, the keeper last: systemd starts them one after the other as they are named."""
+    order = {unit: place for place, unit in enumerate(RUNNING_UNITS)}
+    return tuple(sorted(set(units), key=lambda unit: (order.get(unit, 0), unit)))
 
 
 def begin(changes: Apply) -> Begin:

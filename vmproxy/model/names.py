@@ -9,7 +9,9 @@ MANAGED_BY = ("app.kubernetes.io/managed-by", "vmproxy")
 SITE_LABEL, HOST_LABEL = "vmproxy.io/site", "vmproxy.io/host"
 
 PROXY_UNIT = "vmproxy-kube-proxy.service"
+GUARD_UNIT = "vmproxy-guard.service"
 SETUP_UNIT = "vmproxy-setup.service"
+KEEPER_UNIT = "vmproxy-keeper.service"
 TOKEN_UNIT = "vmproxy-token.service"  # noqa: S105
 TIMER_UNIT = "vmproxy-token.timer"
 UNITS = "/etc/systemd/system"
@@ -17,6 +19,7 @@ UNITS = "/etc/systemd/system"
 
 PROGRAM = "/usr/local/lib/vmproxy/kube-proxy"
 SETUP = "/usr/local/lib/vmproxy/setup.py"
+KEEPER = "/usr/local/lib/vmproxy/keeper.py"
 RENEW = "/usr/local/lib/vmproxy/renew.py"
 CONFIG = "/etc/vmproxy/kube-proxy.yaml"
 KUBECONFIG = "/etc/vmproxy/kubeconfig"
@@ -25,7 +28,9 @@ TOKEN = "/etc/vmproxy/token"  # noqa: S105
 CREDENTIAL = "/etc/vmproxy/credential.json"
 GUARD = "/etc/vmproxy/guard.nft"
 ROUTES = "/etc/vmproxy/routes.json"
+KEEPER_CONFIG = "/etc/vmproxy/keeper.json"
 SYSCTLS = "/etc/sysctl.d/99-vmproxy.conf"
+FORWARD = "net.ipv4.ip_forward"
 INTERFACE = "eth0"
 """The guest's one network interface, named by the seed."""
 
@@ -35,13 +40,28 @@ SHUTDOWN = "9F8233AC-BE49-4C79-8EE3-E7E1985B2077"
 UEFI_CA = "272e7447-90a4-4563-a4b9-8e4ab00526ce"
 """The Secure Boot template with Microsoft's CA for other systems' boot loaders, by id."""
 
-UNIT_FILES = tuple(f"{UNITS}/{unit}" for unit in (PROXY_UNIT, SETUP_UNIT, TOKEN_UNIT, TIMER_UNIT))
+UNIT_FILES = tuple(
+    f"{UNITS}/{unit}" for unit in (PROXY_UNIT, GUARD_UNIT, SETUP_UNIT, KEEPER_UNIT, TOKEN_UNIT, TIMER_UNIT)
+)
 MANAGED_FILES = (
-    *(PROGRAM, CONFIG, KUBECONFIG, CA, CREDENTIAL, RENEW, SETUP, GUARD, ROUTES, SYSCTLS),
+    *(
+        PROGRAM,
+        CONFIG,
+        KUBECONFIG,
+        CA,
+        CREDENTIAL,
+        RENEW,
+        SETUP,
+        GUARD,
+        ROUTES,
+        SYSCTLS,
+        KEEPER,
+        KEEPER_CONFIG,
+    ),
     *UNIT_FILES,
 )
 """Every file in the guest that vmproxy writes and compares; the token is written, and its claims are."""
-RUNNING_UNITS = (SETUP_UNIT, PROXY_UNIT, TIMER_UNIT)
+RUNNING_UNITS = (GUARD_UNIT, SETUP_UNIT, PROXY_UNIT, TIMER_UNIT, KEEPER_UNIT)
 """Units that are enabled and run; the token's service is started by its timer."""
 
 

@@ -175,8 +175,9 @@ class GuestSeen:
     `guard` is the hash of guard.nft as it was loaded, "changed" when the kernel's table is no longer so, None
     when there is no table.
     `routes` are those that carry vmproxy's protocol number. `now` is the guest's clock.
-    `writes_rules`: nft or iptables is there; an image may get them by cloud-init. `canary` None: it was not
-    tried.
+    `writes_rules`: nft or iptables is there; an image may get them by cloud-init. `canary` None: not tried.
+    `drops`: packets that the guard table dropped, by the name of its counter. `repairs`: what the keeper has
+    repaired since the VM started, and how often.
     """
 
     files: Mapping[str, FileSeen]
@@ -191,6 +192,8 @@ class GuestSeen:
     nft: str | None
     now: float
     canary: CanarySeen | None = None
+    drops: Mapping[str, int] = field(default_factory=dict)
+    repairs: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -57,7 +57,8 @@ class CredentialStatus:
 @dataclass(frozen=True)
 class HostStatus:
     """What one host is like. `converged`: kube-proxy works, and the host is answered through it; otherwise
-    `problems` say what is wrong."""
+    `problems` say what is wrong. `drops`: packets that the guard table dropped, by its counters' names;
+    `repairs`: what the keeper repaired since the VM started, and how often."""
 
     vm: VmStatus
     proxy: ProxyStatus | Unobservable
@@ -65,6 +66,8 @@ class HostStatus:
     credential: CredentialStatus | Unobservable
     converged: bool
     problems: tuple[str, ...] = ()
+    drops: Mapping[str, int] = field(default_factory=dict)
+    repairs: Mapping[str, int] = field(default_factory=dict)
 
 
 def status_host(site: SiteRun, member: Member, report: Reporter) -> HostStatus:
@@ -80,6 +83,8 @@ def status_host(site: SiteRun, member: Member, report: Reporter) -> HostStatus:
             credential=_credential(member.vm.account, guest, cluster),
             converged=not problems,
             problems=problems,
+            drops=guest.drops if isinstance(guest, GuestSeen) else {},
+            repairs=guest.repairs if isinstance(guest, GuestSeen) else {},
         )
 
 

@@ -1,25 +1,39 @@
-"""The guest's guard table: it drops what kube-proxy does not know, and closes the VM's ports except SSH."""
+"""The guest's guard table: it forwards nothing but its clients' Service traffic that kube-proxy knows, and
+closes the VM's ports except SSH."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from ipaddress import ip_network
 
-from vmproxy.model.names import GUARD
-from vmproxy.model.net import Network
+from vmproxy.model.names import GUARD, GUARD_UNIT, UNITS
+from vmproxy.model.net import Interface, Network
 from vmproxy.model.seen import GuestSeen
 from vmproxy.model.steps import Follow, LoadGuard, ManagedFile
+from vmproxy.model.topology import Vm
 from vmproxy.util import assets
 
 
-def file(service_cidrs: Sequence[Network]) -> ManagedFile:
+def clients(vm: Vm, host: Sequence[Interface]) -> tuple[Network, ...] | None:
+    """Who may use the gateway; None: everybody. `host` are the addresses of the host, which always may: those
+    on the VM's network, if it has any there, as the VM sees no others then."""
+    chosen = vm.network.clients
+    if chosen == "any":
+        return None
+    near = [item for item in host if item.ip in vm.address.network] or host
+    own = {ip_network(item.ip) for item in near if item.version == 4}
+    return tuple(sorted({*own, *(chosen or ())}, key=str))
+
+
+def file(service_cidrs: Sequence[Network], allowed: Sequence[Network] | None) -> ManagedFile:
     ranges = [cidr for cidr in service_cidrs if cidr.version == 4]
-    return ManagedFile.of(
-        assets.render("guest/guard.nft.j2", service_cidrs=ranges), follow=Follow(setup=("guard",))
-    )
+    rules = assets.render("guest/guard.nft.j2", service_cidrs=ranges, clients=allowed)
+    return ManagedFile.of(rules, follow=Follow(setup=("guard",)))
 
 
 def files(guard: ManagedFile) -> dict[str, ManagedFile]:
-    return {GUARD: guard}
+    unit = ManagedFile.of(assets.text(f"guest/{GUARD_UNIT}"), follow=Follow(reload=True))
+    return {GUARD: guard, f"{UNITS}/{GUARD_UNIT}": unit}
 
 
 def plan(guard: ManagedFile, seen: GuestSeen, follows: Sequence[Follow]) -> Iterator[LoadGuard]:

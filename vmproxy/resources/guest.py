@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from vmproxy.model import names
-from vmproxy.model.names import PROXY_UNIT, SETUP, SETUP_UNIT, TOKEN, UNITS
-from vmproxy.model.net import Route
+from vmproxy.model.names import (
+    KEEPER,
+    KEEPER_CONFIG,
+    KEEPER_UNIT,
+    PROXY_UNIT,
+    SETUP,
+    SETUP_UNIT,
+    TOKEN,
+    UNITS,
+)
+from vmproxy.model.net import Interface, Route
 from vmproxy.model.seen import ClusterSeen, GuestQuery, GuestSeen, Unobservable
 from vmproxy.model.steps import Follow, GuestStep, ManagedFile, PushFile, StartUnit
 from vmproxy.model.topology import Vm
@@ -45,11 +55,20 @@ BARE_QUERY = GuestQuery((), (PROXY_UNIT,), (), TOKEN)
 """Whether kube-proxy runs, and no more."""
 
 
-def wanted(vm: Vm, proxy: Proxy, cluster: ClusterSeen, *, program: Program, tools: Tools) -> GuestWanted:
-    """Pure, but for the templates. Raises UsageError for a version or mode that is not supported."""
+def wanted(
+    vm: Vm,
+    proxy: Proxy,
+    cluster: ClusterSeen,
+    host: Sequence[Interface],
+    *,
+    program: Program,
+    tools: Tools,
+) -> GuestWanted:
+    """Pure, but for the templates. `host` are the host's own addresses. Raises UsageError for a version or
+    mode that is not supported."""
     routes = guestroutes.wanted(vm, cluster)
     settings = sysctls.wanted(program.version)
-    guard = firewall.file(cluster.service_cidrs)
+    guard = firewall.file(cluster.service_cidrs, firewall.clients(vm, host))
     mode = kubeproxy.mode_of(proxy, program, tools)
     files = {
         **kubeproxy.files(vm, cluster, program=program, mode=mode),
@@ -58,6 +77,7 @@ def wanted(vm: Vm, proxy: Proxy, cluster: ClusterSeen, *, program: Program, tool
         **guestroutes.files(routes),
         **sysctls.files(settings),
         **_setup(),
+        **_keeper(cluster),
     }
     return GuestWanted(
         files=files,
@@ -118,6 +138,20 @@ def _setup() -> dict[str, ManagedFile]:
         SETUP: ManagedFile.of(assets.text("guest/setup.py"), mode="0755"),
         f"{UNITS}/{SETUP_UNIT}": ManagedFile.of(
             assets.text(f"guest/{SETUP_UNIT}"), follow=Follow(reload=True)
+        ),
+    }
+
+
+def _keeper(cluster: ClusterSeen) -> dict[str, ManagedFile]:
+    """What repairs in the guest what needs no controller. kube-proxy has its rules while it has the one for
+    the canary."""
+    address, port = cluster.canary
+    restart = Follow(restart=(KEEPER_UNIT,))
+    return {
+        KEEPER: ManagedFile.of(assets.text("guest/keeper.py"), mode="0755", follow=restart),
+        KEEPER_CONFIG: ManagedFile.of(json.dumps({"canary": [str(address), port]}) + "\n"),
+        f"{UNITS}/{KEEPER_UNIT}": ManagedFile.of(
+            assets.text(f"guest/{KEEPER_UNIT}"), follow=Follow(restart=(KEEPER_UNIT,), reload=True)
         ),
     }
 

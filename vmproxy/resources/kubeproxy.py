@@ -108,8 +108,9 @@ def plan(
 
 
 def starting(seen: GuestSeen) -> bool:
-    """Whether kube-proxy has run for so short a time that it may not have converged yet."""
-    return seen.proxy.age is not None and seen.proxy.age < _STARTS
+    """Whether kube-proxy has run for so short a time that it may not have written its rules yet."""
+    proxy = seen.proxy
+    return proxy.age is not None and proxy.age < _STARTS and not proxy.last_synced
 
 
 def _differs(name: str, wanted: str | None, seen: str | None) -> Drift | None:

@@ -20,7 +20,7 @@ _TIMER_FAILED = 0.1
 
 
 def files(vm: Vm, cluster: ClusterSeen, *, ttl: int) -> dict[str, ManagedFile]:
-    """`ttl`: seconds that a token lives; the guest renews it at half of them."""
+    """`ttl`: seconds that a token is asked to live; the guest renews it at half of those that it got."""
     credential = {
         "server": cluster.server,
         "ca": CA,
@@ -28,7 +28,7 @@ def files(vm: Vm, cluster: ClusterSeen, *, ttl: int) -> dict[str, ManagedFile]:
         "account": vm.account,
         "ttl": ttl,
     }
-    timer = assets.render(f"guest/{TIMER_UNIT}.j2", seconds=ttl // 2)
+    timer = assets.text(f"guest/{TIMER_UNIT}")
     return {
         CREDENTIAL: ManagedFile.of(json.dumps(credential, indent=2) + "\n", follow=Follow(renew=True)),
         RENEW: ManagedFile.of(assets.text("guest/renew.py"), mode="0755"),

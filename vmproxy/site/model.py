@@ -146,6 +146,17 @@ Lifetime = Annotated[int, BeforeValidator(_lifetime, json_schema_input_type=str)
 BootTimeout = Annotated[int, BeforeValidator(_boot_timeout, json_schema_input_type=str)]
 Sha256 = Annotated[str, BeforeValidator(_sha256, json_schema_input_type=str)]
 Version = Annotated[str, BeforeValidator(_version, json_schema_input_type=str)]
+
+
+def _clients(value: object) -> object:
+    """An address is a network of one."""
+    if value is None or value == "any":
+        return value
+    if not isinstance(value, list | tuple):
+        raise ValueError("write any, or a list of networks and addresses, such as [192.168.10.0/24]")
+    return [f"{item}/32" if isinstance(item, str) and "/" not in item else item for item in value]
+
+
 Address = Annotated[IPv4Address, BeforeValidator(_address, json_schema_input_type=str)]
 Cidr = Annotated[IPv4Network, BeforeValidator(_network, json_schema_input_type=str)]
 Interface = Annotated[IPv4Interface, BeforeValidator(_interface, json_schema_input_type=str)]
@@ -345,6 +356,8 @@ class Network(_Model):
     """Routes to pods that the VM's gateway has no route to."""
     pod_routes: Literal["none", "nodes"] = "none"
     """nodes: one route for each Node's podCIDR via its InternalIP, if that is in the VM's network."""
+    clients: Annotated[Literal["any"] | tuple[Cidr, ...] | None, BeforeValidator(_clients)] = None
+    """Who may use the gateway, beside the host itself: networks or addresses; any: everybody."""
 
 
 class Host(_Model):

@@ -48,6 +48,8 @@ STATUS = HostStatus(
     route=RouteStatus("set", (ROUTE,)),
     credential=CredentialStatus("valid", datetime(2026, 11, 25, 9, 39, 26, tzinfo=UTC)),
     converged=True,
+    drops={"unknown_service": 2, "transit": 0},
+    repairs={"routes": 1},
 )
 UNSEEN = HostStatus(
     vm=VmStatus("absent", "vmproxy-a-win-01"),

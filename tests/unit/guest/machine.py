@@ -94,6 +94,8 @@ class Machine:
 
     def module(self, name: str) -> Any:
         """The script imported. What it starts finds its programs by this process's own PATH."""
+        self.write("/usr/local/lib/vmproxy/setup.py", self.text("setup.py"))
+        sys.modules.pop("setup", None)  # another machine's
         module = ModuleType(Path(name).stem)
         exec(compile(self.text(name), name, "exec"), module.__dict__)
         return module

@@ -14,6 +14,7 @@ import pytest
 from tests.unit.guest.machine import OWNER, Machine
 
 PROXY, SETUP, TIMER = "vmproxy-kube-proxy.service", "vmproxy-setup.service", "vmproxy-token.timer"
+GUARD = "vmproxy-guard.service"
 PROGRAM = b"#!/bin/sh\necho Kubernetes v1.36.3\n"
 NOTHING: dict[str, Any] = {
     "files": [],
@@ -223,10 +224,18 @@ def test_setup_that_was_pushed_right_before_is_the_one_that_is_called(machine: M
     assert machine.calls() == ["newer setup guard"]
 
 
-def test_the_unit_that_does_all_of_setup_is_enough(machine: Machine, setup: Path) -> None:
+def test_a_unit_that_does_a_part_of_setup_is_enough(machine: Machine, setup: Path) -> None:
     machine.records("systemctl")
-    machine.agent(apply(setup=["guard"], restart=[PROXY, SETUP]))
-    assert machine.calls() == [f"systemctl restart {SETUP} {PROXY}"]
+    machine.agent(apply(setup=["guard", "routes"], restart=[GUARD, SETUP, PROXY]))
+    assert machine.calls() == [f"systemctl restart {GUARD} {SETUP} {PROXY}"]
+
+
+def test_kernel_settings_are_set_after_the_guard_table_is_loaded(machine: Machine, setup: Path) -> None:
+    forward = machine.write("/proc/sys/net/ipv4/ip_forward", "0")
+    machine.records("systemctl", then=f"read was < {forward}; echo forward $was >> {machine.root}/calls")
+    machine.agent(apply(sysctls={"net.ipv4.ip_forward": "1"}, restart=[GUARD]))
+    assert machine.calls() == [f"systemctl restart {GUARD}", "forward 0"]
+    assert forward.read_text() == "1"
 
 
 def test_units_are_enabled_without_a_reload_and_restarted_in_one_call(machine: Machine) -> None:

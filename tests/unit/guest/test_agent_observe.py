@@ -123,12 +123,14 @@ def test_a_guest_is_seen_whole_in_one_answer(machine: Machine) -> None:
         },
         "proxy": {name: value for name, value in DEAD.items() if name != "age"},
         "canary": None,
+        "drops": {},
+        "repairs": {},
         "kernel": os.uname().release,
         "writes_rules": True,
         "nft": "1.0.9",
     }
     assert sorted(machine.calls()) == [
-        "ip -j -4 route show proto 186",
+        "ip -j -4 route show proto 250",
         "nft --version",
         "nft -j list table inet vmproxy",
         "systemctl show --property=Id,ActiveState,NeedDaemonReload,ActiveEnterTimestampMonotonic "
@@ -148,6 +150,8 @@ def test_what_is_not_there_is_left_out_and_no_error(machine: Machine) -> None:
         "token": None,
         "proxy": DEAD,
         "canary": None,
+        "drops": {},
+        "repairs": {},
         "writes_rules": False,
         "nft": None,
     }

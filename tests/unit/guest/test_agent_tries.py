@@ -206,7 +206,7 @@ def test_any_status_of_the_api_server_is_an_answer(
     api.status = status
     agent = machine.module("agent.py")
     assert agent.api_status("127.0.0.1", api.port, str(pki.certificate_file("ca"))) == (status, "")
-    assert [asked[0] for asked in api.asked] == ["GET /livez HTTP/1.1"]
+    assert [asked[0] for asked in api.asked] == ["GET /livez HTTP/1.0"]
 
 
 def test_a_server_of_another_ca_is_no_answer(machine: Machine, api: ApiServer, other_pki: Pki) -> None:
@@ -249,7 +249,7 @@ def test_a_look_tries_the_token_on_the_way_through_kube_proxy(
     (seen,) = machine.agent(look(api, pki, token))
     assert seen["canary"] == {"rule": True, "status": status, "why": ""}
     ((line, headers, _body),) = api.asked
-    assert line == "GET /api/v1/services?limit=1 HTTP/1.1"
+    assert line == "GET /api/v1/services?limit=1 HTTP/1.0"
     assert headers["Authorization"] == "Bearer the-token"
     assert "the-token" not in json.dumps(seen)
 

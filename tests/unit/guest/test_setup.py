@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -28,16 +30,24 @@ def with_guard(machine: Machine, *, source: str = "table inet vmproxy {}\n", the
     return hashlib.sha256(source.encode()).hexdigest()
 
 
-def with_routes(machine: Machine, seen: list[dict[str, Any]], **wanted: str) -> None:
-    """routes.json holds `wanted`, next hops by their prefixes; the kernel has `seen`."""
+def with_routes(
+    machine: Machine, seen: list[dict[str, Any]], former: Sequence[dict[str, Any]] = (), **wanted: str
+) -> None:
+    """routes.json holds `wanted`, next hops by their prefixes; the kernel has `seen`, and `former` of an
+    earlier version."""
     listed = [{"prefix": prefix, "via": via} for prefix, via in wanted.items()]
     machine.write(ROUTES, json.dumps(listed))
-    machine.records("ip", says=json.dumps(seen) if seen else "")
+    ours = shlex.quote(json.dumps(seen) if seen else "")
+    older = shlex.quote(json.dumps(list(former)))
+    machine.records(
+        "ip", then=f'case "$*" in *"show proto 250") printf %s {ours};; *show*) printf %s {older};; esac'
+    )
 
 
 def changes(machine: Machine) -> list[str]:
-    assert machine.calls()[0] == "ip -j -4 route show proto 186"
-    return sorted(machine.calls()[1:])
+    shown = ["ip -j -4 route show proto 250", "ip -j -4 route show proto 186"]
+    assert [call for call in machine.calls() if "show" in call] == shown
+    return sorted(call for call in machine.calls() if "show" not in call)
 
 
 def test_the_guard_is_loaded_and_then_noted_by_its_source(machine: Machine) -> None:
@@ -97,8 +107,8 @@ def test_missing_routes_are_set_and_others_of_ours_removed(machine: Machine) -> 
     )
     assert machine.run("setup.py", "routes").returncode == 0
     assert changes(machine) == [
-        "ip route del 10.244.7.0/24 via 192.168.10.7 proto 186",
-        "ip route replace 10.244.1.0/24 via 192.168.10.20 proto 186",
+        "ip route del 10.244.7.0/24 via 192.168.10.7 proto 250",
+        "ip route replace 10.244.1.0/24 via 192.168.10.20 proto 250",
     ]
 
 
@@ -106,9 +116,9 @@ def test_a_route_with_another_next_hop_is_removed_before_it_is_set(machine: Mach
     seen = [{"dst": "10.9.0.0/24", "gateway": "192.168.10.7", "dev": "eth0", "flags": []}]
     with_routes(machine, seen, **{"10.9.0.0/24": "192.168.10.9"})
     machine.run("setup.py", "routes")
-    assert machine.calls()[1:] == [
-        "ip route del 10.9.0.0/24 via 192.168.10.7 proto 186",
-        "ip route replace 10.9.0.0/24 via 192.168.10.9 proto 186",
+    assert [call for call in machine.calls() if "show" not in call] == [
+        "ip route del 10.9.0.0/24 via 192.168.10.7 proto 250",
+        "ip route replace 10.9.0.0/24 via 192.168.10.9 proto 250",
     ]
 
 
@@ -136,13 +146,13 @@ def test_a_route_of_ours_without_one_next_hop_is_removed_by_its_prefix(
 ) -> None:
     with_routes(machine, [seen])
     assert machine.run("setup.py", "routes").returncode == 0
-    assert changes(machine) == ["ip route del 10.8.0.0/24 proto 186"]
+    assert changes(machine) == ["ip route del 10.8.0.0/24 proto 250"]
 
 
 def test_an_older_ip_that_shows_nothing_at_all_has_no_routes(machine: Machine) -> None:
     with_routes(machine, [], **{"10.9.0.0/24": "192.168.10.9"})
     assert machine.run("setup.py", "routes").returncode == 0
-    assert changes(machine) == ["ip route replace 10.9.0.0/24 via 192.168.10.9 proto 186"]
+    assert changes(machine) == ["ip route replace 10.9.0.0/24 via 192.168.10.9 proto 250"]
 
 
 def test_a_route_that_cannot_be_set_is_an_error_in_ips_words(machine: Machine) -> None:
@@ -153,11 +163,42 @@ def test_a_route_that_cannot_be_set_is_an_error_in_ips_words(machine: Machine) -
     assert b"Nexthop has invalid gateway." in done.stderr
 
 
+def test_routes_of_an_earlier_version_become_ours_and_those_that_bgp_learned_stay(machine: Machine) -> None:
+    former = [
+        {"dst": "10.9.0.0/24", "gateway": "192.168.10.9", "dev": "eth0", "flags": []},
+        {"dst": "10.77.0.0/24", "gateway": "192.168.10.7", "dev": "eth0", "flags": []},
+    ]
+    with_routes(machine, [], former, **{"10.9.0.0/24": "192.168.10.9"})
+    assert machine.run("setup.py", "routes").returncode == 0
+    assert changes(machine) == [
+        "ip route del 10.9.0.0/24 via 192.168.10.9 proto 186",
+        "ip route replace 10.9.0.0/24 via 192.168.10.9 proto 250",
+    ]
+
+
+def test_forwarding_is_let_on(machine: Machine) -> None:
+    kernel = machine.write("/proc/sys/net/ipv4/ip_forward", "0\n")
+    assert machine.run("setup.py", "forward").returncode == 0
+    assert kernel.read_text() == "1"
+
+
+def test_what_the_counters_count_is_no_change_of_the_guard(machine: Machine) -> None:
+    counter = {"family": "inet", "name": "transit", "table": "vmproxy", "handle": 9, "packets": 0, "bytes": 0}
+    counted = {"nftables": [*LISTED["nftables"], {"counter": counter}]}
+    machine.write(GUARD, "x")
+    machine.records("nft", says=json.dumps(counted))
+    assert machine.run("setup.py", "guard").returncode == 0
+    later = json.dumps(counted).replace('"packets": 0, "bytes": 0', '"packets": 7, "bytes": 588')
+    assert machine.module("setup.py").guard_seen(later) == hashlib.sha256(b"x").hexdigest()
+    other = later.replace('"transit"', '"other"')
+    assert machine.module("setup.py").guard_seen(other) == "changed"
+
+
 @pytest.mark.parametrize(
-    ("word", "programs"), [("guard", ["nft"]), ("routes", ["ip"]), ("all", ["nft", "ip"])]
+    ("words", "programs"), [(["guard"], ["nft"]), (["routes"], ["ip"]), (["guard", "routes"], ["nft", "ip"])]
 )
-def test_each_word_does_its_part(machine: Machine, word: str, programs: list[str]) -> None:
+def test_each_word_does_its_part(machine: Machine, words: list[str], programs: list[str]) -> None:
     with_guard(machine)
     with_routes(machine, [])
-    assert machine.run("setup.py", word).returncode == 0
+    assert machine.run("setup.py", *words).returncode == 0
     assert list(dict.fromkeys(call.split()[0] for call in machine.calls())) == programs

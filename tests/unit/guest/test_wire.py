@@ -76,6 +76,8 @@ SEEN = {
         "age": 12.5,
     },
     "canary": {"rule": True, "status": 401, "why": ""},
+    "drops": {"transit": 3},
+    "repairs": {"routes": 1},
     "kernel": "6.12.63+deb13-cloud-amd64",
     "writes_rules": True,
     "nft": "1.1.3",
@@ -167,6 +169,8 @@ def test_what_was_seen_becomes_values_of_the_model() -> None:
         nft="1.1.3",
         now=1_700_000_000.5,
         canary=CanarySeen(rule=True, status=401),
+        drops={"transit": 3},
+        repairs={"routes": 1},
     )
 
 
@@ -247,7 +251,7 @@ def test_a_unit_restarts_once_however_many_changes_ask_for_it() -> None:
 
 def test_a_unit_that_is_started_is_enabled_and_read_again() -> None:
     asked = changes(StartUnit(TIMER, None, restarted=False), StartUnit(PROXY, None, restarted=False))
-    assert (asked.enable, asked.reload, asked.restart) == ((TIMER, PROXY), (PROXY, TIMER), (TIMER, PROXY))
+    assert (asked.enable, asked.reload, asked.restart) == ((TIMER, PROXY), (PROXY, TIMER), (PROXY, TIMER))
 
 
 def test_a_unit_whose_file_is_pushed_is_read_again_by_its_name() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from vmproxy.model.steps import (
     StartUnit,
 )
 from vmproxy.model.topology import compile_site
-from vmproxy.resources import guest
+from vmproxy.resources import firewall, guest
 from vmproxy.resources.guest import GuestWanted
 from vmproxy.resources.kubeproxy import Program, Tools
 from vmproxy.site.model import Site
@@ -74,6 +74,7 @@ CLUSTER = ClusterSeen(
     identity={"serviceaccount/a-win-01": {"metadata": {"uid": "uid-1"}}},
 )
 PROGRAM = Program(Path("/cache/kube-proxy"), "f" * 64, "v1.36.3")
+HOST = (ip_interface("192.168.10.2/24"), ip_interface("172.16.5.9/20"))
 NEW_UNIT = UnitSeen(active=False, enabled=False, stale=False)
 NOW = 1_800_000_000.0
 TOKEN = TokenSeen("system:serviceaccount:vmproxy:a-win-01", "uid-1", int(NOW) - 3600, int(NOW) + 82800)
@@ -82,7 +83,8 @@ LIVE = ProxySeen(live=True, mode="nftables", last_synced=NOW, last_queued=NOW - 
 
 def wanted(site: Site = SITE, cluster: ClusterSeen = CLUSTER) -> GuestWanted:
     vm = compile_site(site).members[0].vm
-    return guest.wanted(vm, site.proxy, cluster, program=PROGRAM, tools=Tools("6.12", "1.1.3"))
+    tools = Tools("6.12", "1.1.3")
+    return guest.wanted(vm, site.proxy, cluster, HOST, program=PROGRAM, tools=tools)
 
 
 def good(want: GuestWanted) -> GuestSeen:
@@ -223,12 +225,21 @@ def test_a_kube_proxy_that_runs_and_does_not_work_is_restarted(what: str) -> Non
     assert "mode" in what or "version" in what or not guest.works(seen)
 
 
-@pytest.mark.parametrize("what", SICK)
-def test_a_kube_proxy_that_has_just_started_gets_its_time(what: str) -> None:
-    sick = SICK[what]
-    young = replace(good(wanted()), **sick | {"proxy": replace(sick.get("proxy", LIVE), age=12.0)})
+@pytest.mark.parametrize("live", [True, False])
+def test_a_kube_proxy_that_has_just_started_gets_its_time(live: bool) -> None:
+    proxy = replace(LIVE, live=live, last_synced=0.0, age=12.0)
+    young = replace(good(wanted()), proxy=proxy, canary=CanarySeen(rule=False, status=0))
     assert guest.plan(wanted(), young) == ()
+    what = "rules: never written" if live else "live: no"
     assert guest.unsettled(wanted(), young) == (f"kube-proxy: started 12 s ago; {what}",)
+    old = replace(young, proxy=replace(proxy, age=100.0))
+    assert [step.verb for step in guest.plan(wanted(), old)] == ["restart"]
+    assert guest.unsettled(wanted(), old) == ()
+
+
+def test_a_kube_proxy_that_has_written_its_rules_and_lost_them_does_not_just_start() -> None:
+    lost = replace(good(wanted()), proxy=replace(LIVE, age=12.0), canary=CanarySeen(rule=False, status=0))
+    assert [step.verb for step in guest.plan(wanted(), lost)] == ["restart"]
 
 
 @pytest.mark.parametrize("what", SICK)
@@ -253,6 +264,40 @@ def test_an_account_that_is_denied_is_a_warning() -> None:
     seen = replace(good(wanted()), canary=CanarySeen(rule=True, status=403))
     assert guest.plan(wanted(), seen) == ()
     assert any("does not let the VM's account" in word for word in guest.warnings(wanted(), seen))
+
+
+def guarded(**network: object) -> str:
+    hosts = [{**SITE.model_dump(by_alias=True, mode="json")["hosts"][0]}]
+    hosts[0]["network"] |= network
+    content = wanted(Site.model_validate({"name": "a", "hosts": hosts})).guard.content
+    assert content is not None
+    return content.decode()
+
+
+@pytest.mark.parametrize(
+    ("clients", "elements"),
+    [
+        (None, "192.168.10.2/32"),
+        (["192.168.10.77", "10.244.9.0/24"], "10.244.9.0/24, 192.168.10.2/32, 192.168.10.77/32"),
+        ([], "192.168.10.2/32"),
+    ],
+)
+def test_the_host_and_the_named_clients_use_the_gateway(clients: object, elements: str) -> None:
+    rules = guarded(clients=clients)
+    assert f"elements = {{ {elements} }}" in rules
+    assert "counter name transit drop" in rules
+
+
+def test_any_client_may_use_a_gateway_that_is_open() -> None:
+    rules = guarded(clients="any")
+    assert "clients" not in rules
+    assert "transit drop" not in rules
+    assert "counter name unknown_service drop" in rules
+
+
+def test_a_host_without_an_address_on_the_vms_network_comes_with_any_of_its_own() -> None:
+    assert firewall.clients(VM, [ip_interface("172.16.5.9/20")]) == (ip_network("172.16.5.9/32"),)
+    assert firewall.clients(VM, []) == ()
 
 
 def test_only_ipv4_ranges_reach_the_guard_table() -> None:

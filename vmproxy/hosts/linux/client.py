@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Sequence
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 
 from vmproxy.errors import ToolFailed
 from vmproxy.hosts.linux.probe import try_connection
 from vmproxy.hosts.protocols import Answer, Connection
-from vmproxy.model.net import Address, Network, Route
+from vmproxy.model.net import Address, Interface, Network, Route
 from vmproxy.model.seen import ClientSeen
 from vmproxy.util import netns
 from vmproxy.util.run import run
@@ -24,7 +24,7 @@ class NamespaceClient:
         self._namespace = namespace
 
     def observe(self) -> ClientSeen:
-        return ClientSeen(self._routes())
+        return ClientSeen(self._routes(), self._addresses())
 
     def set_route(self, route: Route, before: Sequence[Route]) -> None:  # noqa: ARG002 (all others go)
         run(["ip", "-n", self._namespace, "route", "replace", str(route.prefix), "via", str(route.via)])
@@ -47,6 +47,11 @@ class NamespaceClient:
             return self.probe([connection])[0]
         finally:
             self.remove_route(route)
+
+    def _addresses(self) -> tuple[Interface, ...]:
+        shown = run(["ip", "-n", self._namespace, "-j", "-4", "address", "show", "scope", "global"])
+        found = [item for link in json.loads(shown.stdout or "[]") for item in link.get("addr_info", ())]
+        return tuple(ip_interface(f"{item['local']}/{item['prefixlen']}") for item in found)
 
     def _routes(self) -> tuple[Route, ...]:
         shown = run(["ip", "-n", self._namespace, "-j", "-4", "route", "show"])

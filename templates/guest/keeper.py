@@ -1,0 +1,314 @@
+#!/usr/bin/python3 -I
+"""Looks every few seconds at what vmproxy has set up in this VM, and repairs what needs no controller:
+routes, guard table, kernel settings, and a kube-proxy that stopped, hangs or lost its rules.
+
+Each repair is a line in the journal and counts in /run/vmproxy/keeper.json. What has to be repaired again and
+again is looked at less often: something else changes it back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import time
+
+LIBRARY = "/usr/local/lib/vmproxy"
+PROGRAM = "/usr/local/lib/vmproxy/kube-proxy"
+KEEPER = "/etc/vmproxy/keeper.json"
+GUARD = "/etc/vmproxy/guard.nft"
+ROUTES = "/etc/vmproxy/routes.json"
+SYSCTLS = "/etc/sysctl.d/99-vmproxy.conf"
+REPAIRS = "/run/vmproxy/keeper.json"
+KERNEL = "/proc/sys"
+TABLE = "/proc/net/route"
+PROXY_UNIT = "vmproxy-kube-proxy.service"
+METRICS = 10249
+HEALTH = 10256
+LOOKS = 3.0
+STARTS = 60.0
+PATIENCE = 3
+WHILE = 600.0
+LONGEST = 900.0
+
+TYPE_CHECKING = False  # not imported: typing is slow to load on an emulated CPU
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+sys.path.insert(0, LIBRARY)  # setup.py is there
+
+
+class Fault:
+    """Something that can be wrong and be repaired. `broken` says what is wrong, or None."""
+
+    def __init__(self, name: str, broken: Callable[[], str | None], repair: Callable[[], None]) -> None:
+        self.name = name
+        self.broken = broken
+        self.repair = repair
+        self.repaired: list[float] = []
+        self.waits_until = 0.0
+
+    def look(self, now: float) -> bool:
+        """Whether it was repaired."""
+        if now < self.waits_until:
+            return False
+        try:
+            what = self.broken()
+            if what is None:
+                return False
+            self.repair()
+        except (OSError, ValueError, KeyError, subprocess.CalledProcessError) as error:
+            say("cannot repair %s: %s" % (self.name, error))
+            self.slow_down(now)
+            return False
+        say("repaired %s: %s" % (self.name, what))
+        self.slow_down(now)
+        return True
+
+    def slow_down(self, now: float) -> None:
+        self.repaired = [*(at for at in self.repaired if now - at < WHILE), now]
+        more = len(self.repaired) - PATIENCE
+        if more >= 0:
+            wait = min(60.0 * 2**more, LONGEST)
+            self.waits_until = now + wait
+            say("%s: %d times; something changes it back; looking again in %d s"
+                % (self.name, len(self.repaired), wait))  # fmt: skip
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+# Routes, guard table, kernel settings.
+
+
+def routes_broken() -> str | None:
+    with open(ROUTES) as file:
+        wanted = {(item["prefix"], item["via"]) for item in json.load(file)}
+    missing = sorted(prefix for prefix, _via in wanted - set(routes()))
+    return "%s missing" % ", ".join(missing) if missing else None
+
+
+def routes() -> Iterator[tuple[str, str]]:
+    """Prefix and next hop of each IPv4 route of the main table, read without a program."""
+    with open(TABLE) as file:
+        for line in list(file)[1:]:
+            words = line.split()
+            prefix = "%s/%d" % (dotted(words[1]), bin(int(words[7], 16)).count("1"))
+            yield prefix, "" if int(words[2], 16) == 0 else dotted(words[2])
+
+
+def dotted(number: str) -> str:
+    return socket.inet_ntoa(struct.pack("<L", int(number, 16)))
+
+
+def settings() -> dict[str, str]:
+    import setup
+
+    with open(SYSCTLS) as file:
+        pairs = [line.split("=", 1) for line in file if "=" in line and not line.startswith("#")]
+    return {**{name.strip(): value.strip() for name, value in pairs}, setup.FORWARD: "1"}
+
+
+def sysctls_broken() -> str | None:
+    wrong = [name for name, value in settings().items() if setting(name) not in (value, None)]
+    return ", ".join(wrong) or None
+
+
+def setting(name: str) -> str | None:
+    try:
+        with open("%s/%s" % (KERNEL, name.replace(".", "/"))) as file:
+            return file.read().strip()
+    except OSError:
+        return None
+
+
+def set_sysctls() -> None:
+    for name, value in settings().items():
+        if setting(name) not in (value, None):
+            with open("%s/%s" % (KERNEL, name.replace(".", "/")), "w") as file:
+                file.write(value)
+
+
+class Rules:
+    """What the kernel has of nftables, looked at only when something has changed there: `generation` asks the
+    kernel for a number, a listing costs a program."""
+
+    def __init__(self) -> None:
+        self.good: dict[str, int | None] = {}
+
+    def broken(self, name: str, look: Callable[[], str | None]) -> str | None:
+        now = generation()
+        if now is not None and self.good.get(name) == now:
+            return None
+        what = look()
+        self.good[name] = now if what is None else None
+        return what
+
+
+def generation() -> int | None:
+    """Of the rules in the kernel; None: it does not say."""
+    request = struct.pack("=LHHLLBBH", 20, (10 << 8) | 16, 1, 1, 0, 0, 0, 0)  # NFT_MSG_GETGEN
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as netlink:  # NETLINK_NETFILTER
+            netlink.settimeout(2.0)
+            netlink.send(request)
+            answer = netlink.recv(4096)
+    except OSError:
+        return None
+    kind = struct.unpack_from("=H", answer, 4)[0]
+    return struct.unpack_from(">L", answer, 24)[0] if kind == (10 << 8) | 15 else None
+
+
+def guard_broken() -> str | None:
+    import setup
+
+    told = tool("nft", "-j", "list", "table", "inet", "vmproxy")
+    if told is None:
+        return "it was not there"
+    with open(GUARD, "rb") as file:
+        wanted = hashlib.sha256(file.read()).hexdigest()
+    return None if setup.guard_seen(told) == wanted else "it was changed"
+
+
+def tool(*command: str) -> str | None:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+    return done.stdout.decode(errors="replace") if done.returncode == 0 else None
+
+
+# kube-proxy.
+
+
+class Proxy:
+    """`known`: it was live since it was last started; `ruled`: its rule was there since."""
+
+    def __init__(self, begun: float) -> None:
+        self.begun = begun
+        self.known = self.ruled = False
+        self.silent = 0
+
+    def broken(self) -> str | None:
+        """Stopped, or silent twice though it has had its time to start."""
+        if not os.path.exists(PROGRAM):
+            return None
+        if status(HEALTH, "/livez") in (200, 404):  # 404: before 1.28
+            self.known, self.silent = True, 0
+            return None
+        self.silent += 1
+        state, age = self.unit()
+        if state not in ("active", "activating", "reloading", "deactivating"):
+            new = time.monotonic() - self.begun < STARTS and not self.known
+            return None if new else "it was %s" % (state or "unknown")
+        hangs = state == "active" and age > STARTS and self.silent > 1
+        return "it did not answer for %d s" % (self.silent * LOOKS) if hangs else None
+
+    def unit(self) -> tuple[str, float]:
+        """The state of its unit, and for how many seconds it has run."""
+        told = tool("systemctl", "show", "--property=ActiveState,ActiveEnterTimestampMonotonic", PROXY_UNIT)
+        values = dict(line.split("=", 1) for line in (told or "").splitlines() if "=" in line)
+        since = values.get("ActiveEnterTimestampMonotonic", "")
+        age = time.monotonic() - int(since) / 1e6 if since.isdigit() else 0.0
+        return values.get("ActiveState", ""), age
+
+    def rules_broken(self) -> str | None:
+        """Its rule for the API server is gone. It notices that only at its next full sync, in an hour."""
+        if not self.known or self.silent:
+            return None
+        with open(KEEPER) as file:
+            address, port = json.load(file)["canary"]
+        if rule(address, port):
+            self.ruled = True
+            return None
+        late = self.ruled or self.unit()[1] > STARTS
+        return "the rule for %s:%d was gone" % (address, port) if late else None
+
+    def restart(self) -> None:
+        self.known = self.ruled = False
+        self.silent = 0
+        subprocess.run(["systemctl", "restart", "--no-block", PROXY_UNIT], check=True)
+
+
+def rule(address: str, port: int) -> bool:
+    if page(METRICS, "/proxyMode") == "nftables":
+        element = "{ %s . tcp . %d }" % (address, port)
+        names = ("service-ips", "no-endpoint-services")
+        return any(tool("nft", "get", "element", "ip", "kube-proxy", name, element) for name in names)
+    wanted = "-d %s/32" % address
+    return any(wanted in line and "--dport %d " % port in line + " "
+               for line in (tool("iptables-save") or "").splitlines())  # fmt: skip
+
+
+def status(port: int, path: str) -> int:
+    return asked(port, path)[0]
+
+
+def page(port: int, path: str) -> str:
+    return asked(port, path)[1].strip()
+
+
+def asked(port: int, path: str) -> tuple[int, str]:
+    """Status and text of a loopback web server's page; status 0 when nothing answers."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=2) as channel:
+            channel.sendall(b"GET %s HTTP/1.0\r\nHost: localhost\r\n\r\n" % path.encode())
+            answer = b"".join(iter(lambda: channel.recv(65536), b""))
+        head, _, body = answer.partition(b"\r\n\r\n")
+        return int(head.split()[1]), body.decode(errors="replace")
+    except (OSError, ValueError, IndexError):
+        return 0, ""
+
+
+# All of it.
+
+
+def faults() -> list[Fault]:
+    import setup
+
+    rules, proxy = Rules(), Proxy(time.monotonic())
+    return [
+        Fault("the guard table", lambda: rules.broken("guard", guard_broken), setup.guard),
+        Fault("routes", routes_broken, setup.routes),
+        Fault("kernel settings", sysctls_broken, set_sysctls),
+        Fault("kube-proxy", proxy.broken, proxy.restart),
+        Fault("kube-proxy's rules", lambda: rules.broken("proxy", proxy.rules_broken), proxy.restart),
+    ]
+
+
+def count(counts: dict[str, int]) -> None:
+    os.makedirs(os.path.dirname(REPAIRS), exist_ok=True)
+    with open(REPAIRS + ".part", "w") as file:
+        json.dump(counts, file)
+    os.replace(REPAIRS + ".part", REPAIRS)
+
+
+def counted() -> dict[str, int]:
+    try:
+        with open(REPAIRS) as file:
+            found: dict[str, Any] = json.load(file)
+        return {str(name): int(number) for name, number in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def keep(every: list[Fault], counts: dict[str, int]) -> None:
+    """One look at everything."""
+    for fault in every:
+        if fault.look(time.monotonic()):
+            counts[fault.name] = counts.get(fault.name, 0) + 1
+            count(counts)
+
+
+def main() -> None:
+    every, counts = faults(), counted()
+    while True:
+        keep(every, counts)
+        time.sleep(LOOKS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""keeper.py: what it finds wrong in a guest in a folder, what it does about it, and when it waits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from tests.unit.guest.machine import Machine
+from tests.unit.served import Served, serving
+
+ROUTES = [{"prefix": "10.244.1.0/24", "via": "192.168.10.20"}, {"prefix": "10.9.0.0/24", "via": ""}]
+HEAD = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
+FIRST = "eth0\t0001F40A\t140AA8C0\t0003\t0\t0\t0\t00FFFFFF\t0\t0\t0\n"
+SECOND = "eth0\t0000090A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n"
+
+
+@pytest.fixture
+def proxy(machine: Machine) -> Iterator[Served]:
+    """kube-proxy's own pages."""
+    with serving({"/livez": b"ok", "/proxyMode": b"nftables"}) as served:
+        machine.metrics = machine.health = int(served.url.rsplit(":", 1)[1].strip("/"))
+        machine.write("/usr/local/lib/vmproxy/kube-proxy", "")
+        machine.write("/etc/vmproxy/keeper.json", json.dumps({"canary": ["10.96.0.1", 443]}))
+        yield served
+
+
+@pytest.fixture(autouse=True)
+def _on_path(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(machine.bin))
+
+
+def keeper(machine: Machine) -> Any:
+    return machine.module("keeper.py")
+
+
+def unit(machine: Machine, state: str, *, since: int = 0) -> None:
+    told = f"ActiveState={state}\nActiveEnterTimestampMonotonic={since}\n"
+    machine.records("systemctl", says=told)
+
+
+def test_a_route_that_is_gone_is_named(machine: Machine) -> None:
+    machine.write("/etc/vmproxy/routes.json", json.dumps(ROUTES))
+    table = machine.write("/proc/net/route", HEAD + FIRST + SECOND)
+    assert keeper(machine).routes_broken() is None
+    table.write_text(HEAD + SECOND)
+    assert keeper(machine).routes_broken() == "10.244.1.0/24 missing"
+    table.write_text(HEAD + FIRST.replace("140AA8C0", "150AA8C0") + SECOND)
+    assert keeper(machine).routes_broken() == "10.244.1.0/24 missing"
+
+
+def test_kernel_settings_are_put_back_and_others_left_alone(machine: Machine) -> None:
+    machine.write("/etc/sysctl.d/99-vmproxy.conf", "net.ipv4.conf.all.rp_filter = 2\nnet.not.there = 1\n")
+    loose = machine.write("/proc/sys/net/ipv4/conf/all/rp_filter", "1\n")
+    forward = machine.write("/proc/sys/net/ipv4/ip_forward", "0\n")
+    watching = keeper(machine)
+    assert watching.sysctls_broken() == "net.ipv4.conf.all.rp_filter, net.ipv4.ip_forward"
+    watching.set_sysctls()
+    assert (loose.read_text(), forward.read_text()) == ("2", "1")
+    assert watching.sysctls_broken() is None
+
+
+def test_a_guard_table_that_is_gone_or_changed_is_told_from_a_good_one(machine: Machine) -> None:
+    machine.write("/etc/vmproxy/guard.nft", "table")
+    listed = {"nftables": [{"rule": {"expr": [{"drop": None}]}}]}
+    machine.records("nft", says=json.dumps(listed))
+    assert machine.run("setup.py", "guard").returncode == 0
+    assert keeper(machine).guard_broken() is None
+    machine.records("nft", says=json.dumps(listed).replace("drop", "accept"))
+    assert keeper(machine).guard_broken() == "it was changed"
+    machine.records("nft", then="exit 1")
+    assert keeper(machine).guard_broken() == "it was not there"
+    note = json.loads(machine.path("/run/vmproxy/guard.json").read_text())
+    assert note["source"] == hashlib.sha256(b"table").hexdigest()
+
+
+def test_the_rules_are_listed_again_only_when_the_kernel_has_others(machine: Machine) -> None:
+    rules, looks = keeper(machine).Rules(), []
+    generations = iter([7, 7, 8, 8, 9, None, None])
+    rules.broken.__globals__["generation"] = lambda: next(generations)
+
+    def look(answer: str | None) -> str | None:
+        looks.append(answer)
+        return answer
+
+    assert [rules.broken("guard", lambda: look(None)) for _ in range(3)] == [None, None, None]
+    assert len(looks) == 2  # at 7, and at 8
+    assert rules.broken("proxy", lambda: look("gone")) == "gone"  # 8: another one's
+    assert rules.broken("proxy", lambda: look("gone")) == "gone"  # 9: it was not good before either
+    for _ in range(2):  # a kernel that does not say is looked at each time
+        rules.broken("guard", lambda: look(None))
+    assert len(looks) == 6
+
+
+def test_the_kernel_says_the_generation_of_its_rules_or_nothing(machine: Machine) -> None:
+    found = keeper(machine).generation()
+    assert found is None or found > 0
+
+
+def test_a_stopped_kube_proxy_is_found_at_once_and_one_that_never_ran_gets_its_time(
+    machine: Machine, proxy: Served
+) -> None:
+    watching = keeper(machine)
+    seen = watching.Proxy(watching.time.monotonic())
+    unit(machine, "inactive")
+    live = proxy.files.pop("/livez")
+    proxy.files["/livez"] = live
+    assert seen.broken() is None
+    machine.health = 1
+    watching = keeper(machine)
+    new = watching.Proxy(watching.time.monotonic())
+    assert new.broken() is None
+    new.known = True
+    assert new.broken() == "it was inactive"
+    old = watching.Proxy(watching.time.monotonic() - 100)
+    assert old.broken() == "it was inactive"
+
+
+def test_a_kube_proxy_that_hangs_is_found_at_its_second_silence(machine: Machine, proxy: Served) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        machine.health = silent.getsockname()[1]
+        watching = keeper(machine)
+        unit(machine, "active", since=0)
+        hangs = watching.Proxy(0.0)
+        assert hangs.broken() is None
+        assert hangs.broken() == "it did not answer for 6 s"
+        unit(machine, "active", since=int(watching.time.monotonic() * 1e6))
+        starts = watching.Proxy(0.0)
+        assert [starts.broken(), starts.broken()] == [None, None]
+
+
+def test_without_the_program_nothing_is_missed(machine: Machine) -> None:
+    unit(machine, "inactive")
+    watching = keeper(machine)
+    assert watching.Proxy(watching.time.monotonic() - 100).broken() is None
+    assert machine.calls() == []
+
+
+def test_rules_that_were_there_and_are_gone_are_missed(machine: Machine, proxy: Served) -> None:
+    unit(machine, "active", since=10**15)
+    watching = keeper(machine)
+    seen = watching.Proxy(0.0)
+    machine.records("nft", then="exit 1")
+    assert seen.rules_broken() is None  # nobody knows yet whether it lives
+    assert seen.broken() is None
+    assert seen.rules_broken() is None  # it has not written them yet
+    machine.records("nft", says="element")
+    assert seen.rules_broken() is None
+    machine.records("nft", then="exit 1")
+    assert seen.rules_broken() == "the rule for 10.96.0.1:443 was gone"
+    seen.restart()
+    assert machine.calls()[-1] == "systemctl restart --no-block vmproxy-kube-proxy.service"
+    assert seen.rules_broken() is None
+
+
+def test_rules_of_iptables_are_found_too(machine: Machine, proxy: Served) -> None:
+    proxy.files["/proxyMode"] = b"iptables"
+    line = "-A KUBE-SERVICES -d 10.96.0.1/32 -p tcp -m tcp --dport 443 -j KUBE-SVC-X"
+    machine.records("iptables-save", says=f"*nat\n{line}\n")
+    watching = keeper(machine)
+    assert watching.rule("10.96.0.1", 443)
+    assert not watching.rule("10.96.0.1", 44)
+    assert not watching.rule("10.96.0.10", 443)
+
+
+def test_a_repair_is_said_and_counted_and_the_count_survives_the_keeper(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watching = keeper(machine)
+    broken = ["10.244.1.0/24 missing", None]
+    fault = watching.Fault("routes", lambda: broken.pop(0), lambda: None)
+    counts: dict[str, int] = {}
+    watching.keep([fault], counts)
+    watching.keep([fault], counts)
+    assert capsys.readouterr().out == "repaired routes: 10.244.1.0/24 missing\n"
+    assert counts == watching.counted() == {"routes": 1}
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"routes": "x"}', "{"])
+def test_a_broken_count_begins_again(machine: Machine, content: str) -> None:
+    machine.write("/run/vmproxy/keeper.json", content)
+    assert keeper(machine).counted() == {}
+
+
+def test_what_is_repaired_again_and_again_is_looked_at_less_often(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watching = keeper(machine)
+    fault = watching.Fault("routes", lambda: "gone", lambda: None)
+    at = [now for now in range(0, 3000, 3) if fault.look(float(now))]
+    assert at[:3] == [0, 3, 6]
+    waits = [later - earlier for earlier, later in pairwise(at[2:])]
+    assert waits[:3] == [60, 120, 240]
+    assert max(waits) <= 903
+    assert "routes: 3 times; something changes it back; looking again in 60 s" in capsys.readouterr().out
+
+
+def test_a_repair_that_fails_is_said_and_tried_less_often(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watching = keeper(machine)
+
+    def fails() -> None:
+        raise watching.subprocess.CalledProcessError(2, ["ip", "route"])
+
+    fault = watching.Fault("routes", lambda: "gone", fails)
+    tried = [now for now in range(0, 300, 3) if not fault.look(float(now)) and fault.repaired[-1] == now]
+    assert tried == [0, 3, 6, 66, 186]
+    said = capsys.readouterr().out
+    assert said.startswith("cannot repair routes: Command '['ip', 'route']' returned non-zero exit status 2.")
