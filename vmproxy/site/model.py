@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_address
 from pathlib import Path, PureWindowsPath
 from typing import Annotated, Literal
 
@@ -157,9 +157,22 @@ def _api_server(url: AnyHttpUrl) -> AnyHttpUrl:
     """vmproxy sends the VM's token to this URL, and shows the URL in its output."""
     if url.scheme != "https" or url.username or url.password or url.query or url.fragment:
         raise ValueError("write it as https://host:6443, with nothing secret in it")
-    if url.host in {"localhost", "127.0.0.1", "[::1]"}:
-        raise ValueError("refers to this machine: write the URL at which the VM reaches the API server")
+    if why := unreachable_from_a_vm((url.host or "").strip("[]")):
+        raise ValueError(f"{why}: write the URL at which the VM reaches the API server")
     return url
+
+
+def unreachable_from_a_vm(host: str) -> str | None:
+    """Why no VM reaches a server at that name or address; None: one may."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        local = host == "localhost" or host.endswith(".localhost")
+        return "it is on this machine's loopback" if local else None
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    if mapped.is_loopback or mapped.is_unspecified:
+        return "it is on this machine's loopback"
+    return "it is an IPv6 address, and the VM has IPv4 only" if address.version == 6 else None
 
 
 ApiServer = Annotated[AnyHttpUrl, AfterValidator(_api_server)]
