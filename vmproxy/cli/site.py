@@ -11,10 +11,12 @@ from vmproxy.cli import console
 from vmproxy.cli.options import file_option, log_options
 from vmproxy.cluster.api import Cluster
 from vmproxy.errors import VmproxyError
-from vmproxy.model.net import Network
+from vmproxy.model.net import Network, summed
 from vmproxy.model.seen import ClusterSeen
 from vmproxy.site import load, template
 from vmproxy.site.template import Findings
+
+_MOST_RANGES = 8
 
 
 @click.command()
@@ -51,9 +53,15 @@ def findings(seen: ClusterSeen) -> Findings:
     return Findings(
         server=seen.server,
         service_cidrs=_ipv4(seen.service_cidrs),
-        pod_cidrs=_ipv4(seen.pod_cidrs),
+        pod_cidrs=_pod_ranges(seen),
         version=seen.version,
     )
+
+
+def _pod_ranges(seen: ClusterSeen) -> tuple[str, ...]:
+    """Of the Nodes, put together; none where that makes no short list."""
+    ranges = _ipv4(summed(cidr for node in seen.nodes for cidr in node.pod_cidrs))
+    return ranges if len(ranges) <= _MOST_RANGES else ()
 
 
 def _ipv4(networks: Iterable[Network]) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ from vmproxy.model.seen import (
 from vmproxy.model.steps import ClusterStep, GuestStep, HostStep, RouteStep, VmStep, VmWanted, failing_at
 from vmproxy.model.topology import Member, Vm
 from vmproxy.resources import guest as inside
-from vmproxy.resources import route
+from vmproxy.resources import kubeproxy, route
 from vmproxy.resources.guest import GuestWanted
 from vmproxy.resources.kubeproxy import Tools
 from vmproxy.util import events, paths, wait
@@ -174,7 +174,9 @@ class Scope:
             self._vm_at(marker),
             settings,
             cluster,
-            program=self.site.links.artifacts.program(settings.version or cluster.version, self._report),
+            program=self.site.links.artifacts.program(
+                kubeproxy.version(settings, cluster, seen), self._report
+            ),
             tools=Tools(seen.kernel if seen else None, seen.nft if seen else None),
         )
 
@@ -199,7 +201,7 @@ class Scope:
         for step in steps:
             self._report.send(events.Step(step.place, step.verb, step.target))
             with failing_at(step):
-                done = self.site.cluster.do(step)
+                done = self.site.cluster.do(step, lambda text: self._report.send(events.Warned(text)))
             if done:
                 yield step
 

@@ -12,7 +12,7 @@ from vmproxy.binaries import pack
 from vmproxy.errors import NotReady, ToolFailed
 from vmproxy.guest import wire
 from vmproxy.guest.wire import Apply, Converged, Finish, Push, Question, ReachEach, Rule
-from vmproxy.model.names import CA, PROXY_UNIT
+from vmproxy.model.names import CLUSTER_CA, PROXY_UNIT
 from vmproxy.model.net import Address
 from vmproxy.model.seen import CloudInit, Endpoint, GuestQuery, GuestSeen, Reach
 from vmproxy.model.steps import GuestStep, ManagedFile, PushFile, StartUnit, failing_at
@@ -100,7 +100,7 @@ class Guest:
 
         def probe() -> bool | str:
             nonlocal failures
-            seen = self._ask(Converged(canary, CA, failures, _GUEST_WAITS))
+            seen = self._ask(Converged(canary, CLUSTER_CA, failures, _GUEST_WAITS))
             failures = seen.failures
             return seen.why or True
 

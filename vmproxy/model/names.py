@@ -21,6 +21,8 @@ RENEW = "/usr/local/lib/vmproxy/renew.py"
 CONFIG = "/etc/vmproxy/kube-proxy.yaml"
 KUBECONFIG = "/etc/vmproxy/kubeconfig"
 CA = "/etc/vmproxy/ca.crt"
+CLUSTER_CA = "/etc/vmproxy/cluster-ca.crt"
+"""Of the API server at its ClusterIP; `CA` is that of its URL."""
 TOKEN = "/etc/vmproxy/token"  # noqa: S105
 CREDENTIAL = "/etc/vmproxy/credential.json"
 GUARD = "/etc/vmproxy/guard.nft"
@@ -37,7 +39,7 @@ UEFI_CA = "272e7447-90a4-4563-a4b9-8e4ab00526ce"
 
 UNIT_FILES = tuple(f"{UNITS}/{unit}" for unit in (PROXY_UNIT, SETUP_UNIT, TOKEN_UNIT, TIMER_UNIT))
 MANAGED_FILES = (
-    *(PROGRAM, CONFIG, KUBECONFIG, CA, CREDENTIAL, RENEW, SETUP, GUARD, ROUTES, SYSCTLS),
+    *(PROGRAM, CONFIG, KUBECONFIG, CA, CLUSTER_CA, CREDENTIAL, RENEW, SETUP, GUARD, ROUTES, SYSCTLS),
     *UNIT_FILES,
 )
 """Every file in the guest that vmproxy writes and compares; the token is written, and its claims are."""

@@ -19,13 +19,15 @@ _TIMER_FAILED = 0.1
 
 def files(vm: Vm, cluster: ClusterSeen, *, ttl: int) -> dict[str, ManagedFile]:
     """`ttl`: seconds that a token lives; the guest renews it at half of them."""
-    credential = {
+    credential: dict[str, object] = {
         "server": cluster.server,
         "ca": CA,
         "namespace": names.NAMESPACE,
         "account": vm.account,
         "ttl": ttl,
     }
+    if cluster.tls_server_name:
+        credential["tlsServerName"] = cluster.tls_server_name
     timer = assets.render(f"guest/{TIMER_UNIT}.j2", seconds=ttl // 2)
     return {
         CREDENTIAL: ManagedFile.of(json.dumps(credential, indent=2) + "\n", follow=Follow(renew=True)),
