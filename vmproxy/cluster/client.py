@@ -63,6 +63,11 @@ class Client:
         self._pool: PoolManager | None = None
         self._certificate: str | None = None
 
+    def close(self) -> None:
+        """Its idle connections; it may be used again."""
+        if self._pool is not None:
+            self._pool.clear()
+
     def get(self, path: str, **query: str) -> Object:
         return self._call("GET", path, query=query)
 
