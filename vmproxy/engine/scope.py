@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from vmproxy import seed
 from vmproxy.engine.links import GuestLink, Login
 from vmproxy.engine.marking import Marking
 from vmproxy.engine.site import SiteRun
-from vmproxy.errors import Forbidden, NotReady, Unreachable, VmproxyError
+from vmproxy.errors import Conflict, Forbidden, NotReady, Unreachable, VmproxyError
 from vmproxy.hosts.kinds import kind_of
 from vmproxy.hosts.protocols import CarrierDriver, ClientDriver, Connection, Drivers
 from vmproxy.model.mac import static_mac
@@ -43,6 +44,8 @@ CLOUD_INIT_SECONDS = 900.0
 CONVERGE_SECONDS = 180.0
 _GREETING_SECONDS = 5.0
 _LOG_LINES = 15
+_HOST_KEY = re.compile(r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp\d+) [A-Za-z0-9+/]+={0,2}( [^\r\n]*)?")
+"""One line in OpenSSH's form."""
 
 
 @dataclass(frozen=True)
@@ -322,7 +325,27 @@ class Scope:
                 f"cannot look into VM {self.member.vm.name}: there is no such VM of vmproxy's",
                 hint="run: vmproxy apply",
             )
+        self._refuse_damaged(marker)
+        self._refuse_anothers(marker)
         return marker
+
+    def _refuse_damaged(self, marker: Marker) -> None:
+        if not _HOST_KEY.fullmatch(marker.host_key):
+            raise Conflict(
+                f"cannot use VM {self.member.vm.name}: its marker is damaged: it has no SSH host key",
+                hint="remove that VM on the host, then run apply",
+            )
+
+    def _refuse_anothers(self, marker: Marker) -> None:
+        """Whoever may write the marker on one host must not lead us to another host's VM."""
+        for other in self.site.topology.members:
+            if other.name != self.member.name and other.vm.address.ip == marker.address.ip:
+                raise Conflict(
+                    f"cannot use VM {self.member.vm.name}: its marker names the address {marker.address.ip}, "
+                    f"which is that of host {other.name}",
+                    hint="if the site file gave that address to another host: run destroy for this one first, "
+                    "or remove its VM there, then run apply",
+                )
 
     def _mint(self) -> str:
         seconds = self.site.topology.proxy.token_ttl

@@ -91,7 +91,7 @@ def _interface_in_the_way(own: Interface, taken: Network, *, client: str) -> Con
     by_hyperv = own.network.prefixlen == 20 and overlap(own.network, _OF_DEFAULT_SWITCH)
     return Conflict(
         f"cannot route the Service range on {client}: the network of one of its own interfaces overlaps it",
-        details=[f"{own.network}, the host's own address there is {own.ip}; the Service range is {taken}"],
+        details=[f"the host's own address {own}; the Service range is {taken}"],
         hint="it looks like the network of Hyper-V's Default Switch or of WSL, which Windows chooses anew at "
         f"each boot: Get-NetIPAddress {own.ip} names the interface; remove that switch, or move the Service "
         "range"
