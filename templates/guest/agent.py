@@ -153,8 +153,9 @@ if TYPE_CHECKING:
         endpoints: list[Reached]
 
     class ConvergedRequest(TypedDict):
-        """`canary` is (ClusterIP, port) of default/kubernetes, `ca` a file. `failures`: how often kube-proxy
-        had failed to write its rules when the wait began; None: it begins now."""
+        """`canary` is (ClusterIP, port) of default/kubernetes, `ca` a file; empty: of another Service, which
+        is only connected to. `failures`: how often kube-proxy had failed to write its rules when the
+        wait began; None: it begins now."""
 
         canary: tuple[str, int]
         ca: str
@@ -630,8 +631,12 @@ def not_converged(seen: ProxySeen, failures: int, request: ConvergedRequest) -> 
     if seen["failures"] > failures:
         return "it fails to write its rules"
     address, port = request["canary"]
-    if not rule({"address": address, "port": port, "protocol": "tcp"})["there"]:
-        return "it has no rule for default/kubernetes"
+    canary: Endpoint = {"address": address, "port": port, "protocol": "tcp"}
+    if not rule(canary)["there"]:
+        return "it has no rule for %s" % ("default/kubernetes" if request["ca"] else address)
+    if not request["ca"]:
+        silent = lost(canary, socket.SOCK_STREAM)
+        return "the ClusterIP %s does not answer: %s" % (address, silent) if silent else ""
     answer = api_answers(address, port, request["ca"])
     return "the API server does not answer at its ClusterIP: " + answer if answer else ""
 

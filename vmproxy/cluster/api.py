@@ -20,6 +20,7 @@ from vmproxy.util import wait
 
 _GOING_SECONDS = 120.0
 _DNS = "kube-system/kube-dns"
+_API_PORT = 443
 _RBAC = "/apis/rbac.authorization.k8s.io/v1"
 _PLURALS = {
     "Namespace": "/api/v1/namespaces",
@@ -298,9 +299,10 @@ def _answering(services: list[ServiceSeen]) -> Iterator[ServiceSeen]:
 
 
 def _tcp(service: ServiceSeen) -> list[int]:
-    """The ports on which a ready endpoint listens."""
+    """The ports on which a ready endpoint listens, but for the API server's: that one is asked over TLS."""
     listening = {key for item in service.endpoints if item.ready for key in item.ports}
-    return [port for port, protocol in service.ports if protocol == "tcp" and (port, "tcp") in listening]
+    tcp = (port for port, protocol in service.ports if protocol == "tcp" and port != _API_PORT)
+    return [port for port in tcp if (port, "tcp") in listening]
 
 
 def _name(metadata: Object) -> str:

@@ -343,8 +343,8 @@ class Scope:
                 raise Conflict(
                     f"cannot use VM {self.member.vm.name}: its marker names the address {marker.address.ip}, "
                     f"which is that of host {other.name}",
-                    hint="if the site file gave that address to another host: run destroy for this one first, "
-                    "or remove its VM there, then run apply",
+                    hint="if the site file gave that address away: run destroy for this host first, or "
+                    "remove its VM there, then run apply",
                 )
 
     def _mint(self) -> str:

@@ -28,6 +28,8 @@ _BOOTSTRAP = (
     'exec(compile(b.read(n), "agent", "exec"))\''
 )
 _GUEST_WAITS = 30.0
+_API_PORT = 443
+"""Of default/kubernetes, in every cluster; no other canary has it."""
 """Seconds that one request watches in the guest."""
 _PIECE = 1 << 20
 _LOGS = {
@@ -95,12 +97,14 @@ class Guest:
 
     def wait_converged(self, canary: tuple[Address, int], seconds: float, report: Report) -> None:
         """Until kube-proxy has synced what it had queued, its rule for the canary is there, and the API
-        server answers at the canary's ClusterIP. Raises NotReady with the end of kube-proxy's log."""
+        server answers at the canary's ClusterIP; any other canary is only connected to. Raises NotReady
+        with the end of kube-proxy's log."""
         failures: int | None = None
+        ca = CLUSTER_CA if canary[1] == _API_PORT else ""
 
         def probe() -> bool | str:
             nonlocal failures
-            seen = self._ask(Converged(canary, CLUSTER_CA, failures, _GUEST_WAITS))
+            seen = self._ask(Converged(canary, ca, failures, _GUEST_WAITS))
             failures = seen.failures
             return seen.why or True
 

@@ -186,8 +186,9 @@ class Convergence:
 class Converged:
     """Whether kube-proxy has converged, watched until it has or `seconds` are over.
 
-    `canary` is (ClusterIP, port) of default/kubernetes, `ca` a file in the guest. `failures`: how often
-    kube-proxy had failed to write its rules when the wait began; None: it begins with this question.
+    `canary` is (ClusterIP, port) of default/kubernetes, `ca` a file in the guest; empty: of another Service,
+    which is only connected to. `failures`: how often kube-proxy had failed to write its rules when the wait
+    began; None: it begins with this question.
     """
 
     canary: tuple[Address, int]
