@@ -18,6 +18,7 @@ from vmproxy.site.model import Proxy
 from vmproxy.util import assets
 
 _RESTART = Follow(restart=(PROXY_UNIT,))
+NO_DNS = "set network.dns, or cluster.server with an address"
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,14 @@ def warnings(vm: Vm, proxy: Proxy, cluster: ClusterSeen, program: Program) -> It
         )
     elif vm.acts_for not in {node.name for node in cluster.nodes}:
         yield f"there is no Node {vm.acts_for}: kube-proxy waits 30 s for it at each start"
-    if not vm.network.dns and not is_address(host := urlsplit(cluster.server).hostname or ""):
-        yield (
-            f"the VM has no name server (network.dns) to resolve the API server's name {host}: set "
-            "network.dns, or cluster.server with an address"
-        )
+    if name := unresolved(vm, cluster):
+        yield f"the VM has no name server to resolve the API server's name {name}: {NO_DNS}"
+
+
+def unresolved(vm: Vm, cluster: ClusterSeen) -> str | None:
+    """The API server's name, where the VM has no name server for it."""
+    name = urlsplit(cluster.server).hostname or ""
+    return None if vm.network.dns or is_address(name) else name
 
 
 def trouble(seen: GuestSeen | Unobservable) -> Iterator[str]:

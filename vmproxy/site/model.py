@@ -218,7 +218,7 @@ class Cluster(_Model):
     service_cidrs: Annotated[tuple[Cidr, ...], Field(alias="serviceCIDRs")] = ()
     """The Service ranges; if omitted: read from the cluster."""
     pod_cidrs: Annotated[tuple[Cidr, ...], Field(alias="podCIDRs")] = ()
-    """The pod ranges; if omitted: read from the Nodes."""
+    """The pod ranges, for kube-proxy's clusterCIDR; if omitted: none, which a gateway does not need."""
 
 
 class Binary(_Model):
@@ -231,10 +231,10 @@ class Binary(_Model):
 
 
 class Proxy(_Model):
-    """kube-proxy. `version` None: the cluster's version. `token_ttl` is in seconds."""
+    """kube-proxy. `version` None: the cluster's, later kept while it fits. `token_ttl` is in seconds."""
 
     version: Version | None = None
-    """kube-proxy's version, such as v1.36.3; if omitted: the cluster's version."""
+    """kube-proxy's version, such as v1.36.3; if omitted: the cluster's, later kept while it fits."""
     mode: Literal["auto", "iptables", "nftables"] = "auto"
     """kube-proxy's mode; auto: nftables if version and kernel are new enough."""
     token_ttl: Annotated[Lifetime, Field(alias="tokenTTL")] = 86400

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from vmproxy.cluster import login
+from vmproxy.cluster.kubeconfig import ClusterEntry, Exec, UserEntry
 from vmproxy.cluster.login import Session
 from vmproxy.errors import UsageError, VmproxyError
 from vmproxy.lab.pki import Pki
@@ -431,6 +433,17 @@ def test_an_exec_plugin_that_is_not_installed_is_named(files: Files) -> None:
     user = {"exec": {"apiVersion": V1, "command": "no-such-plugin", "interactiveMode": "IfAvailable"}}
     with pytest.raises(VmproxyError, match="no-such-plugin: not installed"):
         files.load(user=user).credentials.headers()
+
+
+def test_every_field_of_a_kubeconfig_has_its_row_in_the_page() -> None:
+    page = Path("docs/kubeconfig.md").read_text()
+    listed = set(re.findall(r"`([A-Za-z-]+)[`:]", page))
+    known = {
+        field.alias or field.serialization_alias or name
+        for kind in (ClusterEntry, UserEntry, Exec)
+        for name, field in kind.model_fields.items()
+    }
+    assert known <= listed
 
 
 def test_an_empty_variable_means_the_usual_file_and_no_home_is_no_traceback(tmp_path: Path) -> None:
