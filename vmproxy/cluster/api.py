@@ -107,7 +107,7 @@ class Cluster:
             own_ca = pool.submit(self._own_ca)
         seen = tuple(nodes.result())  # first: a right that is missing here is the one to name
         return ClusterSeen(
-            version=_version(version.result()["gitVersion"]),
+            version=_version(str(version.result().get("gitVersion"))),
             server=self.server,
             ca=self.ca,
             service_cidrs=ranges.result(),
@@ -273,7 +273,10 @@ def _version(git_version: str) -> str:
     """v1.33.4 from v1.33.4+k3s1 or v1.33.4-eks-99."""
     match = re.match(r"v\d+\.\d+\.\d+", git_version)
     if match is None:
-        raise VmproxyError(f"cannot parse the cluster's version {git_version!r}", hint="set proxy.version")
+        raise VmproxyError(
+            f"cannot parse the cluster's version {git_version!r}",
+            hint="check that server in the kubeconfig is a Kubernetes API server",
+        )
     return match[0]
 
 

@@ -333,3 +333,28 @@ def test_doctor_names_each_right_that_the_api_server_denies() -> None:
 
     missing = cluster_of(Reviews()).missing_rights()
     assert set(missing) == {"list serviceaccounts", "get services", "create serviceaccounts/token"}
+
+
+@pytest.mark.parametrize(
+    ("told", "version"),
+    [
+        ("v1.36.3", "v1.36.3"),
+        ("v1.33.4+k3s1", "v1.33.4"),
+        ("v1.32.9+rke2r1", "v1.32.9"),
+        ("v1.31.5-eks-8cce635", "v1.31.5"),
+        ("v1.29.6+aadf22e", "v1.29.6"),
+        ("v1.34.1-gke.1829001", "v1.34.1"),
+    ],
+    ids=["kubeadm", "k3s", "RKE2", "EKS", "OpenShift", "GKE"],
+)
+def test_each_distribution_tells_its_version(told: str, version: str) -> None:
+    api = Api({"/version": {"gitVersion": told}, KUBERNETES: service("default/kubernetes", "10.96.0.1")})
+    assert cluster_of(api, serviceCIDRs=["10.96.0.0/16"]).observe().version == version
+
+
+@pytest.mark.parametrize("told", [{"gitVersion": "unknown"}, {}])
+def test_a_version_that_cannot_be_read_is_an_error_with_a_way_on(told: dict[str, str]) -> None:
+    api = Api({"/version": told, KUBERNETES: service("default/kubernetes", "10.96.0.1")})
+    with pytest.raises(VmproxyError, match="version") as caught:
+        cluster_of(api, serviceCIDRs=["10.96.0.0/16"]).observe()
+    assert "is a Kubernetes API server" in str(caught.value.hint)
