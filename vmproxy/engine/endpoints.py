@@ -5,17 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_interface
 from itertools import zip_longest
 from typing import Literal
 
 from vmproxy.engine.links import GuestLink
-from vmproxy.model.net import Address, Network
-from vmproxy.model.seen import ClusterSeen, Endpoint, NodeSeen, Reach, ServiceSeen
+from vmproxy.model.net import Address
+from vmproxy.model.seen import ClusterSeen, Endpoint, EndpointSeen, NodeSeen, Reach, ServiceSeen
 
 MOST_CONNECTIONS = 60
 """That one question opens from the VM, whatever the number of endpoints."""
 _A_NETWORK = 3
+_MOST_WARNINGS = 10
+_MORE = "the VM does not reach endpoints in %d more networks"
 _AT_ONCE = 30
 _SECONDS = 30.0
 _UNTRIED = Reach(None, silent=False, refused=False, via=None)
@@ -45,27 +46,31 @@ def unreachable(
 ) -> tuple[str, ...]:
     """A warning for each network of endpoints of which the VM does not reach a sample; TCP only. `node`: the
     one that the VM acts for."""
-    samples: dict[Network, dict[Endpoint, Target]] = {}
+    samples: dict[_Key, dict[Endpoint, Target]] = {}
+    nodes: dict[Address, str] = {}
     for target in targets_of(services):
         if target.protocol == "tcp":
-            for endpoint in _endpoints(target, node):
-                few = samples.setdefault(_network(endpoint.address), {})
+            for seen in _known(target, node):
+                few = samples.setdefault(_network(seen.ip), {})
                 if len(few) < _A_NETWORK:
-                    few.setdefault(endpoint, target)
-    chosen = _spread([list(few) for few in samples.values()])
-    why = _tried(
-        guest, chosen, cluster, _nodes_of(target for few in samples.values() for target in few.values())
-    )
-    return tuple(
-        f"Service {few[lost[0]]}: {why[lost[0]]}"
+                    few.setdefault(_endpoint(seen, target), target)
+                    nodes |= {seen.ip: seen.node} if seen.node else {}
+    why = _tried(guest, _spread([list(few) for few in samples.values()]), cluster, nodes)
+    lost = [
+        f"Service {few[first]}: {why[first]}"
         for few in samples.values()
-        if (lost := [endpoint for endpoint in few if why.get(endpoint)])
-    )
+        if (first := next((endpoint for endpoint in few if why.get(endpoint)), None))
+    ]
+    more = len(lost) - _MOST_WARNINGS
+    return tuple(lost[:_MOST_WARNINGS]) + ((_MORE % more,) if more > 0 else ())
 
 
-def _network(address: Address) -> Network:
-    """The /24 or /64 that it is in: endpoints in it are reached by the same way."""
-    return ip_interface(f"{address}/{24 if address.version == 4 else 64}").network
+_Key = tuple[int, int]
+
+
+def _network(address: Address) -> _Key:
+    """Of the /24 or /64 that it is in: endpoints in it are reached by the same way."""
+    return address.version, int(address) >> (8 if address.version == 4 else 64)
 
 
 def _spread(groups: Sequence[Sequence[Endpoint]]) -> list[Endpoint]:
@@ -80,25 +85,20 @@ def broken(
 ) -> list[str | None]:
     """For each target why the VM does not reach one of a sample of its ready endpoints; None when it reaches
     them, or when UDP is only silent and no route to it is missing."""
-    of_target = [_sample(_endpoints(target, node)) for target in targets]
-    why = _tried(guest, _spread(of_target), cluster, _nodes_of(targets))
+    of_target = [_sample(target, node) for target in targets]
+    nodes = {seen.ip: seen.node for target in targets for seen in target.service.endpoints if seen.node}
+    why = _tried(guest, _spread(of_target), cluster, nodes)
     return [next((text for item in endpoints if (text := why.get(item))), None) for endpoints in of_target]
 
 
-def _sample(endpoints: Iterable[Endpoint]) -> list[Endpoint]:
+def _sample(target: Target, node: str | None) -> list[Endpoint]:
     """A few of each network, spread over the networks."""
-    networks: dict[Network, list[Endpoint]] = {}
-    for endpoint in endpoints:
-        few = networks.setdefault(_network(endpoint.address), [])
+    networks: dict[_Key, list[Endpoint]] = {}
+    for seen in _known(target, node):
+        few = networks.setdefault(_network(seen.ip), [])
         if len(few) < _A_NETWORK:
-            few.append(endpoint)
+            few.append(_endpoint(seen, target))
     return _spread(list(networks.values()))
-
-
-def _nodes_of(targets: Iterable[Target]) -> dict[Address, str]:
-    """The Node that each endpoint is on, as its slice says."""
-    services = {id(target.service): target.service for target in targets}
-    return {item.ip: item.node for service in services.values() for item in service.endpoints if item.node}
 
 
 def _tried(
@@ -116,12 +116,16 @@ def _tried(
     }
 
 
-def _endpoints(target: Target, node: str | None) -> Iterator[Endpoint]:
+def _known(target: Target, node: str | None) -> Iterator[EndpointSeen]:
     """Those that are ready and that kube-proxy for that Node knows."""
     key, local = (target.port, target.protocol), target.service.local
-    for endpoint in target.service.endpoints:
-        if endpoint.ready and key in endpoint.ports and (not local or endpoint.node == node):
-            yield Endpoint(endpoint.ip, endpoint.ports[key], target.protocol)
+    for seen in target.service.endpoints:
+        if seen.ready and key in seen.ports and (not local or seen.node == node):
+            yield seen
+
+
+def _endpoint(seen: EndpointSeen, target: Target) -> Endpoint:
+    return Endpoint(seen.ip, seen.ports[target.port, target.protocol], target.protocol)
 
 
 def _why(endpoint: Endpoint, reach: Reach, cluster: ClusterSeen, node: str | None) -> str | None:
