@@ -10,7 +10,7 @@ from typing import assert_never
 
 from vmproxy.cluster import discovery, login, tenants
 from vmproxy.cluster.client import Client, Object
-from vmproxy.errors import Conflict, Forbidden, NotReady, VmproxyError
+from vmproxy.errors import Conflict, Forbidden, NotReady, UsageError, VmproxyError
 from vmproxy.model.names import MANAGED_BY, NAMESPACE, identity, key
 from vmproxy.model.net import Address, addresses, networks
 from vmproxy.model.seen import ClusterSeen, EndpointSeen, NodeSeen, ServiceSeen
@@ -87,13 +87,21 @@ class Cluster:
     def connect(cls, wanted: model.Cluster) -> Cluster:
         """Raises UsageError for an invalid kubeconfig, or one whose server a VM cannot reach."""
         session = login.load(wanted)
-        return cls(
-            Client(session),
-            wanted=wanted,
-            server=login.server_for_vm(wanted, session),
-            ca=session.ca,
-            tls_server_name=login.tls_server_name_for_vm(wanted, session),
-        )
+        return cls._of(session, wanted, login.server_for_vm(wanted, session))
+
+    @classmethod
+    def connect_without_vms(cls, wanted: model.Cluster) -> tuple[Cluster, UsageError | None]:
+        """As `connect`, and why a VM cannot reach the server, if so."""
+        session = login.load(wanted)
+        try:
+            return cls._of(session, wanted, login.server_for_vm(wanted, session)), None
+        except UsageError as exc:
+            return cls._of(session, wanted, session.server), exc
+
+    @classmethod
+    def _of(cls, session: login.Session, wanted: model.Cluster, server: str) -> Cluster:
+        name = login.tls_server_name_for_vm(wanted, session)
+        return cls(Client(session), wanted=wanted, server=server, ca=session.ca, tls_server_name=name)
 
     def observe(self) -> ClusterSeen:
         """Without anybody's identity. The requests go out side by side. Raises VmproxyError when something

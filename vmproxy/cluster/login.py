@@ -19,6 +19,10 @@ _ASK = "set cluster.server in the site file to the API server's URL as the VM re
 _POD = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
+class NoKubeconfig(UsageError):
+    """There is none; any other UsageError is about one that is there."""
+
+
 @dataclass(frozen=True)
 class Session:
     """How this machine reaches the API server, and as whom.
@@ -47,7 +51,7 @@ def load(wanted: model.Cluster, environment: Mapping[str, str] = os.environ) -> 
         inside = environment.get("KUBERNETES_SERVICE_HOST")
         if inside and not (wanted.kubeconfig or wanted.context or environment.get("KUBECONFIG")):
             return _in_cluster(inside, environment.get("KUBERNETES_SERVICE_PORT") or "443")
-        raise UsageError(
+        raise NoKubeconfig(
             f"cannot read the kubeconfig {os.pathsep.join(map(str, paths))}: no such file",
             hint="set cluster.kubeconfig in the site file, or $KUBECONFIG",
         )
