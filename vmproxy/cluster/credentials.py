@@ -97,7 +97,8 @@ def impersonation(chosen: Chosen) -> tuple[Header, ...]:
 
 
 class Plugin:
-    """An exec plugin: run when first needed, and again when its token expires."""
+    """An exec plugin: run when first needed, and again when its token expires. One that fails is not run
+    again: requests go out side by side, and each run may ask a person something."""
 
     def __init__(
         self, wanted: Exec, cluster: ClusterEntry, origin: str, pem: str | None, run: Runner | None = None
@@ -109,6 +110,7 @@ class Plugin:
         self._run = run or _run
         self._lock = threading.Lock()
         self._found: _PluginAnswer | None = None
+        self._error: VmproxyError | None = None
         _refuse_plugin(wanted, origin)
 
     def headers(self) -> tuple[Header, ...]:
@@ -120,9 +122,18 @@ class Plugin:
 
     def _current(self) -> _PluginAnswer:
         with self._lock:
+            if self._error:
+                raise self._error
             if self._found is None or self._found.expires - _EARLY <= time.time():
-                self._found = self._ask()
+                self._found = self._asked()
             return self._found
+
+    def _asked(self) -> _PluginAnswer:
+        try:
+            return self._ask()
+        except VmproxyError as exc:
+            self._error = exc
+            raise
 
     def _ask(self) -> _PluginAnswer:
         wanted = self._wanted

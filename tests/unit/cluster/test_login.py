@@ -429,6 +429,16 @@ def test_an_exec_plugin_that_fails_is_one_error_with_its_install_hint(files: Fil
     assert "get it from corp" in str(caught.value.hint)
 
 
+def test_an_exec_plugin_that_fails_is_run_once(files: Files) -> None:
+    credentials = files.load(
+        user=plugin(files.folder, f"echo run >> {files.folder}/runs; exit 1")
+    ).credentials
+    for _ in range(3):
+        with pytest.raises(VmproxyError, match="exec plugin"):
+            credentials.headers()
+    assert (files.folder / "runs").read_text() == "run\n"
+
+
 def test_an_exec_plugin_that_is_not_installed_is_named(files: Files) -> None:
     user = {"exec": {"apiVersion": V1, "command": "no-such-plugin", "interactiveMode": "IfAvailable"}}
     with pytest.raises(VmproxyError, match="no-such-plugin: not installed"):
