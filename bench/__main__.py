@@ -5,6 +5,7 @@ create    everything from nothing to a routed Service, against the raw boot of t
 traffic   throughput and latency through the VM, against the same VM as a bare router
 change    a Service made at the API until the host is answered, against one write to the API
 boot      raw boot of the default image to SSH, phase by phase (python -m bench.boot compares two images)
+bigcluster  a look at 5,000 Nodes and 10,000 Services over HTTPS: seconds and memory, with a limit for each
 windows   the emulated Windows host: messages, processes and seconds of a run, and how fast an image goes up
 """
 
@@ -15,7 +16,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench import boot, create, idle, reaction, traffic, windows
+from bench import bigcluster, boot, create, idle, reaction, traffic, windows
 from tests.integration.world import World, bring_up
 from vmproxy import lab
 
@@ -26,7 +27,7 @@ BENCHMARKS = {
     "traffic": traffic.run,
     "change": reaction.run,
 }
-ALONE = {"boot": boot.run_alone, "windows": windows.run}
+ALONE = {"bigcluster": bigcluster.run, "boot": boot.run_alone, "windows": windows.run}
 """What makes what it needs by itself."""
 
 

@@ -173,8 +173,9 @@ if TYPE_CHECKING:
         endpoints: list[Reached]
 
     class ConvergedRequest(TypedDict):
-        """`canary` is (ClusterIP, port) of default/kubernetes, `ca` a file. `failures`: how often kube-proxy
-        had failed to write its rules when the wait began; None: it begins now."""
+        """`canary` is (ClusterIP, port) of default/kubernetes, `ca` a file; empty: of another Service, which
+        is only connected to. `failures`: how often kube-proxy had failed to write its rules when the
+        wait began; None: it begins now."""
 
         canary: tuple[str, int]
         ca: str
@@ -441,9 +442,10 @@ def canary(request: ObserveRequest) -> CanarySeen | None:
     if request["canary"] is None:
         return None
     address, port = request["canary"]
-    if not rule({"address": address, "port": port, "protocol": "tcp"})["there"]:
+    way: Endpoint = {"address": address, "port": port, "protocol": "tcp"}
+    if not rule(way)["there"]:
         return {"rule": False, "status": 0, "why": ""}
-    status, why = api_status(address, port, request["ca"], request["token"])
+    status, why = canary_status(way, request["ca"], request["token"])
     return {"rule": True, "status": status, "why": why}
 
 
@@ -701,10 +703,23 @@ def not_converged(seen: ProxySeen, failures: int, request: ConvergedRequest) -> 
     if seen["failures"] > failures:
         return "it fails to write its rules"
     address, port = request["canary"]
-    if not rule({"address": address, "port": port, "protocol": "tcp"})["there"]:
-        return "it has no rule for default/kubernetes"
-    status, why = api_status(address, port, request["ca"])
-    return "" if status else "the API server does not answer at its ClusterIP: " + why
+    canary: Endpoint = {"address": address, "port": port, "protocol": "tcp"}
+    if not rule(canary)["there"]:
+        return "it has no rule for %s" % ("default/kubernetes" if request["ca"] else address)
+    status, why = canary_status(canary, request["ca"])
+    if status:
+        return ""
+    if request["ca"]:
+        return "the API server does not answer at its ClusterIP: " + why
+    return "the ClusterIP %s does not answer: %s" % (address, why)
+
+
+def canary_status(way: Endpoint, ca: str, token: str = "") -> tuple[int, str]:
+    """As `api_status`. Without `ca` it is another Service, which is only connected to: 200, it answers."""
+    if ca:
+        return api_status(way["address"], way["port"], ca, token)
+    silent = lost(way, socket.SOCK_STREAM)
+    return (0, silent) if silent else (200, "")
 
 
 def api_status(address: str, port: int, ca: str, token: str = "") -> tuple[int, str]:

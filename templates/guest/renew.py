@@ -19,7 +19,7 @@ TOKEN = "/etc/vmproxy/token"
 
 TYPE_CHECKING = False  # not imported: typing is slow to load on an emulated CPU
 if TYPE_CHECKING:
-    from typing import TypedDict
+    from typing import Any, TypedDict
 
     class Credential(TypedDict):
         """`ca` is a file, `ttl` the seconds that a new token is to live."""
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
         namespace: str
         account: str
         ttl: int
+
+    class Named(Credential, total=False):
+        """`tlsServerName`: the name in the API server's certificate, where it is not the URL's."""
+
+        tlsServerName: str
 
     class Status(TypedDict):
         token: str
@@ -42,7 +47,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     with open(CREDENTIAL) as file:
-        credential: Credential = json.load(file)
+        credential: Named = json.load(file)
     with open(TOKEN) as file:
         token = file.read().strip()
     if not due(token, time.time()):
@@ -71,7 +76,18 @@ def due(token: str, now: float) -> bool:
         return True
 
 
-def asked(credential: Credential, token: str) -> TokenRequest:
+class Context(ssl.SSLContext):
+    """Checks the certificate by `name`; None: by the URL's. Chain and time are checked too."""
+
+    name: str | None = None
+
+    def wrap_socket(self, *args: Any, **settings: Any) -> ssl.SSLSocket:
+        if self.name:
+            settings["server_hostname"] = self.name
+        return super().wrap_socket(*args, **settings)
+
+
+def asked(credential: Named, token: str) -> TokenRequest:
     path = "/api/v1/namespaces/%(namespace)s/serviceaccounts/%(account)s/token" % credential
     request = urllib.request.Request(
         credential["server"].rstrip("/") + path,
@@ -86,8 +102,9 @@ def asked(credential: Credential, token: str) -> TokenRequest:
         headers={"Authorization": "Bearer " + token, "Content-Type": "application/json"},
     )
     ca = credential["ca"] if os.path.exists(credential["ca"]) else None
-    context = ssl.create_default_context(cafile=ca)
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # a CA may be older than the key identifiers it asks for
+    context = Context(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_default_certs() if ca is None else context.load_verify_locations(ca)
+    context.name = credential.get("tlsServerName")
     with urllib.request.urlopen(request, timeout=30, context=context) as answer:
         found: TokenRequest = json.load(answer)
     return found

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import ip_address
+from dataclasses import replace
 from typing import assert_never
 
-from vmproxy.cluster import discovery, login
+from vmproxy.cluster import discovery, login, tenants
 from vmproxy.cluster.client import Client, Object
-from vmproxy.errors import Conflict, VmproxyError
+from vmproxy.errors import Conflict, Forbidden, NotReady, UsageError, VmproxyError
 from vmproxy.model.names import MANAGED_BY, NAMESPACE, identity, key
 from vmproxy.model.net import Address, addresses, networks
 from vmproxy.model.seen import ClusterSeen, EndpointSeen, NodeSeen, ServiceSeen
@@ -18,6 +19,8 @@ from vmproxy.site import model
 from vmproxy.util import wait
 
 _GOING_SECONDS = 120.0
+_DNS = "kube-system/kube-dns"
+_API_PORT = 443
 _RBAC = "/apis/rbac.authorization.k8s.io/v1"
 _PLURALS = {
     "Namespace": "/api/v1/namespaces",
@@ -27,7 +30,7 @@ _PLURALS = {
     "Role": f"{_RBAC}/namespaces/{NAMESPACE}/roles",
     "RoleBinding": f"{_RBAC}/namespaces/{NAMESPACE}/rolebindings",
 }
-_RIGHTS = (
+RIGHTS = (
     *(
         (verb, group, resource)
         for group, resource in (
@@ -40,32 +43,65 @@ _RIGHTS = (
         )
         for verb in ("get", "create", "patch", "delete")
     ),
+    ("list", "", "serviceaccounts"),
     ("create", "", "serviceaccounts/token"),
     ("list", "", "nodes"),
+    ("get", "", "services"),
     ("list", "", "services"),
     ("list", "discovery.k8s.io", "endpointslices"),
 )
+"""What apply, plan, verify and destroy cannot do without, as (verb, API group, resource)."""
+
+OPTIONAL_RIGHTS = (
+    ("list", "networking.k8s.io", "servicecidrs"),
+    ("get", "", "configmaps"),
+    ("list", "", "pods"),
+    ("get", "config.openshift.io", "networks"),
+    ("create", "", "services"),
+)
+"""By which ranges and the cluster's own CA are found; each has another way. Services: a dry run only."""
+
+_OWN = {"serviceaccounts", "roles", "rolebindings"}
+"""Of these, only those in vmproxy's namespace."""
 
 
 class Cluster:
     """The cluster, accessed with the operator's own credentials."""
 
-    def __init__(self, client: Client, *, wanted: model.Cluster, server: str, ca: str) -> None:
+    def __init__(
+        self,
+        client: Client,
+        *,
+        wanted: model.Cluster,
+        server: str,
+        ca: str,
+        tls_server_name: str | None = None,
+    ) -> None:
         self._client = client
         self._wanted = wanted
         self.server = server
         self.ca = ca
+        self.tls_server_name = tls_server_name
 
     @classmethod
     def connect(cls, wanted: model.Cluster) -> Cluster:
         """Raises UsageError for an invalid kubeconfig, or one whose server a VM cannot reach."""
         session = login.load(wanted)
-        return cls(
-            Client(session),
-            wanted=wanted,
-            server=login.server_for_vm(wanted, session),
-            ca=login.authority(session),
-        )
+        return cls._of(session, wanted, login.server_for_vm(wanted, session))
+
+    @classmethod
+    def connect_without_vms(cls, wanted: model.Cluster) -> tuple[Cluster, UsageError | None]:
+        """As `connect`, and why a VM cannot reach the server, if so."""
+        session = login.load(wanted)
+        try:
+            return cls._of(session, wanted, login.server_for_vm(wanted, session)), None
+        except UsageError as exc:
+            return cls._of(session, wanted, session.server), exc
+
+    @classmethod
+    def _of(cls, session: login.Session, wanted: model.Cluster, server: str) -> Cluster:
+        name = login.tls_server_name_for_vm(wanted, session)
+        return cls(Client(session), wanted=wanted, server=server, ca=session.ca, tls_server_name=name)
 
     def observe(self) -> ClusterSeen:
         """Without anybody's identity. The requests go out side by side. Raises VmproxyError when something
@@ -76,16 +112,19 @@ class Cluster:
             nodes = pool.submit(lambda: [_node(item) for item in self._client.items("/api/v1/nodes")])
             canary = pool.submit(self._canary)
             accounts = pool.submit(self._accounts)
+            own_ca = pool.submit(self._own_ca)
         seen = tuple(nodes.result())  # first: a right that is missing here is the one to name
         return ClusterSeen(
-            version=_version(version.result()["gitVersion"]),
+            version=_version(str(version.result().get("gitVersion"))),
             server=self.server,
             ca=self.ca,
             service_cidrs=ranges.result(),
-            pod_cidrs=discovery.pod_cidrs(self._wanted, seen),
+            pod_cidrs=self._wanted.pod_cidrs,
             nodes=seen,
             canary=canary.result(),
             accounts=tuple(accounts.result()),
+            tls_server_name=self.tls_server_name,
+            cluster_ca=own_ca.result(),
         )
 
     def identity(self, account: str) -> dict[str, Object]:
@@ -96,9 +135,10 @@ class Cluster:
         found = zip(paths, live, strict=True)
         return {name: item for name, item in found if item and not _is_being_deleted(item)}
 
-    def do(self, step: ClusterStep) -> bool:
+    def do(self, step: ClusterStep, warn: Callable[[str], None]) -> bool:
         """Create, update or delete an object. False: nothing is left to do, or not yet, as other hosts'
-        runs share the namespace. An error names the missing right."""
+        runs share the namespace; or not at all, and `warn` gets the reason. An error names the missing
+        right."""
         collection = _PLURALS[step.object["kind"]]
         path = f"{collection}/{step.object['metadata']['name']}"
         match step:
@@ -109,7 +149,7 @@ class Cluster:
                 self._update(collection, path, step)
                 return True
             case DeleteObject():
-                if step.object["kind"] == "Namespace" and self._accounts():
+                if step.object["kind"] == "Namespace" and not self._empty(warn):
                     return False
                 self._client.delete(path, uid=step.live["metadata"]["uid"])
                 return True
@@ -128,19 +168,19 @@ class Cluster:
         return token
 
     def services(self) -> list[ServiceSeen]:
-        """Every Service with an IPv4 ClusterIP, and its endpoints."""
-        slices: dict[str, list[Object]] = {}
-        for item in self._client.items("/apis/discovery.k8s.io/v1/endpointslices"):
-            metadata = item["metadata"]
-            service = (metadata.get("labels") or {}).get("kubernetes.io/service-name")
-            slices.setdefault(f"{metadata['namespace']}/{service}", []).append(item)
-        found = []
+        """Every Service with an IPv4 ClusterIP, and its endpoints. Of each page only this is kept."""
+        found = {}
         for item in self._client.items("/api/v1/services"):
             spec = item["spec"]
-            name = f"{item['metadata']['namespace']}/{item['metadata']['name']}"
             if spec.get("type") != "ExternalName" and (address := _ipv4(spec)):
-                found.append(_service(name, address, spec, slices.get(name, [])))
-        return found
+                service = _service(_name(item["metadata"]), address, spec)
+                found[service.name] = (service, _ports(spec), list[EndpointSeen]())
+        for item in self._client.items("/apis/discovery.k8s.io/v1/endpointslices"):
+            labels = item["metadata"].get("labels") or {}
+            of = f"{item['metadata']['namespace']}/{labels.get('kubernetes.io/service-name')}"
+            if of in found:
+                found[of][2].extend(_endpoints(item, found[of][1]))
+        return [replace(service, endpoints=tuple(behind)) for service, _, behind in found.values()]
 
     def missing_rights(self) -> tuple[str, ...]:
         """What apply and destroy need and these credentials do not have, as "create clusterroles"."""
@@ -149,8 +189,10 @@ class Cluster:
             verb, group, resource = right
             plural, _, sub = resource.partition("/")
             attributes = {"verb": verb, "group": group, "resource": plural, "subresource": sub}
-            if plural in {"serviceaccounts", "roles", "rolebindings"}:
+            if plural in _OWN:
                 attributes["namespace"] = NAMESPACE
+            elif (verb, plural) == ("get", "services"):
+                attributes |= {"namespace": "default", "name": "kubernetes"}
             review = {
                 "apiVersion": "authorization.k8s.io/v1",
                 "kind": "SelfSubjectAccessReview",
@@ -160,7 +202,16 @@ class Cluster:
             return None if answer["status"]["allowed"] else f"{verb} {resource}"
 
         with ThreadPoolExecutor(8) as pool:
-            return tuple(text for text in pool.map(missing, _RIGHTS) if text)
+            return tuple(text for text in pool.map(missing, RIGHTS) if text)
+
+    def _empty(self, warn: Callable[[str], None]) -> bool:
+        """Whether the namespace may go: it has no account of another host, and nothing of anybody else."""
+        if self._accounts():
+            return False
+        others = tenants.found(self._client, NAMESPACE)
+        if others:
+            warn(f"namespace {NAMESPACE} stays: others have something in it: {', '.join(others)}")
+        return not others
 
     def _update(self, collection: str, path: str, step: UpdateObject) -> None:
         item, live = step.object, step.live
@@ -189,8 +240,27 @@ class Cluster:
         wait.until(f"deletion of {name}", probe, timeout=_GOING_SECONDS, every=0.5)
 
     def _canary(self) -> tuple[Address, int]:
+        """default/kubernetes; where it has no IPv4 address, the cluster's DNS or any other Service that
+        answers TCP."""
         spec = self._client.get("/api/v1/namespaces/default/services/kubernetes")["spec"]
-        return _ipv4(spec) or ip_address(spec["clusterIP"]), int(spec["ports"][0]["port"])
+        if address := _ipv4(spec):
+            return address, int(spec["ports"][0]["port"])
+        answering = sorted(_answering(self.services()), key=lambda service: service.name != _DNS)
+        for service in answering:
+            return service.cluster_ip, _tcp(service)[0]
+        raise NotReady(
+            "cannot test the VM: default/kubernetes has no IPv4 ClusterIP, and no other Service that has one "
+            "has ready TCP endpoints",
+            hint="start a Service with an IPv4 ClusterIP, such as the cluster's DNS",
+        )
+
+    def _own_ca(self) -> str:
+        """The CA of the API server itself, as every Pod gets it; "": it is not there or may not be read."""
+        try:
+            found = self._client.find("/api/v1/namespaces/default/configmaps/kube-root-ca.crt")
+        except Forbidden:
+            return ""
+        return str(((found or {}).get("data") or {}).get("ca.crt") or "")
 
     def _accounts(self) -> list[str]:
         items = self._client.items(_PLURALS["ServiceAccount"], labelSelector="=".join(MANAGED_BY))
@@ -211,7 +281,10 @@ def _version(git_version: str) -> str:
     """v1.33.4 from v1.33.4+k3s1 or v1.33.4-eks-99."""
     match = re.match(r"v\d+\.\d+\.\d+", git_version)
     if match is None:
-        raise VmproxyError(f"cannot parse the cluster's version {git_version!r}", hint="set proxy.version")
+        raise VmproxyError(
+            f"cannot parse the cluster's version {git_version!r}",
+            hint="check that server in the kubeconfig is a Kubernetes API server",
+        )
     return match[0]
 
 
@@ -229,20 +302,45 @@ def _ipv4(spec: Object) -> Address | None:
     return next((address for address in addresses(listed) if address.version == 4), None)
 
 
-def _service(name: str, address: Address, spec: Object, slices: list[Object]) -> ServiceSeen:
-    ports = {port.get("name", ""): (int(port["port"]), port["protocol"].lower()) for port in spec["ports"]}
-    endpoints = [
-        EndpointSeen(
-            ip=address,
-            ready=(endpoint.get("conditions") or {}).get("ready") is not False,
-            ports=_listening(ports, item.get("ports") or []),
-        )
-        for item in slices
-        if item.get("addressType") == "IPv4"
-        for endpoint in item.get("endpoints") or []
-        for address in addresses(endpoint["addresses"])
-    ]
-    return ServiceSeen(name, address, tuple(ports.values()), tuple(endpoints))
+def _answering(services: list[ServiceSeen]) -> Iterator[ServiceSeen]:
+    """Those that should answer TCP from any Node."""
+    return (
+        service for service in services if _tcp(service) and not service.local and service.usable(node=None)
+    )
+
+
+def _tcp(service: ServiceSeen) -> list[int]:
+    """The ports on which a ready endpoint listens, but for the API server's: that one is asked over TLS."""
+    listening = {key for item in service.endpoints if item.ready for key in item.ports}
+    tcp = (port for port, protocol in service.ports if protocol == "tcp" and port != _API_PORT)
+    return [port for port in tcp if (port, "tcp") in listening]
+
+
+def _name(metadata: Object) -> str:
+    return f"{metadata['namespace']}/{metadata['name']}"
+
+
+def _service(name: str, address: Address, spec: Object) -> ServiceSeen:
+    local = spec.get("internalTrafficPolicy") == "Local"
+    return ServiceSeen(name, address, tuple(_ports(spec).values()), (), local)
+
+
+def _ports(spec: Object) -> dict[str, tuple[int, str]]:
+    return {
+        port.get("name", ""): (int(port["port"]), port.get("protocol", "TCP").lower())
+        for port in spec.get("ports") or ()
+    }
+
+
+def _endpoints(item: Object, ports: dict[str, tuple[int, str]]) -> Iterator[EndpointSeen]:
+    """Of one EndpointSlice."""
+    if item.get("addressType") != "IPv4":
+        return
+    listening = _listening(ports, item.get("ports") or [])
+    for endpoint in item.get("endpoints") or []:
+        ready = (endpoint.get("conditions") or {}).get("ready") is not False
+        for address in addresses(endpoint["addresses"]):
+            yield EndpointSeen(address, ready, listening, endpoint.get("nodeName"))
 
 
 def _listening(ports: dict[str, tuple[int, str]], slice_ports: list[Object]) -> dict[tuple[int, str], int]:

@@ -1,18 +1,17 @@
-"""The cluster's Service and pod ranges: from the site file, else discovered, most reliable source first."""
+"""The cluster's Service ranges: from the site file, else discovered, most reliable source first."""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from vmproxy.cluster.client import Client, Object
-from vmproxy.errors import Forbidden, VmproxyError
+from vmproxy.errors import Forbidden, UsageError, VmproxyError
 from vmproxy.model.net import Network, networks
-from vmproxy.model.seen import NodeSeen
 from vmproxy.site import model
 
 _NETWORKING = "/apis/networking.k8s.io"
@@ -24,10 +23,10 @@ def service_cidrs(client: Client, wanted: model.Cluster) -> tuple[Network, ...]:
     """IPv4 first. Raises VmproxyError when nothing tells them."""
     if wanted.service_cidrs:
         return wanted.service_cidrs
-    for look in (_from_objects, _from_kubeadm, _from_arguments, _from_refusal):
+    for look in (_from_objects, _from_kubeadm, _from_arguments, _from_openshift, _from_refusal):
         found = _ipv4_first(networks(look(client)))
         if found:
-            return found
+            return _with_ipv4(found)
     raise VmproxyError(
         "cannot discover the cluster's Service ranges: it has no ServiceCIDR objects and no kubeadm-config, "
         "and neither its API server's arguments nor its errors contain them",
@@ -35,11 +34,18 @@ def service_cidrs(client: Client, wanted: model.Cluster) -> tuple[Network, ...]:
     )
 
 
-def pod_cidrs(wanted: model.Cluster, nodes: Sequence[NodeSeen]) -> tuple[Network, ...]:
-    """The site file's, else those of the Nodes."""
-    if wanted.pod_cidrs:
-        return wanted.pod_cidrs
-    return _ipv4_first(cidr for node in nodes for cidr in node.pod_cidrs)
+def _with_ipv4(found: tuple[Network, ...]) -> tuple[Network, ...]:
+    """Raises UsageError for a cluster whose Services have IPv6 addresses only."""
+    if found[0].version != 4:
+        raise UsageError(
+            f"cannot route the cluster's Services: it has no IPv4 Service range, only {_listed(found)}",
+            hint="vmproxy routes IPv4: give the cluster an IPv4 Service range (dual stack)",
+        )
+    return found
+
+
+def _listed(ranges: Iterable[Network]) -> str:
+    return ", ".join(map(str, ranges))
 
 
 def _ipv4_first(networks: Iterable[Network]) -> tuple[Network, ...]:
@@ -47,20 +53,14 @@ def _ipv4_first(networks: Iterable[Network]) -> tuple[Network, ...]:
 
 
 def _from_objects(client: Client) -> list[str]:
-    """ServiceCIDR: v1 since 1.33, v1beta1 since 1.31. One that is being deleted is no longer ready."""
+    """ServiceCIDR: v1 since 1.33, v1beta1 since 1.31. One that is being deleted is routed until it is gone:
+    Kubernetes keeps it as long as a Service uses it."""
     for version in ("v1", "v1beta1"):
         listed = _allowed(client, f"{_NETWORKING}/{version}/servicecidrs")
-        found = [cidr for item in listed if _ready(item) for cidr in item["spec"].get("cidrs", [])]
+        found = [cidr for item in listed for cidr in item["spec"].get("cidrs") or ()]
         if found:
             return found
     return []
-
-
-def _ready(item: Object) -> bool:
-    conditions = (item.get("status") or {}).get("conditions") or []
-    return not any(
-        condition["type"] == "Ready" and condition["status"] == "False" for condition in conditions
-    )
 
 
 def _from_kubeadm(client: Client) -> list[str]:
@@ -88,6 +88,15 @@ def _from_arguments(client: Client) -> list[str]:
             if match:
                 return match[1].split(",")
     return []
+
+
+def _from_openshift(client: Client) -> list[str]:
+    """From OpenShift's cluster-wide network configuration."""
+    try:
+        network = client.find("/apis/config.openshift.io/v1/networks/cluster") or {}
+    except Forbidden:
+        return []
+    return list((network.get("status") or {}).get("serviceNetwork") or ())
 
 
 def _from_refusal(client: Client) -> list[str]:

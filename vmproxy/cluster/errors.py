@@ -22,12 +22,17 @@ from vmproxy.errors import Conflict, Forbidden, NotReady, Unreachable, UsageErro
 
 BAD = 400
 NOT_FOUND = 404
-_UNAUTHORIZED, _FORBIDDEN, _CONFLICT = 401, 403, 409
-_BUSY = {429, 500, 502, 503, 504}
+_UNAUTHORIZED, _FORBIDDEN, _CONFLICT, _GONE = 401, 403, 409, 410
+TOO_MANY = 429
+_BUSY = {TOO_MANY, 500, 502, 503, 504}
 _VERBS = {"GET": "get", "POST": "create", "PATCH": "patch", "DELETE": "delete"}
 _RESOURCE = re.compile(
     r"^/(?:api|apis/[^/]+)/[^/]+/(?:namespaces/[^/]+/(?=[^/]))?([^/]+)(?:/([^/]+))?(?:/([^/]+))?"
 )
+
+
+class Expired(NotReady):
+    """A list took so long that the API server has forgotten where it was."""
 
 
 def refused(method: str, path: str, status: int, body: dict[str, Any], *, reason: str) -> VmproxyError:
@@ -44,24 +49,33 @@ def refused(method: str, path: str, status: int, body: dict[str, Any], *, reason
         return Forbidden(message, hint=_rights_hint(doing, said))
     if status == _CONFLICT:
         return Conflict(message, hint="another client changed it at the same time: run it again")
+    if status == _GONE:
+        return Expired(message, hint="the cluster changes too fast for a list: try again")
     if status in _BUSY:
         return NotReady(message, hint="the API server is not ready or is overloaded: try again")
     return VmproxyError(message)
 
 
-def unreachable(server: str, exc: Exception) -> VmproxyError:
-    """The error if the API server does not answer at all."""
+def unreachable(server: str, exc: Exception, *, proxy: str | None = None) -> VmproxyError:
+    """The error if the API server does not answer at all. `proxy` is the URL of the one on the way."""
     cause: BaseException = exc
     while isinstance(cause, MaxRetryError) and cause.reason is not None:
         cause = cause.reason
-    if isinstance(cause, ProxyError):
-        cause = cause.original_error
     if isinstance(cause, LocationValueError):
         return UsageError(
             f"cannot use {server!r} as the API server: {cause}", hint="correct server in the kubeconfig"
         )
+    if proxy and isinstance(cause, ProxyError):
+        return _proxy_failed(server, proxy.rpartition("@")[2].rpartition("://")[2], cause.original_error)
     why, hint = _why(cause)
     return Unreachable(f"cannot reach the API server {server}: {why}", hint=hint)
+
+
+def _proxy_failed(server: str, proxy: str, cause: BaseException) -> VmproxyError:
+    return Unreachable(
+        f"cannot reach the API server {server}: HTTP proxy {proxy}: {_why(cause)[0]}",
+        hint="correct proxy-url in the kubeconfig, or $HTTPS_PROXY; $NO_PROXY lists servers that need none",
+    )
 
 
 def _doing(method: str, path: str) -> str:
@@ -102,13 +116,13 @@ def _why(cause: BaseException) -> tuple[str, str]:
             "its name cannot be resolved",
             "correct server in the kubeconfig, or this machine's DNS configuration",
         )
-    if isinstance(cause, (ConnectTimeoutError, ReadTimeoutError)):
-        return ("no answer in time", "check that the API server is up and that no firewall blocks it")
-    if isinstance(cause, NewConnectionError):
+    if isinstance(cause, NewConnectionError):  # a child of ConnectTimeoutError in some versions
         return (
             str(cause).rpartition(": ")[2],
             "check that the API server is up, and server in the kubeconfig",
         )
+    if isinstance(cause, (ConnectTimeoutError, ReadTimeoutError)):
+        return ("no answer in time", "check that the API server is up and that no firewall blocks it")
     if isinstance(cause, HTTPError):
         return (str(cause), "check that it is a Kubernetes API server and the network is stable")
     return (str(cause), "check server and the certificates in the kubeconfig")

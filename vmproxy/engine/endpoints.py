@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_interface
+from itertools import zip_longest
 from typing import Literal
 
 from vmproxy.engine.links import GuestLink
-from vmproxy.model.net import Address, Network
-from vmproxy.model.seen import ClusterSeen, Endpoint, Reach, ServiceSeen
+from vmproxy.model.net import Address
+from vmproxy.model.seen import ClusterSeen, Endpoint, EndpointSeen, NodeSeen, Reach, ServiceSeen
 
-_MOST_NETWORKS = 20
+MOST_CONNECTIONS = 60
+"""That one question opens from the VM, whatever the number of endpoints."""
+_A_NETWORK = 3
+_MOST_WARNINGS = 10
+_MORE = "the VM does not reach endpoints in %d more networks"
+_AT_ONCE = 30
+_SECONDS = 30.0
+_UNTRIED = Reach(None, silent=False, refused=False, via=None)
 
 
 @dataclass(frozen=True)
@@ -33,64 +41,125 @@ def targets_of(services: Iterable[ServiceSeen]) -> Iterator[Target]:
                 yield Target(service, port, "udp" if protocol == "udp" else "tcp")
 
 
-def unreachable(guest: GuestLink, services: Iterable[ServiceSeen], cluster: ClusterSeen) -> tuple[str, ...]:
-    """A warning for each network of endpoints of which the VM does not reach a sample; TCP only."""
-    samples: dict[Network, Target] = {}
+def unreachable(
+    guest: GuestLink, services: Iterable[ServiceSeen], cluster: ClusterSeen, *, node: str | None = None
+) -> tuple[str, ...]:
+    """A warning for each network of endpoints of which the VM does not reach a sample; TCP only. `node`: the
+    one that the VM acts for."""
+    samples: dict[_Key, dict[Endpoint, Target]] = {}
+    nodes: dict[Address, str] = {}
     for target in targets_of(services):
         if target.protocol == "tcp":
-            for endpoint in target.service.endpoints:
-                if endpoint.ready:
-                    samples.setdefault(_network(endpoint.ip), target)
-    targets = list({str(target): target for target in list(samples.values())[:_MOST_NETWORKS]}.values())
-    return tuple(
-        f"Service {target}: {why}"
-        for target, why in zip(targets, broken(guest, targets, cluster), strict=True)
-        if why
-    )
-
-
-def _network(address: Address) -> Network:
-    """The /24 or /64 that it is in: endpoints in it are reached by the same way."""
-    return ip_interface(f"{address}/{24 if address.version == 4 else 64}").network
-
-
-def broken(guest: GuestLink, targets: Sequence[Target], cluster: ClusterSeen) -> list[str | None]:
-    """For each target why the VM does not reach one of its ready endpoints; None when it reaches all,
-    or when UDP is only silent and no route to it is missing."""
-    of_target = [_endpoints(target) for target in targets]
-    every = list(dict.fromkeys(endpoint for endpoints in of_target for endpoint in endpoints))
-    reached = guest.reach(every) if every else []
-    why = {item: _why(item, reach, cluster) for item, reach in zip(every, reached, strict=True)}
-    return [next((text for item in endpoints if (text := why[item])), None) for endpoints in of_target]
-
-
-def _endpoints(target: Target) -> list[Endpoint]:
-    key = (target.port, target.protocol)
-    return [
-        Endpoint(endpoint.ip, endpoint.ports[key], target.protocol)
-        for endpoint in target.service.endpoints
-        if endpoint.ready and key in endpoint.ports
+            for seen in _known(target, node):
+                few = samples.setdefault(_network(seen.ip), {})
+                if len(few) < _A_NETWORK:
+                    few.setdefault(_endpoint(seen, target), target)
+                    nodes |= {seen.ip: seen.node} if seen.node else {}
+    why = _tried(guest, _spread([list(few) for few in samples.values()]), cluster, nodes)
+    lost = [
+        f"Service {few[first]}: {why[first]}"
+        for few in samples.values()
+        if (first := next((endpoint for endpoint in few if why.get(endpoint)), None))
     ]
+    more = len(lost) - _MOST_WARNINGS
+    return tuple(lost[:_MOST_WARNINGS]) + ((_MORE % more,) if more > 0 else ())
 
 
-def _why(endpoint: Endpoint, reach: Reach, cluster: ClusterSeen) -> str | None:
+_Key = tuple[int, int]
+
+
+def _network(address: Address) -> _Key:
+    """Of the /24 or /64 that it is in: endpoints in it are reached by the same way."""
+    return address.version, int(address) >> (8 if address.version == 4 else 64)
+
+
+def _spread(groups: Sequence[Sequence[Endpoint]]) -> list[Endpoint]:
+    """The first of each group, then the second of each, up to as many as may be tried."""
+    rounds = zip_longest(*groups)
+    listed = dict.fromkeys(item for some in rounds for item in some if item is not None)
+    return list(listed)[:MOST_CONNECTIONS]
+
+
+def broken(
+    guest: GuestLink, targets: Sequence[Target], cluster: ClusterSeen, *, node: str | None = None
+) -> list[str | None]:
+    """For each target why the VM does not reach one of a sample of its ready endpoints; None when it reaches
+    them, or when UDP is only silent and no route to it is missing."""
+    of_target = [_sample(target, node) for target in targets]
+    nodes = {seen.ip: seen.node for target in targets for seen in target.service.endpoints if seen.node}
+    why = _tried(guest, _spread(of_target), cluster, nodes)
+    return [next((text for item in endpoints if (text := why.get(item))), None) for endpoints in of_target]
+
+
+def _sample(target: Target, node: str | None) -> list[Endpoint]:
+    """A few of each network, spread over the networks."""
+    networks: dict[_Key, list[Endpoint]] = {}
+    for seen in _known(target, node):
+        few = networks.setdefault(_network(seen.ip), [])
+        if len(few) < _A_NETWORK:
+            few.append(_endpoint(seen, target))
+    return _spread(list(networks.values()))
+
+
+def _tried(
+    guest: GuestLink, endpoints: Sequence[Endpoint], cluster: ClusterSeen, nodes: Mapping[Address, str]
+) -> dict[Endpoint, str | None]:
+    """Why the VM does not reach them. What the time does not suffice for is not tried."""
+    reached: list[Reach] = []
+    deadline = time.monotonic() + _SECONDS
+    for start in range(0, len(endpoints), _AT_ONCE):
+        some = endpoints[start : start + _AT_ONCE]
+        reached += guest.reach(some) if time.monotonic() < deadline else [_UNTRIED] * len(some)
+    return {
+        item: _why(item, reach, cluster, nodes.get(item.address))
+        for item, reach in zip(endpoints, reached, strict=True)
+    }
+
+
+def _known(target: Target, node: str | None) -> Iterator[EndpointSeen]:
+    """Those that are ready and that kube-proxy for that Node knows."""
+    key, local = (target.port, target.protocol), target.service.local
+    for seen in target.service.endpoints:
+        if seen.ready and key in seen.ports and (not local or seen.node == node):
+            yield seen
+
+
+def _endpoint(seen: EndpointSeen, target: Target) -> Endpoint:
+    return Endpoint(seen.ip, seen.ports[target.port, target.protocol], target.protocol)
+
+
+def _why(endpoint: Endpoint, reach: Reach, cluster: ClusterSeen, node: str | None) -> str | None:
     if reach.why is None:
         return None
-    missing = "" if reach.refused else _missing_route(endpoint.address, reach.via, cluster)
+    missing = "" if reach.refused else _missing_route(endpoint.address, reach.via, cluster, node)
     if reach.silent and endpoint.protocol == "udp" and not missing:
         return None
     return f"the VM does not reach {endpoint.address}:{endpoint.port}: {reach.why}{missing}"
 
 
-def _missing_route(address: Address, via: Address | None, cluster: ClusterSeen) -> str:
-    """The route that the VM lacks: the pod's Node is the way to it, and packets go another way."""
-    for node in cluster.nodes:
-        for cidr in node.pod_cidrs:
-            if address not in cidr or not node.internal_ips:
-                continue
-            if via not in node.internal_ips:
-                return (
-                    f"; missing route: {cidr} via {node.internal_ips[0]} (Node {node.name}): "
-                    "set network.podRoutes: nodes, or network.routes"
-                )
-    return ""
+def _missing_route(address: Address, via: Address | None, cluster: ClusterSeen, name: str | None) -> str:
+    """The route that the VM lacks: the pod's Node is the way to it, and packets go another way. The endpoint
+    names its Node, which has the pod's address in its podCIDR or not."""
+    node = _node_of(address, cluster, name)
+    if node is None or not node.internal_ips or via in node.internal_ips or address in node.internal_ips:
+        return ""
+    cidr = next((cidr for cidr in node.pod_cidrs if address in cidr), None)
+    if cidr is not None:
+        return (
+            f"; missing route: {cidr} via {node.internal_ips[0]} (Node {node.name}): "
+            "set network.podRoutes: nodes, or network.routes"
+        )
+    if via is None:  # it is on the VM's own link
+        return ""
+    return (
+        f"; missing route: its range via {node.internal_ips[0]} (Node {node.name}, whose podCIDR does not "
+        "hold it): set network.routes"
+    )
+
+
+def _node_of(address: Address, cluster: ClusterSeen, name: str | None) -> NodeSeen | None:
+    """Without a name, the Node whose podCIDR holds the address."""
+    if name is not None:
+        return next((node for node in cluster.nodes if node.name == name), None)
+    holding = (node for node in cluster.nodes if any(address in cidr for cidr in node.pod_cidrs))
+    return next(holding, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from vmproxy import seed
 from vmproxy.engine.links import GuestLink, Login
 from vmproxy.engine.marking import Marking
 from vmproxy.engine.site import SiteRun
-from vmproxy.errors import Forbidden, NotReady, Unreachable, VmproxyError
+from vmproxy.errors import Conflict, Forbidden, NotReady, Unreachable, VmproxyError
 from vmproxy.hosts.kinds import kind_of
 from vmproxy.hosts.protocols import Answer, CarrierDriver, ClientDriver, Connection, Drivers
 from vmproxy.model.mac import static_mac
@@ -33,7 +34,7 @@ from vmproxy.model.seen import (
 from vmproxy.model.steps import ClusterStep, GuestStep, HostStep, RouteStep, VmStep, VmWanted, failing_at
 from vmproxy.model.topology import Member, Vm
 from vmproxy.resources import guest as inside
-from vmproxy.resources import route
+from vmproxy.resources import kubeproxy, route
 from vmproxy.resources.guest import GuestWanted
 from vmproxy.resources.kubeproxy import Tools
 from vmproxy.util import events, paths, wait
@@ -43,6 +44,8 @@ CLOUD_INIT_SECONDS = 900.0
 CONVERGE_SECONDS = 180.0
 _GREETING_SECONDS = 5.0
 _LOG_LINES = 15
+_HOST_KEY = re.compile(r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp\d+) [A-Za-z0-9+/]+={0,2}( [^\r\n]*)?")
+"""One line in OpenSSH's form."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +177,9 @@ class Scope:
             settings,
             cluster,
             world.client.addresses,
-            program=self.site.links.artifacts.program(settings.version or cluster.version, self._report),
+            program=self.site.links.artifacts.program(
+                kubeproxy.version(settings, cluster, seen), self._report
+            ),
             tools=Tools(seen.kernel if seen else None, seen.nft if seen else None),
         )
 
@@ -199,7 +204,7 @@ class Scope:
         for step in steps:
             self._report.send(events.Step(step.place, step.verb, step.target))
             with failing_at(step):
-                done = self.site.cluster.do(step)
+                done = self.site.cluster.do(step, lambda text: self._report.send(events.Warned(text)))
             if done:
                 yield step
 
@@ -336,7 +341,27 @@ class Scope:
                 f"cannot look into VM {self.member.vm.name}: there is no such VM of vmproxy's",
                 hint="run: vmproxy apply",
             )
+        self._refuse_damaged(marker)
+        self._refuse_anothers(marker)
         return marker
+
+    def _refuse_damaged(self, marker: Marker) -> None:
+        if not _HOST_KEY.fullmatch(marker.host_key):
+            raise Conflict(
+                f"cannot use VM {self.member.vm.name}: its marker is damaged: it has no SSH host key",
+                hint="remove that VM on the host, then run apply",
+            )
+
+    def _refuse_anothers(self, marker: Marker) -> None:
+        """Whoever may write the marker on one host must not lead us to another host's VM."""
+        for other in self.site.topology.members:
+            if other.name != self.member.name and other.vm.address.ip == marker.address.ip:
+                raise Conflict(
+                    f"cannot use VM {self.member.vm.name}: its marker names the address {marker.address.ip}, "
+                    f"which is that of host {other.name}",
+                    hint="if the site file gave that address away: run destroy for this host first, or "
+                    "remove its VM there, then run apply",
+                )
 
     def _mint(self) -> str:
         seconds = self.site.topology.proxy.token_ttl

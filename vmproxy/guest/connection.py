@@ -12,7 +12,7 @@ from vmproxy.binaries import pack
 from vmproxy.errors import NotReady, ToolFailed
 from vmproxy.guest import wire
 from vmproxy.guest.wire import Apply, Converged, Finish, Push, Question, ReachEach, Rule
-from vmproxy.model.names import CA, PROXY_UNIT
+from vmproxy.model.names import PROXY_UNIT
 from vmproxy.model.net import Address
 from vmproxy.model.seen import CloudInit, Endpoint, GuestQuery, GuestSeen, Reach
 from vmproxy.model.steps import GuestStep, ManagedFile, PushFile, StartUnit, failing_at
@@ -95,12 +95,14 @@ class Guest:
 
     def wait_converged(self, canary: tuple[Address, int], seconds: float, report: Report) -> None:
         """Until kube-proxy has synced what it had queued, its rule for the canary is there, and the API
-        server answers at the canary's ClusterIP. Raises NotReady with the end of kube-proxy's log."""
+        server answers at the canary's ClusterIP; any other canary is only connected to. Raises NotReady
+        with the end of kube-proxy's log."""
         failures: int | None = None
+        ca = wire.canary_ca(canary)
 
         def probe() -> bool | str:
             nonlocal failures
-            seen = self._ask(Converged(canary, CA, failures, _GUEST_WAITS))
+            seen = self._ask(Converged(canary, ca, failures, _GUEST_WAITS))
             failures = seen.failures
             return seen.why or True
 

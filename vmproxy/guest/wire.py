@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, assert_never
 
-from vmproxy.model.names import CA, PROXY_UNIT, RUNNING_UNITS, TOKEN
+from vmproxy.model.names import CLUSTER_CA, PROXY_UNIT, RUNNING_UNITS, TOKEN
 from vmproxy.model.net import Address, Route
 from vmproxy.model.seen import (
     CanarySeen,
@@ -39,6 +39,8 @@ from vmproxy.model.steps import (
     StartUnit,
 )
 
+_API_PORT = 443
+"""Of default/kubernetes, in every cluster; no other canary has it."""
 IpProtocol = Literal["tcp", "udp"]
 Json = Mapping[str, Any]
 T_co = TypeVar("T_co", covariant=True)
@@ -94,7 +96,15 @@ class Observe:
 
 
 def observe(query: GuestQuery, *, setup: str) -> Observe:
-    return Observe(query.files, query.units, query.sysctls, query.token, setup, query.canary, CA)
+    canary = query.canary
+    ca = canary_ca(canary) if canary else ""
+    return Observe(query.files, query.units, query.sysctls, query.token, setup, canary, ca)
+
+
+def canary_ca(canary: tuple[Address, int]) -> str:
+    """The CA's file in the guest by which the canary is checked; empty for a Service that is not the API
+    server: it is only connected to."""
+    return CLUSTER_CA if canary[1] == _API_PORT else ""
 
 
 @dataclass(frozen=True)
@@ -193,8 +203,9 @@ class Convergence:
 class Converged:
     """Whether kube-proxy has converged, watched until it has or `seconds` are over.
 
-    `canary` is (ClusterIP, port) of default/kubernetes, `ca` a file in the guest. `failures`: how often
-    kube-proxy had failed to write its rules when the wait began; None: it begins with this question.
+    `canary` is (ClusterIP, port) of default/kubernetes, `ca` a file in the guest; empty: of another Service,
+    which is only connected to. `failures`: how often kube-proxy had failed to write its rules when the wait
+    began; None: it begins with this question.
     """
 
     canary: tuple[Address, int]

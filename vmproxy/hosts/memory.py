@@ -109,11 +109,12 @@ class MemoryVm:
 
 @dataclass
 class MemoryCluster:
-    """Objects by "kind/name"; `services` and `nodes` are as a look finds them."""
+    """Objects by "kind/name"; `nodes` are as a look finds them; `tenants` is others' in the namespace."""
 
     objects: dict[str, Object] = field(default_factory=dict)
     service_cidrs: tuple[Network, ...] = (ip_network("10.96.0.0/16"),)
     nodes: tuple[NodeSeen, ...] = ()
+    tenants: tuple[str, ...] = ()
     reachable: bool = True
     minted: int = 0
     lists: int = 0
@@ -434,7 +435,7 @@ class MemoryClusterLink:
             server="https://192.168.10.4:6443",
             ca="-----BEGIN CERTIFICATE-----\n",
             service_cidrs=cluster.service_cidrs,
-            pod_cidrs=(ip_network("10.244.0.0/16"),),
+            pod_cidrs=(),
             nodes=cluster.nodes,
             canary=(_API, 443),
             accounts=self._accounts(),
@@ -444,7 +445,7 @@ class MemoryClusterLink:
         wanted = {names.key(kind, name) for kind, name in names.identity(account).items()}
         return {name: item for name, item in self._cluster.objects.items() if name in wanted}
 
-    def do(self, step: ClusterStep) -> bool:
+    def do(self, step: ClusterStep, warn: Callable[[str], None]) -> bool:
         objects = self._cluster.objects
         with self._world.effect(f"{step.verb} object"):
             match step:
@@ -460,6 +461,9 @@ class MemoryClusterLink:
                 case DeleteObject():
                     if step.object["kind"] == "Namespace" and self._accounts():
                         return False  # other hosts' runs still use it
+                    if step.object["kind"] == "Namespace" and self._cluster.tenants:
+                        warn(f"namespace {names.NAMESPACE} stays: {', '.join(self._cluster.tenants)}")
+                        return False
                     self._delete(step.target)
                 case _:
                     assert_never(step)

@@ -24,6 +24,8 @@ RENEW = "/usr/local/lib/vmproxy/renew.py"
 CONFIG = "/etc/vmproxy/kube-proxy.yaml"
 KUBECONFIG = "/etc/vmproxy/kubeconfig"
 CA = "/etc/vmproxy/ca.crt"
+CLUSTER_CA = "/etc/vmproxy/cluster-ca.crt"
+"""Of the API server at its ClusterIP; `CA` is that of its URL."""
 TOKEN = "/etc/vmproxy/token"  # noqa: S105
 CREDENTIAL = "/etc/vmproxy/credential.json"
 GUARD = "/etc/vmproxy/guard.nft"
@@ -49,6 +51,7 @@ MANAGED_FILES = (
         CONFIG,
         KUBECONFIG,
         CA,
+        CLUSTER_CA,
         CREDENTIAL,
         RENEW,
         SETUP,

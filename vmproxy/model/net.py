@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from ipaddress import (
     IPv6Address,
     IPv6Interface,
     IPv6Network,
+    collapse_addresses,
     ip_address,
     ip_network,
 )
@@ -19,6 +21,7 @@ from ipaddress import (
 Address = IPv4Address | IPv6Address
 Interface = IPv4Interface | IPv6Interface
 Network = IPv4Network | IPv6Network
+_LENGTH = re.compile(r"/\d{1,3}$", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,27 @@ def addresses(texts: Iterable[str]) -> Iterator[Address]:
             yield ip_address(text)
 
 
+def is_address(text: str) -> bool:
+    """And no name."""
+    return any(True for _ in addresses([text]))
+
+
 def networks(texts: Iterable[str]) -> Iterator[Network]:
-    """Of text that others wrote, whose host bits Kubernetes ignores: what is no network is left out."""
+    """Of text that others wrote, as Go parses it: host bits are ignored, a length is needed and is a number.
+    What is no network is left out."""
     for text in texts:
-        with suppress(ValueError):
-            yield ip_network(text.strip(), strict=False)
+        if _LENGTH.search(text.strip()):
+            with suppress(ValueError):
+                yield ip_network(text.strip(), strict=False)
+
+
+def summed(ranges: Iterable[Network]) -> tuple[Network, ...]:
+    """The fewest networks that hold exactly these, IPv4 first: as many as there are is rarely of use."""
+    listed = list(ranges)
+    return (
+        *collapse_addresses(item for item in listed if isinstance(item, IPv4Network)),
+        *collapse_addresses(item for item in listed if isinstance(item, IPv6Network)),
+    )
 
 
 def is_default(network: Network) -> bool:

@@ -196,7 +196,7 @@ class GuestSeen:
     repairs: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class NodeSeen:
     name: str
     internal_ips: tuple[Address, ...]
@@ -208,10 +208,13 @@ class ClusterSeen:
     """What VMs need to know of the cluster, and the identity of one of them.
 
     `version` is the API server's, as v1.36.3. `service_cidrs` in the cluster's order, IPv4 first.
-    `canary` is (ClusterIP, port) of default/kubernetes.
+    `pod_cidrs` are the site file's; the Nodes' are in `nodes`.
+    `canary` is (ClusterIP, port) of a Service with an IPv4 address: default/kubernetes, else another one.
     `identity` holds the live objects of one VM's identity by "kind/name", without those that do not exist;
     {}: as of a look at what all VMs share. `accounts` are all ServiceAccounts of vmproxy.
-    `ca` is the API server's CA bundle, PEM. `server` is the API's URL as the VM reaches it.
+    `ca` is the CA bundle, PEM, of `server`, the API's URL as the VM reaches it; `tls_server_name` is the name
+    in its certificate, None for the one in the URL. `cluster_ca` is the CA of what answers at the
+    ClusterIP of default/kubernetes: another one where the API is behind a front; "" when it is not known.
     """
 
     version: str
@@ -223,6 +226,8 @@ class ClusterSeen:
     canary: tuple[Address, int]
     accounts: tuple[str, ...] = ()
     identity: Mapping[str, Any] = field(default_factory=dict)
+    tls_server_name: str | None = None
+    cluster_ca: str = ""
 
     def uid(self, account: str) -> str | None:
         """Of that ServiceAccount, if it was asked about; None: it does not exist."""
@@ -230,23 +235,31 @@ class ClusterSeen:
         return str(found["metadata"]["uid"]) if found else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class EndpointSeen:
-    """One address behind a Service. `ports`: where it listens, by the Service's (port, protocol)."""
+    """One address behind a Service. `ports`: where it listens, by the Service's (port, protocol). `node`: the
+    Node that it is on; None: nobody says."""
 
     ip: Address
     ready: bool
     ports: Mapping[tuple[int, str], int]
+    node: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ServiceSeen:
-    """A Service with a ClusterIP. `name` is "namespace/name", protocols are as in "tcp"."""
+    """A Service with a ClusterIP. `name` is "namespace/name", protocols are as in "tcp". `local`: it has
+    internalTrafficPolicy: Local, so that kube-proxy knows only the endpoints on its own Node."""
 
     name: str
     cluster_ip: Address
     ports: tuple[tuple[int, str], ...]
     endpoints: tuple[EndpointSeen, ...]
+    local: bool = False
+
+    def usable(self, node: str | None) -> bool:
+        """Whether kube-proxy for that Node has a ready endpoint. None: it is of no Node."""
+        return any(item.ready and (not self.local or item.node == node) for item in self.endpoints)
 
 
 @dataclass(frozen=True)

@@ -41,12 +41,12 @@ def verify_host(
     site: SiteRun, member: Member, report: Reporter, *, services: Sequence[str]
 ) -> tuple[Check, ...]:
     """One check for each port of the named Services ("namespace/name" or with ":port"), or of those
-    that the cluster has and that have ready endpoints. Raises UsageError for a name not there."""
+    that the cluster has and that have ready endpoints for the VM. Raises UsageError for a name not there."""
     with Scope(site, member, report) as scope:
         seen = scope.look_at_carrier()
         try:
             cluster = site.cluster_seen()
-            targets = _targets(site.services(), services, report)
+            targets = _targets(site.services(), services, report, node=member.vm.acts_for)
         except UsageError:
             raise
         except VmproxyError as exc:
@@ -82,11 +82,12 @@ class Diagnosis:
         guest = self._inside()
         if isinstance(guest, str):
             return "vm", guest
-        if not any(endpoint.ready for endpoint in target.service.endpoints):
-            return "endpoints", "the Service has no ready endpoints"
+        node = self._scope.member.vm.acts_for
+        if not target.service.usable(node):
+            return "endpoints", _unusable(target.service, node)
         if not guest.rule_present(target.service.cluster_ip, target.port, target.protocol):
             return "proxy", "kube-proxy has no rule for it; see: vmproxy logs"
-        if lost := broken(guest, [target], self._cluster)[0]:
+        if lost := broken(guest, [target], self._cluster, node=node)[0]:
             return "endpoint", lost
         if answer.ok is None:
             return None, answer.detail
@@ -106,14 +107,23 @@ class Diagnosis:
         return self._guest
 
 
-def _targets(services: Sequence[ServiceSeen], chosen: Sequence[str], report: Report) -> list[Target]:
+def _unusable(service: ServiceSeen, node: str | None) -> str:
+    if not any(endpoint.ready for endpoint in service.endpoints):
+        return "the Service has no ready endpoints"
+    where = f"none is on Node {node}" if node else "a plain gateway (no actsFor) is on no Node"
+    return f"the Service has internalTrafficPolicy: Local, and of its ready endpoints {where}"
+
+
+def _targets(
+    services: Sequence[ServiceSeen], chosen: Sequence[str], report: Report, *, node: str | None
+) -> list[Target]:
     every = list(targets_of(services))
     if chosen:
         return [target for name in chosen for target in _named(name, every)]
-    ready = [target for target in every if any(endpoint.ready for endpoint in target.service.endpoints)]
+    ready = [target for target in every if target.service.usable(node)]
     left_out = len({target.service.name for target in every} - {target.service.name for target in ready})
     if left_out:
-        report(f"{left_out} Services without ready endpoints left out")
+        report(f"{left_out} Services left out: the VM has no ready endpoints for them")
     if len(ready) > MOST:
         report(f"{len(ready)} ports found, trying {MOST}; choose others with --service")
     return ready[:MOST]

@@ -89,7 +89,10 @@ def wanted(
         routes=routes,
         subject=f"system:serviceaccount:{names.NAMESPACE}:{vm.account}",
         uid=cluster.uid(vm.account),
-        warnings=(*kubeproxy.warnings(vm, cluster), *guestroutes.warnings(vm, cluster)),
+        warnings=(
+            *kubeproxy.warnings(vm, proxy, cluster, program),
+            *guestroutes.warnings(vm, cluster),
+        ),
     )
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from urllib.parse import urlsplit
 
 from vmproxy.model.names import ROUTES
-from vmproxy.model.net import Address, Network, Route
+from vmproxy.model.net import Address, Network, Route, addresses, overlap
 from vmproxy.model.seen import ClusterSeen, GuestSeen, NodeSeen
 from vmproxy.model.steps import Follow, ManagedFile, SetGuestRoute
 from vmproxy.model.topology import Vm
+
+_WIDEST = 8
+"""A pod range with a shorter prefix is a mistake: it would take all traffic with it."""
+_NAMED = 3
 
 
 def wanted(vm: Vm, cluster: ClusterSeen) -> tuple[Route, ...]:
@@ -18,8 +23,8 @@ def wanted(vm: Vm, cluster: ClusterSeen) -> tuple[Route, ...]:
     if vm.network.pod_routes == "nodes":
         for node in cluster.nodes:
             via = _on_network(node, vm)
-            for cidr in node.pod_cidrs:
-                if via and cidr.version == via.version:
+            for cidr in _ipv4(node):
+                if via and not _refused(cidr, vm, cluster):
                     routes.setdefault(cidr, Route(cidr, via))
     return tuple(routes[prefix] for prefix in sorted(routes, key=str))
 
@@ -43,14 +48,59 @@ def plan(routes: Sequence[Route], seen: GuestSeen, follows: Sequence[Follow]) ->
 
 
 def warnings(vm: Vm, cluster: ClusterSeen) -> Iterator[str]:
+    """One for each reason, whatever the number of Nodes."""
     if vm.network.pod_routes != "nodes":
         return
+    by_reason: dict[str, list[str]] = {}
     for node in cluster.nodes:
-        if node.pod_cidrs and _on_network(node, vm) is None:
-            yield f"no route to the pods of Node {node.name}: its address is not on the VM's network"
+        for why in dict.fromkeys(_without_route(node, vm, cluster)):
+            by_reason.setdefault(why, []).append(node.name)
+    for why, nodes in by_reason.items():
+        yield f"no route to the pods of {_named(nodes)}: {why}"
+
+
+def _without_route(node: NodeSeen, vm: Vm, cluster: ClusterSeen) -> Iterator[str]:
+    ranges = _ipv4(node)
+    if not ranges:
+        yield "it has no IPv4 podCIDR, as with some network plugins: set network.routes if the VM needs one"
+    elif _on_network(node, vm) is None:
+        yield "its address is not on the VM's network"
+    else:
+        yield from (why for cidr in ranges if (why := _refused(cidr, vm, cluster)))
+
+
+def _named(nodes: Sequence[str]) -> str:
+    if len(nodes) == 1:
+        return f"Node {nodes[0]}"
+    more = f" and {len(nodes) - _NAMED} more" if len(nodes) > _NAMED else ""
+    return f"{len(nodes)} Nodes ({', '.join(nodes[:_NAMED])}{more})"
+
+
+def _ipv4(node: NodeSeen) -> list[Network]:
+    return [cidr for cidr in node.pod_cidrs if cidr.version == 4]
+
+
+def _refused(cidr: Network, vm: Vm, cluster: ClusterSeen) -> str | None:
+    """Why no route may lead there, whoever registered the Node: it would take away what the VM needs."""
+    if cidr.prefixlen < _WIDEST:
+        return f"its podCIDR {cidr} is wider than a /{_WIDEST}"
+    if cidr.is_loopback or cidr.is_multicast or cidr.is_link_local:
+        return f"its podCIDR {cidr} is no range for pods"
+    if overlap(cidr, vm.address.network):
+        return f"its podCIDR {cidr} overlaps the VM's own network"
+    if any(overlap(cidr, taken) for taken in cluster.service_cidrs):
+        return f"its podCIDR {cidr} overlaps a Service range"
+    if any(address in cidr for address in (*_api_server(cluster), *vm.network.dns)):
+        return f"its podCIDR {cidr} holds the API server or a name server"
+    return None
+
+
+def _api_server(cluster: ClusterSeen) -> Iterator[Address]:
+    """None where it is known by its name."""
+    return addresses([urlsplit(cluster.server).hostname or ""])
 
 
 def _on_network(node: NodeSeen, vm: Vm) -> Address | None:
     """The Node's address on the VM's network, if it has one."""
-    own = vm.network.address
+    own = vm.address
     return next((item for item in node.internal_ips if item in own.network and item != own.ip), None)

@@ -6,9 +6,11 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from vmproxy.model.drift import ABSENT, Drift
-from vmproxy.model.names import CA, CONFIG, KUBECONFIG, PROGRAM, PROXY_UNIT, TOKEN, UNITS
+from vmproxy.model.names import CA, CLUSTER_CA, CONFIG, KUBECONFIG, PROGRAM, PROXY_UNIT, TOKEN, UNITS
+from vmproxy.model.net import is_address
 from vmproxy.model.seen import CanarySeen, ClusterSeen, GuestSeen, Unobservable
 from vmproxy.model.steps import Follow, ManagedFile, RestartProxy
 from vmproxy.model.topology import Vm
@@ -21,6 +23,7 @@ _STARTS = 90.0
 """Seconds: a plain gateway waits 30 s for its Node, and an emulated CPU is slow."""
 _LATE = 30.0
 _FORBIDDEN = 403
+NO_DNS = "set network.dns, or cluster.server with an address"
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,24 @@ def files(
         ),
         CONFIG: ManagedFile.of(_configuration(vm, cluster, program, mode), follow=_RESTART),
         f"{UNITS}/{PROXY_UNIT}": ManagedFile.of(unit, follow=Follow(restart=(PROXY_UNIT,), reload=True)),
-        KUBECONFIG: ManagedFile.of(_kubeconfig(cluster.server), follow=_RESTART),
+        KUBECONFIG: ManagedFile.of(_kubeconfig(cluster), follow=_RESTART),
         CA: ManagedFile.of(cluster.ca, follow=_RESTART),
+        CLUSTER_CA: ManagedFile.of(cluster.cluster_ca or cluster.ca),
     }
 
 
-def warnings(vm: Vm, cluster: ClusterSeen) -> Iterator[str]:
+def version(proxy: Proxy, cluster: ClusterSeen, seen: GuestSeen | None) -> str:
+    """The kube-proxy to run: the site file's, else the one that runs while it fits the API server, else the
+    API server's. While a control plane of several is upgraded, their versions differ from one answer to
+    the next."""
+    running = seen.proxy.version if seen else None
+    if proxy.version is None and running and kubeproxyconfig.fits(running, cluster.version):
+        return running
+    return proxy.version or cluster.version
+
+
+def warnings(vm: Vm, proxy: Proxy, cluster: ClusterSeen, program: Program) -> Iterator[str]:
+    yield from kubeproxyconfig.warnings(program.version, cluster.version, chosen=proxy.version is not None)
     if vm.acts_for is None:
         yield (
             "a plain gateway (no actsFor) waits 30 s for its Node at each start of kube-proxy, then works; "
@@ -73,6 +88,14 @@ def warnings(vm: Vm, cluster: ClusterSeen) -> Iterator[str]:
         )
     elif vm.acts_for not in {node.name for node in cluster.nodes}:
         yield f"there is no Node {vm.acts_for}: kube-proxy waits 30 s for it at each start"
+    if name := unresolved(vm, cluster):
+        yield f"the VM has no name server to resolve the API server's name {name}: {NO_DNS}"
+
+
+def unresolved(vm: Vm, cluster: ClusterSeen) -> str | None:
+    """The API server's name, where the VM has no name server for it."""
+    name = urlsplit(cluster.server).hostname or ""
+    return None if vm.network.dns or is_address(name) else name
 
 
 def trouble(seen: GuestSeen | Unobservable) -> Iterator[str]:
@@ -141,19 +164,23 @@ def _canary(seen: CanarySeen | None) -> Iterator[Drift | None]:
 
 def _configuration(vm: Vm, cluster: ClusterSeen, program: Program, mode: kubeproxyconfig.Mode) -> bytes:
     identity = kubeproxyconfig.Identity(vm.node, str(vm.address.ip), acts_for_node=vm.acts_for is not None)
-    pods = next((str(cidr) for cidr in cluster.pod_cidrs if cidr.version == 4), "")
+    pods = [str(cidr) for cidr in cluster.pod_cidrs if cidr.version == 4]
+    only = pods[0] if len(pods) == 1 else ""  # kube-proxy takes one; the Nodes' would change with each Node
     return kubeproxyconfig.text(
-        kubeproxyconfig.configuration(program.version, mode, identity, kubeconfig=KUBECONFIG, pod_cidr=pods)
+        kubeproxyconfig.configuration(program.version, mode, identity, kubeconfig=KUBECONFIG, pod_cidr=only)
     )
 
 
-def _kubeconfig(server: str) -> str:
+def _kubeconfig(cluster: ClusterSeen) -> str:
     """It names files only: the token in its file is renewed by the guest itself."""
+    server = {"server": cluster.server, "certificate-authority": CA}
+    if cluster.tls_server_name:
+        server["tls-server-name"] = cluster.tls_server_name
     document = {
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": "vmproxy",
-        "clusters": [{"name": "vmproxy", "cluster": {"server": server, "certificate-authority": CA}}],
+        "clusters": [{"name": "vmproxy", "cluster": server}],
         "users": [{"name": "vmproxy", "user": {"tokenFile": TOKEN}}],
         "contexts": [{"name": "vmproxy", "context": {"cluster": "vmproxy", "user": "vmproxy"}}],
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +19,8 @@ from vmproxy.errors import UsageError
 
 Mode = Literal["iptables", "nftables"]
 OLDEST, NEWEST = 20, 37
+_SKEW, _OLD_SKEW, _WIDER_SKEW_SINCE = 3, 2, 25
+"""How many minors kube-proxy may be older than the API server, from 1.25 on and before."""
 _NFTABLES_SINCE = 31  # beta, on by default; alpha behind a gate in 1.29 and 1.30
 _MATCHES_NOTHING = "192.0.2.0/24"  # TEST-NET-1: no NodePorts on the VM
 _NFT_OLDEST = (1, 0, 1)
@@ -89,15 +92,47 @@ class Identity:
 
 
 def minor(version: str) -> int:
-    """36 of v1.36.3. Raises UsageError for a version whose configuration is not known."""
-    match = re.fullmatch(r"v1\.(\d+)\.\d+", version)
-    number = int(match[1]) if match else -1
-    if not OLDEST <= number <= NEWEST:
+    """36 of v1.36.3. Raises UsageError for a version that is too old, or of no known form."""
+    number = _minor(version)
+    if number is None or number < OLDEST:
         raise UsageError(
             f"cannot configure kube-proxy {version}: known are v1.{OLDEST} to v1.{NEWEST}",
             hint="set proxy.version to one of these",
         )
     return number
+
+
+def fits(version: str, api_server: str) -> bool:
+    """By Kubernetes' version skew policy: not newer than the API server, nor much older."""
+    own, of_api = _minor(version), _minor(api_server)
+    if own is None or of_api is None or own < OLDEST:
+        return False
+    return 0 <= of_api - own <= (_SKEW if of_api >= _WIDER_SKEW_SINCE else _OLD_SKEW)
+
+
+def warnings(version: str, api_server: str, *, chosen: bool) -> Iterator[str]:
+    """About a kube-proxy that is newer than this model, or of another version than the API server.
+    `chosen`: by the site file."""
+    if minor(version) > NEWEST:
+        yield (
+            f"kube-proxy {version} is newer than vmproxy knows, and is configured as v1.{NEWEST}: a newer "
+            "vmproxy may know it; or set proxy.version"
+        )
+    if not fits(version, api_server):
+        yield (
+            f"kube-proxy {version} with API server {api_server} is outside of Kubernetes' version skew "
+            "policy: change proxy.version"
+        )
+    elif not chosen and _minor(version) != _minor(api_server):
+        yield (
+            f"kube-proxy {version} stays while it fits API server {api_server}: set proxy.version to "
+            "upgrade it"
+        )
+
+
+def _minor(version: str) -> int | None:
+    match = re.fullmatch(r"v1\.(\d{1,4})\.\d+", version)
+    return int(match[1]) if match else None
 
 
 def choose_mode(

@@ -1,17 +1,21 @@
 """The host's routes: each Service range by way of the VM. Made last, removed first.
 
 A route is ours when the VM's marker names its prefix, or when it is just the wanted one. Any other
-route that covers a Service range (but for the default route) or lies inside it is foreign.
+route that equals a Service range or lies inside it is foreign. A wider one, such as a VPN's, is less
+specific than ours, and no conflict.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from ipaddress import ip_network
 
 from vmproxy.errors import Conflict
-from vmproxy.model.net import Address, Network, Route, is_default, overlap
+from vmproxy.model.net import Address, Interface, Network, Route, overlap
 from vmproxy.model.seen import ClientSeen
 from vmproxy.model.steps import MarkRoutes, RemoveRoute, RouteStep, SetRoute
+
+_OF_DEFAULT_SWITCH = ip_network("172.16.0.0/12")
 
 
 def wanted(service_cidrs: Iterable[Network], address: Address) -> tuple[Route, ...]:
@@ -64,19 +68,34 @@ def _refuse_foreign(
     routes: tuple[Route, ...], marked: tuple[Route, ...], seen: ClientSeen, *, client: str
 ) -> None:
     known = set(ours(routes, marked, seen.routes))
-
-    def overlaps(network: Network) -> bool:
-        return any(overlap(network, route.prefix) for route in routes)
-
-    foreign = [
-        str(route)
-        for route in seen.routes
-        if route not in known and not is_default(route.prefix) and overlaps(route.prefix)
-    ]
-    foreign += [f"the host's own address {own}" for own in seen.addresses if overlaps(own.network)]
+    foreign = [str(route) for route in seen.routes if route not in known and _inside(route.prefix, routes)]
     if foreign:
         raise Conflict(
-            f"cannot route the Service range on {client}: other routes overlap it",
+            f"cannot route the Service range on {client}: other routes lie inside it",
             details=foreign,
             hint="find out who set them (another proxy, a VPN) and remove them, then run again",
         )
+    for own in seen.addresses:
+        if taken := next((item.prefix for item in routes if overlap(own.network, item.prefix)), None):
+            raise _interface_in_the_way(own, taken, client=client)
+
+
+def _inside(network: Network, routes: Iterable[Route]) -> bool:
+    return any(
+        network.prefixlen >= route.prefix.prefixlen and overlap(network, route.prefix) for route in routes
+    )
+
+
+def _interface_in_the_way(own: Interface, taken: Network, *, client: str) -> Conflict:
+    """Hyper-V's Default Switch and WSL take a /20 of 172.16.0.0/12, another one after each boot."""
+    by_hyperv = own.network.prefixlen == 20 and overlap(own.network, _OF_DEFAULT_SWITCH)
+    return Conflict(
+        f"cannot route the Service range on {client}: the network of one of its own interfaces overlaps it",
+        details=[f"the host's own address {own}; the Service range is {taken}"],
+        hint="it looks like the network of Hyper-V's Default Switch or of WSL, which Windows chooses anew at "
+        f"each boot: Get-NetIPAddress {own.ip} names the interface; remove that switch, or move the Service "
+        "range"
+        if by_hyperv
+        else f"Get-NetIPAddress {own.ip} (Linux: ip address) names the interface: give that network another "
+        "range, or the Services",
+    )

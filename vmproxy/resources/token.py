@@ -21,13 +21,15 @@ _TIMER_FAILED = 0.1
 
 def files(vm: Vm, cluster: ClusterSeen, *, ttl: int) -> dict[str, ManagedFile]:
     """`ttl`: seconds that a token is asked to live; the guest renews it at half of those that it got."""
-    credential = {
+    credential: dict[str, object] = {
         "server": cluster.server,
         "ca": CA,
         "namespace": names.NAMESPACE,
         "account": vm.account,
         "ttl": ttl,
     }
+    if cluster.tls_server_name:
+        credential["tlsServerName"] = cluster.tls_server_name
     timer = assets.text(f"guest/{TIMER_UNIT}")
     return {
         CREDENTIAL: ManagedFile.of(json.dumps(credential, indent=2) + "\n", follow=Follow(renew=True)),

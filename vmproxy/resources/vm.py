@@ -31,6 +31,7 @@ def plan(wanted: VmWanted, seen: CarrierSeen) -> tuple[VmStep, ...]:
     if vm is None:
         return (CreateVm(wanted), StartVm(wanted.name))
     _refuse_foreign(wanted.name, wanted.site, wanted.host, vm)
+    _refuse_damaged(wanted, vm)
     if made_of(wanted, vm):
         return (CreateVm(wanted, vm), StartVm(wanted.name, cold=vm.running))
     return _settings(wanted, vm) + (() if vm.running else (StartVm(wanted.name),))
@@ -78,6 +79,17 @@ def _refuse_foreign(name: str, site: str, host: str, vm: VmSeen) -> None:
         raise Conflict(
             f"cannot use VM {name} on {host}: it belongs to site {vm.marker.site}, host {vm.marker.host}",
             hint="change the site's or the host's name",
+        )
+
+
+def _refuse_damaged(wanted: VmWanted, vm: VmSeen) -> None:
+    """The seed has the address in it: beside the wanted seed, any other one was written by somebody else."""
+    marker = vm.marker
+    if marker and marker.seed == wanted.seed and marker.address != wanted.address:
+        raise Conflict(
+            f"cannot use VM {wanted.name} on {wanted.host}: its marker is damaged: it names the address "
+            f"{marker.address}, and the VM was made with {wanted.address}",
+            hint="remove that VM on the host, then run apply",
         )
 
 

@@ -128,8 +128,10 @@ def _network(network: _View) -> Iterator[Complaint]:
             yield gateway.wrong(why)
         if via == own.ip:
             yield gateway.wrong("is the VM's own address")
-    for route in network.at("routes").items():
+    routes = network.at("routes").items()
+    for route in routes:
         yield from _route(route, own)
+    yield from _routed_twice(routes)
 
 
 def _own_address(address: _View, own: IPv4Interface) -> Iterator[Complaint]:
@@ -158,8 +160,20 @@ def _route(route: _View, own: IPv4Interface) -> Iterator[Complaint]:
             yield route.at("via").wrong(why)
         if via == own.ip:
             yield route.at("via").wrong("is the VM's own address")
-    if to is not None and to.subnet_of(own.network):
+    if to is not None and to.prefixlen == 0:
+        yield route.at("to").wrong("is the default route: its next hop is network.gateway")
+    elif to is not None and to.subnet_of(own.network):
         yield route.at("to").wrong(f"{to} is in the VM's own network {own.network}: it needs no route")
+
+
+def _routed_twice(routes: list[_View]) -> Iterator[Complaint]:
+    seen: dict[IPv4Network, _View] = {}
+    for route in routes:
+        to = route.at("to").read(IPv4Network)
+        if to is not None and to in seen:
+            yield route.at("to").wrong(f"{to} is routed on line {route.tree.line(seen[to].path)} already")
+        elif to is not None:
+            seen[to] = route
 
 
 def _ranges(top: _View) -> Iterator[tuple[str, _View, IPv4Network]]:
@@ -209,12 +223,23 @@ def _unique(hosts: list[_View]) -> Iterator[Complaint]:
 
 
 def _shared(hosts: list[_View]) -> Iterator[Complaint]:
-    """A gateway that is another host's VM."""
+    """A next hop that is another host's VM, and a Windows host that is listed twice."""
     vms = {own.ip: host for host in hosts if (own := host.at("network", "address").read(IPv4Interface))}
+    endpoints: dict[str, _View] = {}
     for host in hosts:
-        gateway = host.at("network", "gateway")
-        other = vms.get(gateway.read(IPv4Address) or IPv4Address(0))
-        if other is not None and other.path != host.path:
-            yield gateway.wrong(
-                f"{gateway.data} is the VM address of the host on line {other.tree.line(other.path)}"
-            )
+        for hop in _next_hops(host.at("network")):
+            other = vms.get(hop.read(IPv4Address) or IPv4Address(0))
+            if other is not None and other.path != host.path:
+                line = other.tree.line(other.path)
+                yield hop.wrong(f"{hop.data} is the VM address of the host on line {line}")
+        endpoint = host.at("hyperv", "endpoint")
+        if isinstance(endpoint.data, str):
+            first = endpoints.setdefault(endpoint.data.rstrip("/").lower(), host)
+            if first.path != host.path:
+                line = endpoint.tree.line(first.path)
+                yield endpoint.wrong(f"{endpoint.data} is already the host on line {line}")
+
+
+def _next_hops(network: _View) -> Iterator[_View]:
+    yield network.at("gateway")
+    yield from (route.at("via") for route in network.at("routes").items())

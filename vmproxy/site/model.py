@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_address
 from pathlib import Path, PureWindowsPath
 from typing import Annotated, Literal
 
@@ -168,9 +168,22 @@ def _api_server(url: AnyHttpUrl) -> AnyHttpUrl:
     """vmproxy sends the VM's token to this URL, and shows the URL in its output."""
     if url.scheme != "https" or url.username or url.password or url.query or url.fragment:
         raise ValueError("write it as https://host:6443, with nothing secret in it")
-    if url.host in {"localhost", "127.0.0.1", "[::1]"}:
-        raise ValueError("refers to this machine: write the URL at which the VM reaches the API server")
+    if why := unreachable_from_a_vm((url.host or "").strip("[]")):
+        raise ValueError(f"{why}: write the URL at which the VM reaches the API server")
     return url
+
+
+def unreachable_from_a_vm(host: str) -> str | None:
+    """Why no VM reaches a server at that name or address; None: one may."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        local = host == "localhost" or host.endswith(".localhost")
+        return "it is on this machine's loopback" if local else None
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    if mapped.is_loopback or mapped.is_unspecified:
+        return "it is on this machine's loopback"
+    return "it is an IPv6 address, and the VM has IPv4 only" if address.version == 6 else None
 
 
 ApiServer = Annotated[AnyHttpUrl, AfterValidator(_api_server)]
@@ -216,7 +229,7 @@ class Cluster(_Model):
     service_cidrs: Annotated[tuple[Cidr, ...], Field(alias="serviceCIDRs")] = ()
     """The Service ranges; if omitted: read from the cluster."""
     pod_cidrs: Annotated[tuple[Cidr, ...], Field(alias="podCIDRs")] = ()
-    """The pod ranges; if omitted: read from the Nodes."""
+    """The pod ranges, for kube-proxy's clusterCIDR; if omitted: none, which a gateway does not need."""
 
 
 class Binary(_Model):
@@ -229,10 +242,10 @@ class Binary(_Model):
 
 
 class Proxy(_Model):
-    """kube-proxy. `version` None: the cluster's version. `token_ttl` is in seconds."""
+    """kube-proxy. `version` None: the cluster's, later kept while it fits. `token_ttl` is in seconds."""
 
     version: Version | None = None
-    """kube-proxy's version, such as v1.36.3; if omitted: the cluster's version."""
+    """kube-proxy's version, such as v1.36.3; if omitted: the cluster's, later kept while it fits."""
     mode: Literal["auto", "iptables", "nftables"] = "auto"
     """kube-proxy's mode; auto: nftables if version and kernel are new enough."""
     token_ttl: Annotated[Lifetime, Field(alias="tokenTTL")] = 86400

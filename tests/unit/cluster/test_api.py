@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from vmproxy.cluster.api import Cluster
-from vmproxy.errors import Conflict
-from vmproxy.model.steps import CreateObject, DeleteObject
+from tests.unit.resources.test_guest import VM
+from vmproxy.cluster.api import OPTIONAL_RIGHTS, RIGHTS, Cluster
+from vmproxy.errors import Conflict, Forbidden, NotReady, VmproxyError
+from vmproxy.model.steps import CreateObject, DeleteObject, UpdateObject
+from vmproxy.resources import identity
 from vmproxy.site import model
 
 NAMESPACE = {"kind": "Namespace", "metadata": {"name": "vmproxy"}}
@@ -24,17 +28,21 @@ class Api:
     there: dict[str, Any] = field(default_factory=dict)
     late: str | None = None
     deleted: list[str] = field(default_factory=list)
+    warned: list[str] = field(default_factory=list)
 
     def get(self, path: str, **query: str) -> Any:
-        return self.find(path, **query)
+        return self.find(path, **query) or {}
 
     def find(self, path: str, **_query: str) -> Any:
-        return self.there.get(path)
+        found = self.there.get(path)
+        if isinstance(found, VmproxyError):
+            raise found
+        return found
 
     def items(self, path: str, **_query: str) -> Iterator[Any]:
-        yield from self.there.get(path, [])
+        yield from self.find(path) or []
 
-    def create(self, path: str, body: Any) -> None:
+    def create(self, path: str, body: Any, **_query: str) -> Any:
         if self.late:
             self.there[self.late] = LIVE
             raise Conflict("it exists")
@@ -47,7 +55,7 @@ class Api:
 def done(api: Api, verb: str, item: dict[str, Any]) -> list[str]:
     cluster = Cluster(api, wanted=model.Cluster(), server="", ca="")  # type: ignore[arg-type]
     step = CreateObject(item) if verb == "create" else DeleteObject(item, LIVE)
-    return [verb] if cluster.do(step) else []
+    return [verb] if cluster.do(step, api.warned.append) else []
 
 
 def test_a_namespace_that_another_hosts_run_has_just_made_will_do() -> None:
@@ -105,5 +113,248 @@ def test_a_node_s_address_that_is_none_is_left_out() -> None:
     wanted = model.Cluster.model_validate({"serviceCIDRs": ["10.96.0.0/16"]})
     seen = Cluster(api, wanted=wanted, server="", ca="").observe()  # type: ignore[arg-type]
     assert [str(address) for address in seen.nodes[0].internal_ips] == ["10.0.0.4"]
-    assert [str(cidr) for cidr in seen.pod_cidrs] == ["10.244.1.0/24"]
+    assert [str(cidr) for cidr in seen.nodes[0].pod_cidrs] == ["10.244.1.0/24"]
     assert (str(seen.canary[0]), seen.canary[1]) == ("10.96.0.1", 443)
+
+
+def cluster_of(api: Api, **wanted: Any) -> Cluster:
+    return Cluster(api, wanted=model.Cluster.model_validate(wanted), server="", ca="")  # type: ignore[arg-type]
+
+
+CONFIGMAPS = "/api/v1/namespaces/vmproxy/configmaps"
+KINDS = {
+    "/api/v1": {
+        "resources": [
+            {"name": "configmaps", "namespaced": True, "verbs": ["list", "delete"]},
+            {"name": "serviceaccounts", "namespaced": True, "verbs": ["list", "delete"]},
+            {"name": "serviceaccounts/token", "namespaced": True, "verbs": ["create"]},
+            {"name": "nodes", "namespaced": False, "verbs": ["list", "delete"]},
+            {"name": "events", "namespaced": True, "verbs": ["list", "delete"]},
+        ]
+    },
+    "/apis": {"groups": [{"preferredVersion": {"groupVersion": "corp.example/v1"}}]},
+    "/apis/corp.example/v1": {
+        "resources": [{"name": "things", "namespaced": True, "verbs": ["list", "delete"]}]
+    },
+}
+
+
+def named(*names: str, **metadata: Any) -> list[dict[str, Any]]:
+    return [{"metadata": {"name": name, **metadata}} for name in names]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [(CONFIGMAPS, "configmaps/theirs"), ("/apis/corp.example/v1/namespaces/vmproxy/things", "things/theirs")],
+)
+def test_a_namespace_in_which_others_have_something_stays_and_is_named(path: str, name: str) -> None:
+    api = Api({**KINDS, path: named("theirs")})
+    assert done(api, "delete", NAMESPACE) == []
+    assert api.deleted == []
+    assert api.warned == [f"namespace vmproxy stays: others have something in it: {name}"]
+
+
+def test_what_kubernetes_puts_into_each_namespace_does_not_keep_it() -> None:
+    ours = named("a", labels={"app.kubernetes.io/managed-by": "vmproxy"})
+    secret = named("default-dockercfg", annotations={"kubernetes.io/service-account.name": "default"})
+    events = {"/api/v1/namespaces/vmproxy/events": named("it-started")}
+    api = Api({**KINDS, **events, CONFIGMAPS: [*named("kube-root-ca.crt"), *ours, *secret]})
+    assert done(api, "delete", NAMESPACE) == ["delete"]
+    assert api.warned == []
+
+
+def test_a_kind_that_may_not_be_listed_keeps_the_namespace() -> None:
+    api = Api({**KINDS, CONFIGMAPS: Forbidden("no")})
+    assert done(api, "delete", NAMESPACE) == []
+    assert "configmaps (these cannot be listed)" in api.warned[0]
+
+
+def test_many_things_of_others_are_not_all_named() -> None:
+    api = Api({**KINDS, CONFIGMAPS: named(*map(str, range(1000)))})
+    done(api, "delete", NAMESPACE)
+    assert api.warned[0].endswith("and 995 more")
+
+
+KUBERNETES = "/api/v1/namespaces/default/services/kubernetes"
+SLICES = "/apis/discovery.k8s.io/v1/endpointslices"
+
+
+def service(name: str, *addresses: str, **spec: Any) -> dict[str, Any]:
+    ports = [
+        {"name": "dns", "port": 53, "protocol": "UDP"},
+        {"name": "dns-tcp", "port": 53, "protocol": "TCP"},
+    ]
+    namespace, _, own = name.partition("/")
+    return {
+        "metadata": {"namespace": namespace, "name": own},
+        "spec": {"clusterIP": addresses[0], "clusterIPs": list(addresses), "ports": ports, **spec},
+    }
+
+
+def slice_of(name: str, *addresses: str, **endpoint: Any) -> dict[str, Any]:
+    namespace, _, own = name.partition("/")
+    labels = {"kubernetes.io/service-name": own}
+    return {
+        "metadata": {"namespace": namespace, "name": f"{own}-1", "labels": labels},
+        "addressType": "IPv4",
+        "ports": [{"name": "dns-tcp", "port": 5353}, {"name": "dns", "port": 5353}],
+        "endpoints": [{"addresses": list(addresses), **endpoint}],
+    }
+
+
+def looked(api: Api) -> Any:
+    api.there |= {"/version": {"gitVersion": "v1.36.3"}}
+    return cluster_of(api, serviceCIDRs=["10.96.0.0/16"]).observe()
+
+
+def test_the_canary_is_default_kubernetes_where_it_has_an_ipv4_address() -> None:
+    api = Api({KUBERNETES: service("default/kubernetes", "fd00::1", "10.96.0.1")})
+    assert str(looked(api).canary[0]) == "10.96.0.1"
+
+
+def test_the_canary_is_another_ipv4_service_where_default_kubernetes_is_ipv6() -> None:
+    services = [
+        service("a/silent", "10.96.0.7"),
+        service("a/local", "10.96.0.6", internalTrafficPolicy="Local"),
+        service("b/other", "10.96.0.8"),
+        service("kube-system/kube-dns", "10.96.0.10"),
+    ]
+    slices = [slice_of(f"{name}", "10.244.1.9") for name in ("a/local", "b/other", "kube-system/kube-dns")]
+    six = service("default/kubernetes", "fd00::1")
+    api = Api({KUBERNETES: six, "/api/v1/services": services, SLICES: slices})
+    assert [str(part) for part in looked(api).canary] == ["10.96.0.10", "53"]
+    api = Api({KUBERNETES: six, "/api/v1/services": services[:3], SLICES: slices})
+    assert str(looked(api).canary[0]) == "10.96.0.8"
+
+
+def test_without_any_ipv4_service_that_answers_there_is_no_canary() -> None:
+    api = Api({KUBERNETES: service("default/kubernetes", "fd00::1")})
+    with pytest.raises(NotReady, match="no IPv4 ClusterIP"):
+        looked(api)
+
+
+def test_the_clusters_own_ca_is_that_of_every_pod_and_may_be_unknown() -> None:
+    path = "/api/v1/namespaces/default/configmaps/kube-root-ca.crt"
+    known = {KUBERNETES: service("default/kubernetes", "10.96.0.1")}
+    assert looked(Api({**known, path: {"data": {"ca.crt": "PEM"}}})).cluster_ca == "PEM"
+    assert looked(Api(dict(known))).cluster_ca == ""
+    assert looked(Api({**known, path: Forbidden("no")})).cluster_ca == ""
+
+
+def test_a_service_knows_its_endpoints_nodes_and_its_policy() -> None:
+    services = [service("a/b", "10.96.0.7", internalTrafficPolicy="Local")]
+    slices = [slice_of("a/b", "10.244.1.9", nodeName="n1"), slice_of("a/gone", "10.244.1.8")]
+    (seen,) = cluster_of(Api({"/api/v1/services": services, SLICES: slices})).services()
+    assert seen.local
+    assert [(str(item.ip), item.node, dict(item.ports)) for item in seen.endpoints] == [
+        ("10.244.1.9", "n1", {(53, "udp"): 5353, (53, "tcp"): 5353})
+    ]
+    assert (seen.usable("n1"), seen.usable("n2"), seen.usable(None)) == (True, False, False)
+
+
+@dataclass
+class Recording(Api):
+    """What is asked, as (verb, group, resource)."""
+
+    asked: set[tuple[str, str, str]] = field(default_factory=set)
+
+    def note(self, verb: str, path: str) -> None:
+        if match := re.match(
+            r"/(?:api|apis/([^/]+))/[^/]+/(?:namespaces/[^/]+/(?=[^/]))?([^/]+)(/[^/]+)?(?:/([^/]+))?", path
+        ):
+            group, plural, name, sub = match.groups()
+            verb = "list" if verb == "get" and not name else verb
+            self.asked.add((verb, group or "", plural + (f"/{sub}" if sub else "")))
+
+    def find(self, path: str, **query: str) -> Any:
+        self.note("get", path)
+        return super().find(path, **query)
+
+    def items(self, path: str, **query: str) -> Iterator[Any]:
+        self.note("list", path)
+        return super().items(path, **query)
+
+    def create(self, path: str, body: Any, **query: str) -> Any:
+        self.note("create", path)
+        if body["kind"] in {"Service", "TokenRequest"}:
+            return {"status": {"token": "t"}}
+        return super().create(path, body)
+
+    def delete(self, path: str, *, uid: str) -> None:
+        self.note("delete", path)
+
+    def merge(self, path: str, body: Any) -> None:
+        self.note("patch", path)
+
+
+def test_the_listed_rights_are_all_that_a_run_asks_for() -> None:
+    api = Recording(
+        {"/version": {"gitVersion": "v1.36.3"}, KUBERNETES: service("default/kubernetes", "10.96.0.1")}
+    )
+    with pytest.raises(VmproxyError, match="Service ranges"):
+        cluster_of(api).observe()
+    cluster = cluster_of(api)
+    cluster.services()
+    cluster.mint("a-win-01", seconds=600)
+    cluster.identity("a-win-01")
+    for item in identity.wanted(VM).values():
+        live = {**item, "metadata": {**item["metadata"], "uid": "1"}}
+        changed = {**item, "rules": []} if "rules" in item else item
+        for step in (CreateObject(item), UpdateObject(changed, live), DeleteObject(item, live)):
+            cluster.do(step, api.warned.append)
+    assert api.asked <= {*RIGHTS, *OPTIONAL_RIGHTS}
+    assert {*RIGHTS, *OPTIONAL_RIGHTS} - api.asked == set()
+
+
+def test_the_documented_rights_are_those_that_doctor_asks_for() -> None:
+    page = Path("docs/identity.md").read_text()
+    listed = page.partition("## What the operator needs")[2]
+    rows = re.findall(r"^\| (.+?) \| (.+?) \|", listed, re.MULTILINE)
+    documented = {
+        (verb, resource)
+        for verbs, resources in rows
+        for verb in verbs.split(", ")
+        for resource in resources.split(", ")
+    }
+    wanted = {(verb, resource) for verb, _, resource in (*RIGHTS, *OPTIONAL_RIGHTS)}
+    assert wanted <= documented
+
+
+def test_doctor_names_each_right_that_the_api_server_denies() -> None:
+    class Reviews(Api):
+        def create(self, path: str, body: Any, **_query: str) -> Any:
+            asked = body["spec"]["resourceAttributes"]
+            denied = (asked["verb"], asked["resource"], asked["subresource"]) in {
+                ("list", "serviceaccounts", ""),
+                ("get", "services", ""),
+                ("create", "serviceaccounts", "token"),
+            }
+            return {"status": {"allowed": not denied}}
+
+    missing = cluster_of(Reviews()).missing_rights()
+    assert set(missing) == {"list serviceaccounts", "get services", "create serviceaccounts/token"}
+
+
+@pytest.mark.parametrize(
+    ("told", "version"),
+    [
+        ("v1.36.3", "v1.36.3"),
+        ("v1.33.4+k3s1", "v1.33.4"),
+        ("v1.32.9+rke2r1", "v1.32.9"),
+        ("v1.31.5-eks-8cce635", "v1.31.5"),
+        ("v1.29.6+aadf22e", "v1.29.6"),
+        ("v1.34.1-gke.1829001", "v1.34.1"),
+    ],
+    ids=["kubeadm", "k3s", "RKE2", "EKS", "OpenShift", "GKE"],
+)
+def test_each_distribution_tells_its_version(told: str, version: str) -> None:
+    api = Api({"/version": {"gitVersion": told}, KUBERNETES: service("default/kubernetes", "10.96.0.1")})
+    assert cluster_of(api, serviceCIDRs=["10.96.0.0/16"]).observe().version == version
+
+
+@pytest.mark.parametrize("told", [{"gitVersion": "unknown"}, {}])
+def test_a_version_that_cannot_be_read_is_an_error_with_a_way_on(told: dict[str, str]) -> None:
+    api = Api({"/version": told, KUBERNETES: service("default/kubernetes", "10.96.0.1")})
+    with pytest.raises(VmproxyError, match="version") as caught:
+        cluster_of(api, serviceCIDRs=["10.96.0.0/16"]).observe()
+    assert "is a Kubernetes API server" in str(caught.value.hint)

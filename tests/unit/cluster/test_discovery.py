@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.values import node
 from vmproxy.cluster import discovery
-from vmproxy.errors import Forbidden, VmproxyError
+from vmproxy.errors import Forbidden, UsageError, VmproxyError
 from vmproxy.site.model import Cluster
 
 
@@ -48,9 +47,83 @@ def test_the_site_file_s_word_is_final() -> None:
     assert found({RANGES: {"items": [cidr("10.96.0.0/16")]}}, wanted) == ("10.1.0.0/16",)
 
 
-def test_every_range_that_is_not_going_away_ipv4_first() -> None:
-    items = [cidr("fd00::/112", "10.96.0.0/16"), cidr("10.97.0.0/24"), cidr("10.98.0.0/24", ready="False")]
+def test_every_range_ipv4_first() -> None:
+    items = [cidr("fd00::/112", "10.96.0.0/16"), cidr("10.97.0.0/24")]
     assert found({RANGES: {"items": items}}) == ("10.96.0.0/16", "10.97.0.0/24", "fd00::/112")
+
+
+def test_a_range_that_is_being_deleted_is_routed_until_its_object_is_gone() -> None:
+    """Kubernetes keeps it, with Ready False, because Services still have addresses of it."""
+    going = cidr("10.98.0.0/24", ready="False")
+    going["metadata"] = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
+    going["status"]["conditions"][0] |= {
+        "reason": "Terminating",
+        "message": "There are still IPAddresses referencing the ServiceCIDR, please remove them or create a "
+        "new ServiceCIDR",
+    }
+    assert found({RANGES: {"items": [cidr("10.96.0.0/16"), going]}}) == ("10.96.0.0/16", "10.98.0.0/24")
+    assert found({RANGES: {"items": [going]}}) == ("10.98.0.0/24",)
+
+
+@pytest.mark.parametrize("written", ["fd00::/108", "fd00::/108,fd01::/108"])
+def test_a_cluster_without_an_ipv4_range_is_refused_early(written: str) -> None:
+    with pytest.raises(UsageError, match="no IPv4 Service range"):
+        found({RANGES: {"items": [cidr(*written.split(","))]}})
+
+
+OPENSHIFT = "/apis/config.openshift.io/v1/networks/cluster"
+STATIC_POD = {
+    "spec": {
+        "containers": [
+            {
+                "command": ["kube-apiserver"],
+                "args": ["--secure-port=6443", "--service-cluster-ip-range=10.43.0.0/16,fd00:43::/112"],
+            }
+        ]
+    }
+}
+REFUSED = (
+    'Service "vmproxy-range-x7k2p" is invalid: spec.clusterIPs: Invalid value: ["1.1.1.1"]: failed to '
+    "allocate IP 1.1.1.1: the provided IP (1.1.1.1) is not in the valid range. The range of valid IPs is {}"
+)
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ({RANGES: {"items": [cidr("10.96.0.0/12")]}}, "10.96.0.0/12"),
+        (
+            {
+                KUBEADM: {
+                    "data": {
+                        "ClusterConfiguration": "apiVersion: kubeadm.k8s.io/v1beta4\n"
+                        "networking:\n  dnsDomain: cluster.local\n  podSubnet: 10.244.0.0/16\n"
+                        "  serviceSubnet: 10.100.0.0/12\n"
+                    }
+                }
+            },
+            "10.96.0.0/12",
+        ),
+        ({PODS: {"items": [STATIC_POD]}}, "10.43.0.0/16"),
+        ({DRY_RUN: REFUSED.format("10.43.0.0/16")}, "10.43.0.0/16"),
+        ({RANGES: Forbidden("no"), DRY_RUN: REFUSED.format("172.20.0.0/16")}, "172.20.0.0/16"),
+        (
+            {
+                OPENSHIFT: {
+                    "status": {
+                        "clusterNetwork": [{"cidr": "10.128.0.0/14", "hostPrefix": 23}],
+                        "networkType": "OVNKubernetes",
+                        "serviceNetwork": ["172.30.0.0/16"],
+                    }
+                }
+            },
+            "172.30.0.0/16",
+        ),
+    ],
+    ids=["kubeadm 1.33", "kubeadm 1.30", "RKE2", "k3s 1.30", "EKS", "OpenShift"],
+)
+def test_each_distribution_tells_its_service_range(answers: dict[str, Any], expected: str) -> None:
+    assert found(answers)[0] == expected
 
 
 @pytest.mark.parametrize(
@@ -106,10 +179,9 @@ def test_a_cluster_that_tells_nothing_is_an_error_with_a_way_out() -> None:
     assert "cluster.serviceCIDRs" in str(caught.value.hint)
 
 
-def test_pod_ranges_come_from_the_nodes() -> None:
-    nodes = [
-        node("a", "10.0.0.1", "10.244.1.0/24", "fd00::/64"),
-        node("b", "10.0.0.2", "10.244.2.0/24"),
-    ]
-    ranges = discovery.pod_cidrs(Cluster(), nodes)
-    assert [str(cidr) for cidr in ranges] == ["10.244.1.0/24", "10.244.2.0/24", "fd00::/64"]
+@pytest.mark.parametrize(
+    "written", ["10.96.0.0", "10.96.0.0/255.240.0.0", "10.96.0.0/0.15.255.255", "10.96/12", "x/12"]
+)
+def test_what_go_does_not_read_as_a_range_leads_to_the_next_source(written: str) -> None:
+    others = {DRY_RUN: "The range of valid IPs is 10.97.0.0/16"}
+    assert found({RANGES: {"items": [cidr(written)]}, **others}) == ("10.97.0.0/16",)

@@ -114,6 +114,64 @@ def test_one_network_is_warned_of_once_and_named_by_its_service() -> None:
     )
 
 
+def silent(via: str | None = ELSEWHERE) -> Reach:
+    return Reach("no answer within 3 s", silent=True, refused=False, via=hop(via))
+
+
+def service(name: str, *endpoints: EndpointSeen, local: bool = False) -> ServiceSeen:
+    return ServiceSeen(name, ip_address("10.96.3.3"), ((80, "tcp"),), endpoints, local)
+
+
+def pods(count: int) -> list[EndpointSeen]:
+    """10.0.0.0 and on, most of them in networks of their own."""
+    first = ip_address("10.0.0.1")
+    return [EndpointSeen(first + 64 * number, True, {(80, "tcp"): 8080}) for number in range(count)]
+
+
+def test_a_plan_opens_at_most_60_connections_whatever_the_number_of_endpoints() -> None:
+    guest = Answers(tcp=silent())
+    services = [service(f"demo/{number}", *pods(5000)) for number in range(3)]
+    warnings = unreachable(cast(Guest, guest), services, CLUSTER)
+    assert warnings[10:] == ("the VM does not reach endpoints in 50 more networks",)
+    assert 0 < len(guest.asked) <= 60
+    assert len({address.rpartition(".")[0] for address in guest.asked}) == 60, "each in another network"
+
+
+def test_a_service_with_thousands_of_silent_endpoints_is_tried_by_a_sample() -> None:
+    guest = Answers(tcp=silent())
+    target = Target(service("demo/web", *pods(5000)), 80, "tcp")
+    (why,) = broken(cast(Guest, guest), [target], CLUSTER)
+    assert why is not None
+    assert len(guest.asked) <= 60
+
+
+def test_what_takes_too_long_is_left_untried_and_not_said_to_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vmproxy.engine.endpoints._SECONDS", -1.0)
+    guest = Answers(tcp=silent())
+    assert unreachable(cast(Guest, guest), [service("demo/web", *pods(5000))], CLUSTER) == ()
+    assert guest.asked == []
+
+
+def test_the_slice_names_the_node_where_no_podcidr_holds_the_pods_address() -> None:
+    """As with Calico's own address management."""
+    here = EndpointSeen(ip_address("10.77.0.9"), True, {(80, "tcp"): 8080}, "node-01")
+    guest = Answers(tcp=silent())
+    (warning,) = unreachable(cast(Guest, guest), [service("demo/web", here)], CLUSTER)
+    assert f"via {NODE} (Node node-01, whose podCIDR does not hold it)" in warning
+    host_network = EndpointSeen(ip_address(NODE), True, {(80, "tcp"): 8080}, "node-01")
+    (warning,) = unreachable(cast(Guest, guest), [service("demo/web", host_network)], CLUSTER)
+    assert "missing route" not in warning
+
+
+def test_of_a_service_with_a_local_policy_only_the_own_nodes_endpoints_are_tried() -> None:
+    guest = Answers(tcp=silent())
+    there = EndpointSeen(ip_address(POD), True, {(80, "tcp"): 8080}, "node-01")
+    local = service("demo/web", there, local=True)
+    for other in (None, "win-01"):
+        assert unreachable(cast(Guest, guest), [local], CLUSTER, node=other) == ()
+    assert len(unreachable(cast(Guest, guest), [local], CLUSTER, node="node-01")) == 1
+
+
 def ask_agent(*endpoints: tuple[str, int]) -> list[dict[str, Any]]:
     """The agent itself, on this machine's loopback."""
     request = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -31,7 +32,7 @@ from vmproxy.model.seen import Marker
 from vmproxy.model.steps import ReconfigureVm, Step
 from vmproxy.model.topology import Member, Topology, compile_site
 from vmproxy.site.model import Site
-from vmproxy.util.events import Reporter
+from vmproxy.util.events import Reporter, Warned
 
 many = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 fewer = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -419,3 +420,42 @@ def test_a_sick_kube_proxy_is_drift_and_status_does_not_call_it_converged(what: 
     assert product.plan().in_sync
     assert product.status().converged
     assert product.status().problems == ()
+
+
+def test_a_marker_that_names_another_hosts_vm_is_a_conflict_and_nothing_is_done_there() -> None:
+    """Whoever administers one host could write it, with the other VM's public host key."""
+    made, worlds = fleet(2)
+    assert errors(applied(SiteRun(made, made.members, links(worlds)), *made.members)) == []
+    first, second = made.members
+    vm, other = worlds[first.name].vms[first.vm.name], worlds[second.name].vms[second.vm.name]
+    assert vm.marker is not None
+    vm.marker = replace(vm.marker, address=second.vm.address, seed="older")
+    vm.seed = "older"
+    before = copy.deepcopy(other)
+    (error,) = errors(applied(SiteRun(made, made.members, links(worlds)), first))
+    assert isinstance(error, Conflict)
+    assert second.name in error.message
+    assert other == before
+
+
+def test_a_marker_without_a_host_key_is_damaged() -> None:
+    world = made()
+    marker = world.vms[VM].marker
+    assert marker is not None
+    for wrong in ("", "key", "ssh-ed25519 AAAA\n192.168.10.9 ssh-ed25519 BBBB", "ssh-dss AAAA"):
+        world.vms[VM].marker = replace(marker, host_key=wrong)
+        error = Product(world).apply().error
+        assert isinstance(error, Conflict)
+        assert "marker is damaged" in error.message
+
+
+def test_destroy_leaves_a_namespace_in_which_others_have_something_and_says_so() -> None:
+    world = made()
+    world.cluster.tenants = ("configmaps/theirs",)
+    events: list[object] = []
+    product = Product(world)
+    site, member = product.site(), product.topology.members[0]
+    result = destroy_host(site, member, Reporter(lambda _host, event: events.append(event)), yes=True)
+    assert result.error is None
+    assert set(world.cluster.objects) == {"namespace/vmproxy"}
+    assert any(isinstance(event, Warned) and "configmaps/theirs" in event.text for event in events)

@@ -166,6 +166,22 @@ def test_what_is_missing_is_named_in_the_order_in_which_it_comes_true(
     assert why(failures=1) == ""
 
 
+def test_a_canary_that_is_not_the_api_server_is_only_connected_to(
+    machine: Machine, proxy: Served, api: ApiServer, pki: Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(machine.bin))
+    agent = machine.module("agent.py")
+    converge(machine, proxy, api)
+    with closing(socket.create_server(("127.0.0.1", 0))) as plain:
+        port = plain.getsockname()[1]
+        canary = {"canary": ["127.0.0.1", port], "ca": ""}
+        assert agent.converged(question(api, pki, **canary))["why"] == "it has no rule for 127.0.0.1"
+        knows(machine, f"service-ips {{ 127.0.0.1 . tcp . {port} }}")
+        assert agent.converged(question(api, pki, **canary))["why"] == ""
+    refused = "the ClusterIP 127.0.0.1 does not answer: Connection refused"
+    assert agent.converged(question(api, pki, **canary))["why"] == refused
+
+
 def test_failures_count_from_the_first_look(
     machine: Machine, proxy: Served, api: ApiServer, pki: Pki
 ) -> None:

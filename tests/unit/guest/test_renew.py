@@ -29,8 +29,9 @@ def token(machine: Machine, api: ApiServer, pki: Pki) -> Path:
     return machine.write("/etc/vmproxy/token", "older\n")
 
 
-def name_server(machine: Machine, pki: Pki, server: str) -> None:
+def name_server(machine: Machine, pki: Pki, server: str, **more: str) -> None:
     credential = {
+        **more,
         "server": server,
         "ca": str(pki.certificate_file("ca")),
         "namespace": "vmproxy",
@@ -77,6 +78,17 @@ def test_the_token_asks_for_its_own_successor(machine: Machine, token: Path, api
         "kind": "TokenRequest",
         "spec": {"expirationSeconds": 86400},
     }
+
+
+def test_the_certificate_may_have_another_name_than_the_url(
+    machine: Machine, token: Path, api: ApiServer, pki: Pki
+) -> None:
+    server = f"https://localhost:{api.port}"
+    name_server(machine, pki, server)
+    assert "localhost" in refusal(machine, token)
+    name_server(machine, pki, server, tlsServerName="127.0.0.1")
+    assert machine.run("renew.py").returncode == 0
+    assert token.read_text() == "newer"
 
 
 @pytest.mark.parametrize(("status", "said"), [(401, "Unauthorized"), (403, "Forbidden")])

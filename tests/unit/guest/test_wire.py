@@ -46,7 +46,7 @@ OBSERVE = wire.Observe(
     "/etc/vmproxy/token",
     "setup's text",
     (ip_address("10.96.0.1"), 443),
-    "/etc/vmproxy/ca.crt",
+    "/etc/vmproxy/cluster-ca.crt",
 )
 QUESTIONS: list[wire.Question[object]] = [
     OBSERVE,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
@@ -34,10 +35,10 @@ from vmproxy.model.steps import (
     StartUnit,
 )
 from vmproxy.model.topology import compile_site
-from vmproxy.resources import firewall, guest
+from vmproxy.resources import firewall, guest, kubeproxy
 from vmproxy.resources.guest import GuestWanted
 from vmproxy.resources.kubeproxy import Program, Tools
-from vmproxy.site.model import Site
+from vmproxy.site.model import Proxy, Site
 
 SITE = Site.model_validate(
     {
@@ -298,6 +299,119 @@ def test_any_client_may_use_a_gateway_that_is_open() -> None:
 def test_a_host_without_an_address_on_the_vms_network_comes_with_any_of_its_own() -> None:
     assert firewall.clients(VM, [ip_interface("172.16.5.9/20")]) == (ip_network("172.16.5.9/32"),)
     assert firewall.clients(VM, []) == ()
+
+
+def asking(server: str) -> Site:
+    """The VM's name server."""
+    host = SITE.hosts[0]
+    network = host.network.model_copy(update={"dns": (ip_address(server),)})
+    return SITE.model_copy(update={"hosts": (host.model_copy(update={"network": network}),)})
+
+
+@pytest.mark.parametrize(
+    ("cidr", "why"),
+    [
+        ("0.0.0.0/0", "wider than a /8"),
+        ("0.0.0.0/1", "wider than a /8"),
+        ("8.0.0.0/7", "wider than a /8"),
+        ("192.168.10.0/24", "overlaps the VM's own network"),
+        ("192.168.0.0/16", "overlaps the VM's own network"),
+        ("192.168.10.128/25", "overlaps the VM's own network"),
+        ("10.96.0.0/16", "overlaps a Service range"),
+        ("10.96.3.0/24", "overlaps a Service range"),
+        ("10.0.0.0/8", "overlaps a Service range"),
+        ("127.0.0.0/8", "no range for pods"),
+        ("224.0.0.0/8", "no range for pods"),
+        ("169.254.0.0/16", "no range for pods"),
+        ("172.20.0.0/24", "holds the API server or a name server"),
+        ("172.21.0.0/24", "holds the API server or a name server"),
+    ],
+)
+def test_a_podcidr_that_would_cut_the_vm_off_is_skipped_with_a_warning(cidr: str, why: str) -> None:
+    cluster = replace(
+        CLUSTER, server="https://172.20.0.9:6443", nodes=(*NODES, node("evil", "192.168.10.66", cidr))
+    )
+    want = wanted(asking("172.21.0.2"), cluster)
+    assert cidr not in {str(route.prefix) for route in want.routes}
+    (warning,) = [text for text in want.warnings if "evil" in text]
+    assert why in warning
+
+
+def test_thousands_of_nodes_are_one_warning_for_each_reason() -> None:
+    nodes = [node(f"far-{number:04}", "172.16.0.9", "10.244.7.0/24") for number in range(5000)]
+    nodes += [node(f"bare-{number:04}", "192.168.10.30") for number in range(5000)]
+    warnings = [
+        text for text in wanted(cluster=replace(CLUSTER, nodes=tuple(nodes))).warnings if "pods" in text
+    ]
+    assert warnings == [
+        "no route to the pods of 5000 Nodes (far-0000, far-0001, far-0002 and 4997 more): "
+        "its address is not on the VM's network",
+        "no route to the pods of 5000 Nodes (bare-0000, bare-0001, bare-0002 and 4997 more): "
+        "it has no IPv4 podCIDR, as with some network plugins: set network.routes if the VM needs one",
+    ]
+
+
+@pytest.mark.parametrize("name", ["a-new-node", "zz-new-node"])
+def test_a_node_that_joins_changes_nothing_of_kube_proxy_but_its_own_route(name: str) -> None:
+    joined = node(name, "192.168.10.77", "10.244.77.0/24")
+    after = wanted(cluster=replace(CLUSTER, nodes=(joined, *NODES), pod_cidrs=()))
+    before = wanted(cluster=replace(CLUSTER, pod_cidrs=()))
+    changed = {path for path, file in after.files.items() if file != before.files[path]}
+    assert changed == {names.ROUTES}
+
+
+def config(cluster: ClusterSeen) -> dict[str, object]:
+    loaded: dict[str, object] = json.loads(wanted(cluster=cluster).files[names.CONFIG].content or b"")
+    return loaded
+
+
+def test_the_site_files_one_pod_range_is_kube_proxys_and_no_other() -> None:
+    two = (ip_network("10.244.0.0/16"), ip_network("10.245.0.0/16"))
+    assert config(CLUSTER)["clusterCIDR"] == "10.244.0.0/16"
+    assert config(replace(CLUSTER, pod_cidrs=two))["clusterCIDR"] == ""
+    assert config(replace(CLUSTER, pod_cidrs=()))["clusterCIDR"] == ""
+
+
+def test_the_certificates_name_is_handed_to_kube_proxy_and_to_the_renewal() -> None:
+    want = wanted(cluster=replace(CLUSTER, tls_server_name="kubernetes.default")).files
+    kubeconfig = json.loads(want[names.KUBECONFIG].content or b"")
+    assert kubeconfig["clusters"][0]["cluster"]["tls-server-name"] == "kubernetes.default"
+    assert json.loads(want[names.CREDENTIAL].content or b"")["tlsServerName"] == "kubernetes.default"
+    assert b"tls" not in (wanted().files[names.KUBECONFIG].content or b"")
+    assert b"tls" not in (wanted().files[names.CREDENTIAL].content or b"")
+
+
+def test_the_clusterip_is_checked_against_the_clusters_own_ca() -> None:
+    other = replace(CLUSTER, cluster_ca="the cluster's own")
+    assert wanted(cluster=other).files[names.CLUSTER_CA].content == b"the cluster's own"
+    assert wanted(cluster=other).files[names.CA].content == CLUSTER.ca.encode()
+    assert wanted().files[names.CLUSTER_CA].content == CLUSTER.ca.encode()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "running", "api_server", "wanted"),
+    [
+        (None, "v1.35.2", "v1.36.3", "v1.35.2"),
+        (None, "v1.36.3", "v1.35.9", "v1.35.9"),
+        (None, "v1.31.0", "v1.36.3", "v1.36.3"),
+        (None, None, "v1.36.3", "v1.36.3"),
+        ("v1.36.1", "v1.35.2", "v1.36.3", "v1.36.1"),
+    ],
+)
+def test_a_kube_proxy_that_fits_the_api_server_stays(
+    chosen: str | None, running: str | None, api_server: str, wanted: str
+) -> None:
+    seen = replace(GOOD, proxy=replace(LIVE, version=running))
+    proxy = Proxy.model_validate({"version": chosen})
+    assert kubeproxy.version(proxy, replace(CLUSTER, version=api_server), seen) == wanted
+    assert kubeproxy.version(proxy, replace(CLUSTER, version=api_server), None) == (chosen or api_server)
+
+
+def test_a_name_of_the_api_server_without_a_name_server_is_warned_of() -> None:
+    named = replace(CLUSTER, server="https://api.corp.example:6443")
+    assert any("network.dns" in text for text in wanted(cluster=named).warnings)
+    assert not any("network.dns" in text for text in wanted().warnings)
+    assert not any("network.dns" in text for text in wanted(asking("192.168.10.2"), named).warnings)
 
 
 def test_only_ipv4_ranges_reach_the_guard_table() -> None:

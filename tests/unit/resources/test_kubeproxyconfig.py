@@ -72,7 +72,39 @@ def test_nftables_is_refused_where_kube_proxy_has_no_such_mode() -> None:
         kubeproxyconfig.choose_mode("nftables", "v1.28.0", kernel=None, nft=None)
 
 
-@pytest.mark.parametrize("version", ["v1.19.0", "v1.99.0", "v2.0.0", "1.36.3"])
+@pytest.mark.parametrize("version", ["v1.19.0", "v2.0.0", "1.36.3"])
 def test_a_version_whose_fields_are_not_known_is_refused(version: str) -> None:
     with pytest.raises(UsageError, match="known are"):
         kubeproxyconfig.minor(version)
+
+
+def test_an_unknown_newer_minor_is_configured_as_the_newest_known_one_with_a_warning() -> None:
+    assert rendered("v1.99.0", "nftables") == rendered(f"v1.{kubeproxyconfig.NEWEST}.0", "nftables")
+    (warning,) = kubeproxyconfig.warnings("v1.99.0", "v1.99.1", chosen=False)
+    assert "newer than vmproxy knows" in warning
+
+
+@pytest.mark.parametrize(
+    ("version", "api_server", "fits"),
+    [
+        ("v1.36.3", "v1.36.0", True),
+        ("v1.33.0", "v1.36.0", True),
+        ("v1.32.0", "v1.36.0", False),
+        ("v1.37.0", "v1.36.9", False),
+        ("v1.22.0", "v1.24.0", True),
+        ("v1.21.0", "v1.24.0", False),
+        ("unknown", "v1.36.0", False),
+    ],
+)
+def test_the_version_skew_policy_is_that_of_kubernetes(version: str, api_server: str, fits: bool) -> None:
+    assert kubeproxyconfig.fits(version, api_server) is fits
+
+
+def test_another_version_than_the_api_servers_is_warned_of() -> None:
+    def warned(version: str, *, chosen: bool) -> list[str]:
+        return list(kubeproxyconfig.warnings(version, "v1.36.3", chosen=chosen))
+
+    assert warned("v1.36.1", chosen=False) == []
+    assert "stays while it fits" in warned("v1.35.0", chosen=False)[0]
+    assert warned("v1.35.0", chosen=True) == []
+    assert "skew policy" in warned("v1.37.0", chosen=True)[0]

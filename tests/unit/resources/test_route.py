@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Network, ip_address
+from ipaddress import IPv4Network, ip_address, ip_interface
 
 import pytest
 from hypothesis import given
@@ -72,7 +72,7 @@ def test_a_second_route_to_the_same_range_is_drift_though_the_wanted_one_is_ther
     [
         route_to("10.96.0.0/16", "192.168.10.9"),
         route_to("10.96.3.0/24", ""),
-        route_to("10.0.0.0/8", "192.168.10.1"),
+        route_to("10.96.0.0/17", "10.8.0.1"),
     ],
 )
 def test_an_overlapping_route_that_is_not_ours_is_refused_and_named(other: Route) -> None:
@@ -83,6 +83,33 @@ def test_an_overlapping_route_that_is_not_ours_is_refused_and_named(other: Route
 
 def test_the_default_route_covers_everything_and_is_no_conflict() -> None:
     assert plan(seen(DEFAULT, *WANTED, marked=WANTED), WANTED) == ()
+
+
+@pytest.mark.parametrize(
+    "wider", [["10.0.0.0/8"], ["0.0.0.0/1", "128.0.0.0/1"], ["10.96.0.0/15"]], ids=["company", "VPN", "twice"]
+)
+def test_a_wider_route_is_less_specific_and_no_conflict(wider: list[str]) -> None:
+    others = [route_to(prefix, "10.8.0.1") for prefix in wider]
+    assert [step.verb for step in plan(seen(DEFAULT, *others), WANTED)] == ["add"]
+
+
+@pytest.mark.parametrize(
+    ("own", "service_range", "named"),
+    [
+        ("172.20.48.1/20", "172.20.0.0/16", "Default Switch"),
+        ("172.20.48.1/20", "172.20.48.0/24", "Default Switch"),
+        ("10.96.4.2/24", "10.96.0.0/16", "Get-NetIPAddress 10.96.4.2"),
+    ],
+)
+def test_a_range_that_an_interface_of_the_host_overlaps_is_refused_and_the_interface_is_named(
+    own: str, service_range: str, named: str
+) -> None:
+    there = ClientSeen((DEFAULT,), (ip_interface(own),))
+    with pytest.raises(Conflict) as caught:
+        route.plan((route_to(service_range, VM),), (), there, client="h")
+    assert named in str(caught.value.hint)
+    assert "VPN" not in str(caught.value.hint)
+    assert str(ip_interface(own).ip) in caught.value.details[0]
 
 
 def test_a_trial_route_left_by_a_killed_run_is_removed() -> None:

@@ -88,6 +88,14 @@ def test_a_lost_disk_or_seed_means_a_new_vm_and_says_which(gone: str) -> None:
     assert [(drift.field, drift.seen) for drift in actions[0].drift] == [(gone, "absent")]
 
 
+def test_a_marker_with_another_address_than_the_seed_gave_the_vm_is_damaged() -> None:
+    elsewhere = ip_interface("192.168.10.66/24")
+    with pytest.raises(Conflict, match="marker is damaged"):
+        plan(replace(GOOD, marker=replace(MARKER, address=elsewhere)))
+    moved = plan(replace(GOOD, seed="older", marker=replace(MARKER, address=elsewhere, seed="older")))
+    assert [action.verb for action in moved] == ["recreate", "start"]
+
+
 vms = st.none() | st.builds(
     replace,
     st.just(GOOD),

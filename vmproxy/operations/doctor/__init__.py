@@ -13,7 +13,8 @@ from vmproxy.model.topology import Member
 from vmproxy.operations.doctor.finding import Finding, enough, failed
 from vmproxy.operations.doctor.linux import DISK_NEEDED, carrier_findings, controller_findings
 from vmproxy.operations.doctor.windows import windows_findings
-from vmproxy.resources import route, switch, vm
+from vmproxy.resources import kubeproxy, route, switch, vm
+from vmproxy.resources.kubeproxy import NO_DNS
 from vmproxy.util.events import Reporter
 
 __all__ = ["Finding", "doctor_host"]
@@ -56,6 +57,8 @@ def _cluster_findings(scope: Scope) -> Iterator[Finding]:
         yield failed("cluster", exc)
         return
     yield Finding("cluster", ok=True, detail=f"Kubernetes {seen.version} at {seen.server}")
+    if name := kubeproxy.unresolved(scope.member.vm, seen):
+        yield Finding("API server's name", ok=False, detail=f"the VM cannot resolve {name}", next_step=NO_DNS)
     yield Finding("Service ranges", ok=True, detail=", ".join(map(str, seen.service_cidrs)))
     yield Finding(
         "rights in the cluster",
