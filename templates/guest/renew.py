@@ -46,10 +46,13 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    with open(CREDENTIAL) as file:
-        credential: Named = json.load(file)
-    with open(TOKEN) as file:
-        token = file.read().strip()
+    try:
+        with open(CREDENTIAL) as file:
+            credential: Named = json.load(file)
+        with open(TOKEN) as file:
+            token = file.read().strip()
+    except (OSError, ValueError) as error:
+        sys.exit("cannot renew the token: %s; run vmproxy apply" % error)
     if not due(token, time.time()):
         return
     try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -129,3 +131,31 @@ def test_an_answer_without_a_token_leaves_the_older_one(
 ) -> None:
     api.body = body
     assert refusal(machine, token) == "the API server's answer holds no token; run vmproxy apply"
+
+
+def jwt(*, issued: float, expires: float) -> str:
+    part = base64.urlsafe_b64encode(json.dumps({"iat": issued, "exp": expires}).encode()).decode().rstrip("=")
+    return f"eyJhbGciOiJSUzI1NiJ9.{part}.c2lnbmF0dXJl"
+
+
+@pytest.mark.parametrize(("age", "asked"), [(0, 0), (0.49, 0), (0.51, 1), (0.99, 1), (2, 1)])
+@pytest.mark.parametrize("life", [600, 86400])
+def test_a_token_is_renewed_when_half_of_its_granted_life_is_over(
+    machine: Machine, token: Path, api: ApiServer, life: int, age: float, asked: int
+) -> None:
+    """Whatever life was asked for, and by the wall clock."""
+    issued = time.time() - age * life
+    token.write_text(jwt(issued=issued, expires=issued + life))
+    assert machine.run("renew.py").returncode == 0
+    assert len(api.asked) == asked
+
+
+@pytest.mark.parametrize("name", ["/etc/vmproxy/token", "/etc/vmproxy/credential.json"])
+def test_what_it_needs_and_is_gone_is_named(machine: Machine, token: Path, name: str) -> None:
+    machine.path(name).unlink()
+    done = machine.run("renew.py")
+    assert done.returncode != 0
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith("cannot renew the token: ")
+    assert name in line
+    assert line.endswith("run vmproxy apply")
