@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from vmproxy.model import names
 from vmproxy.model.names import (
+    CREDENTIAL,
     KEEPER,
     KEEPER_CONFIG,
     KEEPER_UNIT,
@@ -30,7 +31,7 @@ from vmproxy.util import assets
 @dataclass(frozen=True)
 class GuestWanted:
     """`units` are enabled and run. `mode` and `version` are kube-proxy's. `subject` and `uid` are the
-    token's; `uid` None: no account yet."""
+    token's; `uid` None: no account yet. `ttl`: the seconds that it is asked to live."""
 
     files: Mapping[str, ManagedFile]
     units: tuple[str, ...]
@@ -41,6 +42,7 @@ class GuestWanted:
     routes: tuple[Route, ...]
     subject: str
     uid: str | None
+    ttl: int
     warnings: tuple[str, ...] = ()
 
 
@@ -89,6 +91,7 @@ def wanted(
         routes=routes,
         subject=f"system:serviceaccount:{names.NAMESPACE}:{vm.account}",
         uid=cluster.uid(vm.account),
+        ttl=proxy.token_ttl,
         warnings=(
             *kubeproxy.warnings(vm, proxy, cluster, program),
             *guestroutes.warnings(vm, cluster),
@@ -132,7 +135,15 @@ def works(seen: GuestSeen | Unobservable) -> bool:
 
 def warnings(want: GuestWanted, seen: GuestSeen | Unobservable) -> tuple[str, ...]:
     """What no step of ours repairs."""
-    return (*want.warnings, *kubeproxy.trouble(seen))
+    return (*want.warnings, *kubeproxy.trouble(seen), *_short_lived(want, seen))
+
+
+def _short_lived(want: GuestWanted, seen: GuestSeen | Unobservable) -> Iterator[str]:
+    """Not while another life is about to be asked for."""
+    if isinstance(seen, GuestSeen):
+        asked = PushFile(CREDENTIAL, want.files[CREDENTIAL], seen.files.get(CREDENTIAL))
+        if not asked.drift:
+            yield from token.warnings(seen, ttl=want.ttl)
 
 
 def _setup() -> dict[str, ManagedFile]:

@@ -13,6 +13,8 @@ from vmproxy.model.steps import Follow, ManagedFile, RenewToken
 from vmproxy.model.topology import Vm
 from vmproxy.util import assets
 
+_GRANTED = 0.9
+"""Of what was asked; a token that was renewed is not compared to the second."""
 _UNAUTHORIZED = 401
 _REFUSED = "refused by the API server"
 _TIMER_FAILED = 0.1
@@ -46,6 +48,16 @@ def plan(subject: str, uid: str | None, seen: GuestSeen, follows: Sequence[Follo
     why = _trouble(subject, uid, seen.token, now=seen.now) or (_REFUSED if refused(seen) else None)
     if why is not None and not any(follow.renew for follow in follows):
         yield RenewToken(why)
+
+
+def warnings(seen: GuestSeen, *, ttl: int) -> Iterator[str]:
+    """The API server may grant less than it is asked for (--service-account-max-token-expiration)."""
+    life = seen.token.expires - seen.token.issued if seen.token else ttl
+    if life < _GRANTED * ttl:
+        yield (
+            f"the API server grants tokens of {life / 3600:.3g} h where proxy.tokenTTL asks for "
+            f"{ttl / 3600:.3g} h: a VM that is off for longer needs an apply"
+        )
 
 
 def refused(seen: GuestSeen) -> bool:

@@ -267,6 +267,14 @@ def test_an_account_that_is_denied_is_a_warning() -> None:
     assert any("does not let the VM's account" in word for word in guest.warnings(wanted(), seen))
 
 
+def test_a_token_that_lives_shorter_than_asked_for_is_a_warning() -> None:
+    short = replace(TOKEN, issued=int(NOW) - 60, expires=int(NOW) - 60 + 6 * 3600)
+    seen = replace(good(wanted()), token=short)
+    assert guest.plan(wanted(), seen) == ()
+    (warning,) = set(guest.warnings(wanted(), seen)) - set(guest.warnings(wanted(), good(wanted())))
+    assert warning.startswith("the API server grants tokens of 6 h where proxy.tokenTTL asks for 24 h")
+
+
 def guarded(**network: object) -> str:
     hosts = [{**SITE.model_dump(by_alias=True, mode="json")["hosts"][0]}]
     hosts[0]["network"] |= network
