@@ -49,7 +49,8 @@ $Programs = 'kube-proxy.exe', 'antrea-agent.exe', 'flanneld.exe', 'calico-node.e
     time = Get-Fact { [DateTime]::UtcNow.ToString('o') }
     feature = Get-Fact { Get-HyperVFeature }
     services = Get-Fact {
-        @(Get-Service | Where-Object { $Names -contains $_.Name } |
+        # Not of all services: one that cannot be read would be an error.
+        @(Get-Service -Name $Names -ErrorAction SilentlyContinue |
             ForEach-Object { [ordered]@{ name = [string]$_.Name; status = [string]$_.Status } })
     }
     programs = Get-Fact {
@@ -62,9 +63,12 @@ $Programs = 'kube-proxy.exe', 'antrea-agent.exe', 'flanneld.exe', 'calico-node.e
         @(Get-IPv4Route 'ActiveStore' | Where-Object { $_.DestinationPrefix -eq '0.0.0.0/0' } |
             ForEach-Object { [string]$_.NextHop })
     }
-    secureBoot = Get-Fact { @((Hyper-V\Get-VMHost).SecureBootTemplates | ForEach-Object { [string]$_.Id }) }
+    hypervisor = Get-Fact { [bool](CimCmdlets\Get-CimInstance -ClassName Win32_ComputerSystem).HypervisorPresent }
+    secureBoot = Get-Fact {
+        @((Hyper-V\Get-VMHost -ComputerName (Get-ThisComputer)).SecureBootTemplates | ForEach-Object { [string]$_.Id })
+    }
     adapters = Get-Fact {
-        @(Hyper-V\Get-VMNetworkAdapter -All |
+        @(Hyper-V\Get-VMNetworkAdapter -ComputerName (Get-ThisComputer) -All |
             ForEach-Object { [ordered]@{ vm = [string]$_.VMName; mac = [string]$_.MacAddress } })
     }
 }

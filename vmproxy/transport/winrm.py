@@ -14,6 +14,7 @@ import struct
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, TypeVar
@@ -28,7 +29,8 @@ from winrm.protocol import Protocol
 from vmproxy.errors import Forbidden, NotReady, Unreachable, UsageError, VmproxyError
 from vmproxy.transport import powershell
 from vmproxy.transport import winrm_hints as hints
-from vmproxy.transport.powershell import AGAIN, Output, PowerShell
+from vmproxy.transport.accounts import Accounts, Refused
+from vmproxy.transport.powershell import AGAIN, InputClosed, Output, PowerShell
 from vmproxy.util.wait import until
 
 T = TypeVar("T")
@@ -46,6 +48,7 @@ _TOO_MANY = {2150859173, 2150859174, 2150859175, *range(2150859236, 2150859243)}
 _ACCESS_DENIED = 5
 _NO_REMOTE_SHELLS = 2150859180
 _BUSY = 170
+_INPUT_CLOSED = {109, 232, 233}
 _LOST = (http.ConnectionError, http.Timeout, http.ChunkedEncodingError, http.ContentDecodingError)
 _KERBEROS_ERRORS = {"KerberosExchangeError", "MutualAuthenticationError"}
 """By name, because importing their module needs pykerberos."""
@@ -101,9 +104,16 @@ class WinRM:
     """A shell on a Windows host. For use by one thread: its messages must not overlap."""
 
     def __init__(
-        self, endpoint: str, login: Login, *, ca: str | None = None, limits: Limits | None = None
+        self,
+        endpoint: str,
+        login: Login,
+        *,
+        ca: str | None = None,
+        limits: Limits | None = None,
+        accounts: Accounts | None = None,
     ) -> None:
-        """`endpoint` is, for example, https://host:5986; `ca` is a PEM file, None means the system's CAs."""
+        """`endpoint` is, for example, https://host:5986; `ca` is a PEM file, None means the system's CAs.
+        `accounts` knows what other hosts said of the same account."""
         self.endpoint, self.host = _address(endpoint, login)
         if login.auth == "kerberos" and not transport.HAVE_KERBEROS:
             raise UsageError(
@@ -112,6 +122,7 @@ class WinRM:
         self.counters = Counters()
         self.limits = limits or Limits()
         self._login = login
+        self._accounts = accounts or Accounts()
         self._ca = ca
         self._protocol: Protocol | None = None
         self._shell: str | None = None
@@ -119,7 +130,8 @@ class WinRM:
 
     def __enter__(self) -> WinRM:
         try:
-            self._shell = self._open_shell()
+            with self._log_in():
+                self._shell = self._open_shell()
         except VmproxyError as exc:
             if _may_have_arrived(exc.__cause__):
                 exc.hint = f"{exc.hint}; {hints.LEFT}"
@@ -135,6 +147,23 @@ class WinRM:
         self.tidy("delete the shell", lambda wire: wire.close_shell(self.shell), otherwise=hints.EXPIRES)
         self._shell = None
         self._hang_up()
+
+    def _log_in(self) -> AbstractContextManager[None]:
+        """A ticket or a certificate locks no account, and neither does a local account on other hosts."""
+        account, password = self._login.username, self._login.password
+        if (
+            self._login.auth not in {"ntlm", "basic"}
+            or not account
+            or not password
+            or self._is_local(account)
+        ):
+            return nullcontext()
+        return self._accounts.logging_in(account, password, self.host)
+
+    def _is_local(self, account: str) -> bool:
+        domain, backslash, _ = account.rpartition("\\")
+        machine = self.host.rpartition(":")[0].partition(".")[0]
+        return bool(backslash) and domain.casefold() in {".", machine.casefold()}
 
     def _open_shell(self) -> str:
         """Once more after a timeout: an account's first log-in can take longer than a message may."""
@@ -402,7 +431,7 @@ def _meaning(exc: Exception) -> _Meaning:
     meaning: _Meaning
     match exc:
         case wsman.AuthenticationError():
-            meaning = Unreachable, "the login was refused", hints.REFUSED
+            meaning = Refused, "the login was refused", hints.REFUSED
         case wsman.WSManFaultError():
             meaning = _fault(exc)
         case wsman.WinRMTransportError():
@@ -429,6 +458,8 @@ def _fault(exc: wsman.WSManFaultError) -> _Meaning:
     codes = {exc.wsman_fault_code, exc.wmierror_code}
     if _ACCESS_DENIED in codes:
         return Forbidden, reason, hints.NOT_ADMINISTRATOR
+    if codes & _INPUT_CLOSED:
+        return InputClosed, reason, AGAIN
     if _BUSY in codes:
         return _Busy, reason, AGAIN
     if _NO_REMOTE_SHELLS in codes:
