@@ -23,9 +23,40 @@ function Get-Interface {
     }
 }
 
+function Get-SwitchFact {
+    $Switches = @(Hyper-V\Get-VMSwitch -ComputerName (Get-ThisComputer) | Where-Object { $_.Name -ceq $Data.switch })
+    if ($Switches.Count -ne 1) { return $null }
+    # Server 2016 lacks it.
+    $Coalescing = $Switches[0].PSObject.Properties['SoftwareRscEnabled']
+    [ordered]@{
+        type = [string]$Switches[0].SwitchType
+        coalescing = if ($Coalescing) { [bool]$Coalescing.Value } else { $false }
+        nat = [bool]@(NetNat\Get-NetNat).Count
+    }
+}
+
+function Get-FilteringExtension {
+    # Of an SDN: it blocks a port that it has no profile for.
+    @(Hyper-V\Get-VMSwitchExtension -VMSwitchName $Data.switch -ComputerName (Get-ThisComputer) |
+        Where-Object { $_.Enabled -and "$($_.ExtensionType)" -in 'Forwarding', 'Filter' -and
+            "$($_.Name)" -notin 'Microsoft Windows Filtering Platform', 'Microsoft NDIS Capture' } |
+        ForEach-Object { [string]$_.Name })
+}
+
+function Get-PortRule {
+    # Access control lists on the VM's port: they may drop packets whose source is not the VM.
+    $Vm = Get-VMByName $Data.vm
+    if ($null -eq $Vm) { return 0 }
+    $Adapters = @(Hyper-V\Get-VMNetworkAdapter -VM $Vm)
+    $Rules = @($Adapters | ForEach-Object { $_.AclList; $_.ExtendedAclList } | Where-Object { $_ })
+    $Rules.Count
+}
+
 function Get-HnsLoadBalancer {
-    # Only hosts with containers have this cmdlet.
+    # Only hosts with containers have this cmdlet, and it fails where their service does not run.
     if (-not (Get-Command Get-HnsPolicyList -ErrorAction SilentlyContinue)) { return @() }
+    $Service = Get-Service -Name hns -ErrorAction SilentlyContinue
+    if ("$($Service.Status)" -ne 'Running') { return @() }
     $Policies = @(Get-HnsPolicyList | ForEach-Object { $_.Policies })
     @($Policies | ForEach-Object { $_.VIPs } | Where-Object { $_ } | ForEach-Object { [string]$_ })
 }
@@ -39,7 +70,7 @@ function Get-HyperVFeature {
 
 $Me = [Security.Principal.WindowsIdentity]::GetCurrent()
 $Principal = New-Object Security.Principal.WindowsPrincipal $Me
-$Names = 'vmms', 'RemoteAccess', 'kubeproxy', 'kube-proxy', 'antrea-agent'
+$Names = 'vmms', 'ClusSvc', 'RemoteAccess', 'kubeproxy', 'kube-proxy', 'antrea-agent'
 $Programs = 'kube-proxy.exe', 'antrea-agent.exe', 'flanneld.exe', 'calico-node.exe', 'kubelet.exe'
 [ordered]@{
     powershell = Get-Fact { $PSVersionTable.PSVersion.ToString() }
@@ -57,6 +88,10 @@ $Programs = 'kube-proxy.exe', 'antrea-agent.exe', 'flanneld.exe', 'calico-node.e
         @(CimCmdlets\Get-CimInstance -ClassName Win32_Process | Where-Object { $Programs -contains $_.Name } |
             ForEach-Object { [string]$_.Name })
     }
+    switch = Get-Fact { Get-SwitchFact }
+    extensions = Get-Fact { @(Get-FilteringExtension) }
+    portRules = Get-Fact { [int](Get-PortRule) }
+    redirects = Get-Fact { [string](NetTCPIP\Get-NetIPv4Protocol).IcmpRedirects }
     balancers = Get-Fact { @(Get-HnsLoadBalancer) }
     interface = Get-Fact { Get-Interface }
     defaultRoutes = Get-Fact {

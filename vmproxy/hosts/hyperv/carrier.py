@@ -92,7 +92,9 @@ class HypervCarrier:
 
     def examine(self) -> Mapping[str, Mapping[str, Any]]:
         facts: dict[str, dict[str, Any]] = self._session.run(
-            "doctor.ps1", "look at the host", {"address": str(self._about.address.ip)}
+            "doctor.ps1",
+            "look at the host",
+            {"address": str(self._about.address.ip), "switch": self._about.carrier.switch},
         )
         return facts
 
