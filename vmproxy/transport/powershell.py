@@ -33,6 +33,9 @@ _CONSTRAINED = (
     "an application control policy (AppLocker, WDAC) restricts PowerShell for this account: let it run "
     "unrestricted (FullLanguage), or use an account that the policy does not cover"
 )
+_OUT_OF_MEMORY = {0xC0000017, 0xC000012D, 0xC0000044}
+"""Exit codes: STATUS_NO_MEMORY, STATUS_COMMITMENT_LIMIT, STATUS_QUOTA_EXCEEDED."""
+_MEMORY_QUOTA = "raise MaxMemoryPerShellMB (`winrm get winrm/config/winrs` on the host); 1024 is the default"
 _LAST_WORDS_SECONDS = 10.0
 AGAIN = "run the same command again: it first checks what was already done"
 
@@ -305,6 +308,8 @@ class _Answers:
         mode = [line.removeprefix(_LANGUAGE_MODE) for line in self.beside if line.startswith(_LANGUAGE_MODE)]
         if mode:
             return Forbidden(f"cannot run PowerShell on {host}: it is in {mode[0]} mode", hint=_CONSTRAINED)
+        if code & 0xFFFFFFFF in _OUT_OF_MEMORY:
+            return NotReady(f"cannot continue PowerShell on {host}: it ran out of memory", hint=_MEMORY_QUOTA)
         streams = clixml.parse(bytes(self.stderr))
         written = streams.get("error", "") + "\n" + streams.get("plain", "")
         return RemoteFailed(
