@@ -52,11 +52,24 @@ function Get-PortRule {
     $Rules.Count
 }
 
-function Get-HnsLoadBalancer {
-    # Only hosts with containers have this cmdlet, and it fails where their service does not run.
-    if (-not (Get-Command Get-HnsPolicyList -ErrorAction SilentlyContinue)) { return @() }
+function Test-HnsRuns {
+    # Its cmdlets fail where it does not run.
     $Service = Get-Service -Name hns -ErrorAction SilentlyContinue
-    if ("$($Service.Status)" -ne 'Running') { return @() }
+    "$($Service.Status)" -eq 'Running'
+}
+
+function Get-HnsSwitch {
+    # The kinds of network, of those that HNS makes a switch of their own for, on the site's switch.
+    if (-not (Get-Command Get-HnsNetwork -ErrorAction SilentlyContinue)) { return @() }
+    if (-not (Test-HnsRuns)) { return @() }
+    @(Get-HnsNetwork | Where-Object { $_.Name -eq $Data.switch -or $_.SwitchName -eq $Data.switch } |
+        ForEach-Object { [string]$_.Type } | Where-Object { $_ -notin 'Transparent', 'ICS' })
+}
+
+function Get-HnsLoadBalancer {
+    # Only hosts with containers have this cmdlet.
+    if (-not (Get-Command Get-HnsPolicyList -ErrorAction SilentlyContinue)) { return @() }
+    if (-not (Test-HnsRuns)) { return @() }
     $Policies = @(Get-HnsPolicyList | ForEach-Object { $_.Policies })
     @($Policies | ForEach-Object { $_.VIPs } | Where-Object { $_ } | ForEach-Object { [string]$_ })
 }
@@ -92,6 +105,7 @@ $Programs = 'kube-proxy.exe', 'antrea-agent.exe', 'flanneld.exe', 'calico-node.e
     extensions = Get-Fact { @(Get-FilteringExtension) }
     portRules = Get-Fact { [int](Get-PortRule) }
     redirects = Get-Fact { [string](NetTCPIP\Get-NetIPv4Protocol).IcmpRedirects }
+    hnsSwitch = Get-Fact { @(Get-HnsSwitch) }
     balancers = Get-Fact { @(Get-HnsLoadBalancer) }
     interface = Get-Fact { Get-Interface }
     defaultRoutes = Get-Fact {

@@ -232,12 +232,13 @@ $Session.Lib = {
     }
 
     function Remove-EqualRoute($Route, [string] $Store) {
-        # By the object: the index of an interface that is gone finds nothing. What remains is looked at later.
+        # By the object: the index of an interface that is gone finds nothing. Emits why one was not removed.
         foreach ($Found in @(Find-EqualRoute $Route $Store)) {
             try {
                 $Found | NetTCPIP\Remove-NetRoute -Confirm:$false
             } catch {
                 if (Test-Denied $_) { throw }
+                $_.Exception.Message
             }
         }
     }

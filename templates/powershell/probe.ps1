@@ -68,6 +68,6 @@ $Trial = @{
     PolicyStore = 'ActiveStore'
 }
 # An interrupted trial may have left the route behind.
-Remove-EqualRoute $Data.trial 'ActiveStore'
+Remove-EqualRoute $Data.trial 'ActiveStore' | Out-Null
 NetTCPIP\New-NetRoute @Trial | Out-Null
 try { Test-EachConnection } finally { NetTCPIP\Remove-NetRoute @Trial -Confirm:$false }

@@ -14,11 +14,11 @@ function Remove-Orphan($Route) {
 }
 
 foreach ($Unwanted in @($Data.remove)) {
-    foreach ($Store in $Stores) { Remove-EqualRoute $Unwanted $Store }
+    $Why = @($Stores | ForEach-Object { Remove-EqualRoute $Unwanted $_ }) -join ' '
     Remove-Orphan $Unwanted
     foreach ($Store in $Stores) {
         if (@(Find-EqualRoute $Unwanted $Store).Count) {
-            throw "the route $($Unwanted.prefix) via $($Unwanted.via) is still in $Store after its removal"
+            throw "the route $($Unwanted.prefix) via $($Unwanted.via) is still in $Store after its removal: $Why"
         }
     }
 }

@@ -28,6 +28,7 @@ def facts() -> dict[str, dict[str, object]]:
         "hypervisor": True,
         "switch": {"type": "External", "coalescing": True, "nat": False},
         "extensions": {},
+        "hnsSwitch": {},
         "portRules": 0,
         "redirects": "Enabled",
         "interface": {"alias": "vEthernet (External)", "mtu": 1500, "forwarding": "Disabled"},
@@ -61,6 +62,7 @@ PROBLEMS = [
     ("Hyper-V", "feature", "Available", "Available", "Install-WindowsFeature Hyper-V"),
     ("service vmms", "services", {"name": "vmms", "status": "Stopped"}, "Stopped", "Start-Service vmms"),
     ("hypervisor", "hypervisor", False, "does not run", "bcdedit"),
+    ("who made the switch", "hnsSwitch", ["l2bridge", "l2bridge"], "of type l2bridge", "whenever it resets"),
     ("switch extensions", "extensions", "Microsoft Azure VFP Switch Extension", "VFP", "port profile"),
     ("port rules", "portRules", 2, "2 on the VM's adapter", "Get-VMNetworkAdapterAcl"),
     (

@@ -114,7 +114,7 @@ def test_a_route_that_nothing_removes_is_an_error(made: Windows) -> None:
         "Remove-NetRoute", times=99, error=CmdletError("no", error_id="Windows System Error 50")
     )
     made.state.faults.append(fault)
-    with pytest.raises(RemoteFailed, match="is still in ActiveStore after its removal"):
+    with pytest.raises(RemoteFailed, match="is still in ActiveStore after its removal: no"):
         made.destroy()
     made.state.faults.clear()
 

@@ -97,6 +97,12 @@ def _extensions(value: Any) -> Judged:
     return not found, ", ".join(found) or "none", otherwise
 
 
+def _hns_switch(value: Any) -> Judged:
+    kinds = sorted({str(item) for item in items(value)})
+    seen = f"made by HNS for a network of type {', '.join(kinds)}" if kinds else "not made by HNS"
+    return not kinds, seen, "use a switch of Hyper-V's: HNS removes its own whenever it resets its networks"
+
+
 def _port_rules(value: Any) -> Judged:
     seen = f"{value} on the VM's adapter" if value else "none"
     otherwise = "see that they let packets of other sources pass: Get-VMNetworkAdapterAcl -VMName VM"
@@ -161,6 +167,7 @@ _LOOKS: dict[str, tuple[str, Callable[[Any], Judged]]] = {
     "Secure Boot": ("secureBoot", _secure_boot),
     "VM's network": ("interface", _interface),
     "packet coalescing": ("switch", _coalescing),
+    "who made the switch": ("hnsSwitch", _hns_switch),
     "switch extensions": ("extensions", _extensions),
     "port rules": ("portRules", _port_rules),
     "ICMP redirects": ("redirects", _redirects),
