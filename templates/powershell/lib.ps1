@@ -46,11 +46,12 @@ $Session.Lib = {
     }
 
     function Find-VM([string] $Name) {
-        # -Name accepts wildcards and ignores case, and names are not unique. A VM that is not there is an error
-        # InvalidParameter. Another VM that is being deleted meanwhile is another one, once.
+        # -Name accepts wildcards and ignores case, and names are not unique. If there is none, the error is
+        # InvalidParameter; another error may be that of another VM which is being deleted, so look once more.
         foreach ($Try in 1, 2) {
             $Look = @{ Name = [WildcardPattern]::Escape($Name); ErrorAction = 'SilentlyContinue' }
-            $Found = @(Hyper-V\Get-VM -ComputerName (Get-ThisComputer) @Look -ErrorVariable Problems | Where-Object { $_.Name -ceq $Name })
+            $Found = @(Hyper-V\Get-VM -ComputerName (Get-ThisComputer) @Look -ErrorVariable Problems |
+                Where-Object { $_.Name -ceq $Name })
             $Other = @($Problems | Where-Object { $_.FullyQualifiedErrorId -notlike 'InvalidParameter*' })
             if ($Found.Count -or -not $Other.Count) { return $Found }
         }
@@ -58,8 +59,12 @@ $Session.Lib = {
     }
 
     function Get-EveryVM {
-        # An error if one is missing; one that is deleted meanwhile is missing only once.
-        try { $Every = @(Hyper-V\Get-VM -ComputerName (Get-ThisComputer)) } catch { $Every = @(Hyper-V\Get-VM -ComputerName (Get-ThisComputer)) }
+        # Fails rather than leave one out; one that is being deleted meanwhile is gone the second time.
+        try {
+            $Every = @(Hyper-V\Get-VM -ComputerName (Get-ThisComputer))
+        } catch {
+            $Every = @(Hyper-V\Get-VM -ComputerName (Get-ThisComputer))
+        }
         $Every
     }
 
