@@ -1,8 +1,13 @@
 # Runs the frames read from stdin; exits after 'idle' milliseconds without one. First line: {"mark", "idle"}.
 # A frame is one line {"id", "script", "data"}; each object that its script emits is returned as one line.
+if ("$($ExecutionContext.SessionState.LanguageMode)" -ne 'FullLanguage') {
+    "LanguageMode: $($ExecutionContext.SessionState.LanguageMode)"
+    exit 3
+}
 $ErrorActionPreference = 'Stop'
 $ProgressPreference = 'SilentlyContinue'
-$Session = @{ Reader = New-Object IO.StreamReader ([Console]::OpenStandardInput()) }
+$Input8 = New-Object Text.UTF8Encoding $false
+$Session = @{ Reader = New-Object IO.StreamReader ([Console]::OpenStandardInput()), $Input8, $false, 131072 }
 $Idle = 60000
 $Count = 0
 function Read-Frame {
@@ -18,11 +23,13 @@ function Write-Frame($Answer) {
     [Console]::Out.WriteLine($First.mark + $Json)
 }
 function Get-Failure($Record) {
+    $Base = $Record.Exception.GetBaseException()
+    $IsParse = $Base -is [Management.Automation.ParseException]
     @{
         type = $Record.Exception.GetType().FullName
-        id = $Record.FullyQualifiedErrorId
+        id = if ($IsParse) { $Base.ErrorRecord.FullyQualifiedErrorId } else { $Record.FullyQualifiedErrorId }
         category = "$($Record.CategoryInfo.Category)"
-        code = '{0:x8}' -f $Record.Exception.GetBaseException().HResult
+        code = '{0:x8}' -f $Base.HResult
         message = $Record.Exception.Message
         position = "$($Record.InvocationInfo.PositionMessage)"
     }

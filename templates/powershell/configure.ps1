@@ -57,15 +57,25 @@ if ($Wanted.ContainsKey('switch')) {
 }
 if ($Wanted.ContainsKey('macSpoofing')) {
     $Spoofing = if ($Wanted.macSpoofing) { 'On' } else { 'Off' }
-    Hyper-V\Set-VMNetworkAdapter -VMNetworkAdapter (Get-Adapter) -MacAddressSpoofing $Spoofing
+    if ([string](Get-Adapter).MacAddressSpoofing -ne $Spoofing) {
+        Hyper-V\Set-VMNetworkAdapter -VMNetworkAdapter (Get-Adapter) -MacAddressSpoofing $Spoofing
+    }
 }
 if ($Wanted.ContainsKey('mac')) {
     Hyper-V\Set-VMNetworkAdapter -VMNetworkAdapter (Get-Adapter) -StaticMacAddress $Wanted.mac.Replace(':', '')
 }
+if ($Wanted.ContainsKey('sriov')) {
+    $Weight = if ($Wanted.sriov) { 100 } else { 0 }
+    if ((Get-Adapter).IovWeight -ne $Weight) {
+        Hyper-V\Set-VMNetworkAdapter -VMNetworkAdapter (Get-Adapter) -IovWeight $Weight
+    }
+}
 if ($Wanted.ContainsKey('vlan')) {
+    # A port that a profile locks refuses this even if nothing changes.
+    $Vlan = Hyper-V\Get-VMNetworkAdapterVlan -VMNetworkAdapter (Get-Adapter)
     if ($Wanted.vlan) {
         Hyper-V\Set-VMNetworkAdapterVlan -VMNetworkAdapter (Get-Adapter) -Access -VlanId $Wanted.vlan
-    } else {
+    } elseif ([string]$Vlan.OperationMode -ne 'Untagged') {
         Hyper-V\Set-VMNetworkAdapterVlan -VMNetworkAdapter (Get-Adapter) -Untagged
     }
 }

@@ -1,4 +1,5 @@
-# Download the image from its URL to this host. Emits its progress.
+# Download the image from its URL to this host. Emits {"send": "url"} once, then reads the URL as one line, because
+# it may contain a signature; then emits its progress.
 param($Data, $Session)
 . $Session.Lib
 
@@ -9,13 +10,18 @@ function Get-PartSize {
 function Start-Curl($Curl) {
     $Start = New-Object Diagnostics.ProcessStartInfo $Curl.Source
     $Start.Arguments = '--fail --location --silent --show-error --retry 3 --continue-at - ' +
-        "--output `"$($Data.part)`" --config `"$Options`""
+        "$Lenient--output `"$($Data.part)`" --config `"$Options`""
     $Start.UseShellExecute = $false
     $Start.RedirectStandardInput = $true
     $Start.RedirectStandardError = $true
     $Curling = [Diagnostics.Process]::Start($Start)
     $Curling.StandardInput.Close()
     $Curling
+}
+
+function Get-CurlVersion {
+    $Text = "$(curl.exe --version)"
+    if ($Text -match '^curl (\d+\.\d+)') { [Version]$Matches[1] } else { [Version]'7.0' }
 }
 
 function Wait-Curl($Curling) {
@@ -32,7 +38,7 @@ function Invoke-WebDownload {
     $Client.UseDefaultCredentials = $true
     $Part = [IO.File]::Create($Data.part)
     try {
-        $Source = $Client.OpenRead($Data.url)
+        $Source = $Client.OpenRead($From)
         $Buffer = New-Object byte[] 1048576
         while ($Count = $Source.Read($Buffer, 0, $Buffer.Length)) {
             $Part.Write($Buffer, 0, $Count)
@@ -47,17 +53,26 @@ function Invoke-WebDownload {
     }
 }
 
+@{ send = 'url' }
+$From = Read-InputLine
 if ((Get-PartSize) -and (Get-FileHash -LiteralPath $Data.part -Algorithm SHA256).Hash -eq $Data.sha256) { return }
 # Pass the URL in a file, not on curl's command line: it may contain a signature.
 $Options = [IO.Path]::ChangeExtension($Data.part, 'curl')
 $Curl = Get-Command curl.exe -CommandType Application -ErrorAction SilentlyContinue | Select-Object -First 1
+# An isolated host cannot ask whether a certificate was revoked.
+$Lenient = if ($Curl -and (Get-CurlVersion) -ge [Version]'7.70') { '--ssl-revoke-best-effort ' } else { '' }
 try {
     if ($Curl) {
-        $Url = $Data.url.Replace('\', '\\').Replace('"', '\"')
+        $Url = $From.Replace('\', '\\').Replace('"', '\"')
         [IO.File]::WriteAllText($Options, "url = `"$Url`"`n")
         $Curling = Start-Curl $Curl
-        try { Wait-Curl $Curling } finally { if (-not $Curling.HasExited) { $Curling.Kill() } }
-    } else {
+        try { Wait-Curl $Curling } catch { $Problem = $_ } finally { if (-not $Curling.HasExited) { $Curling.Kill() } }
+    }
+    # The system's own proxy and certificate settings may do where curl's do not.
+    if ($Problem -and (Get-PartSize)) { throw $Problem }
+    if ($Problem) {
+        try { Invoke-WebDownload } catch { throw $Problem }
+    } elseif (-not $Curl) {
         Invoke-WebDownload
     }
 } catch {

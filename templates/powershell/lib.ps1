@@ -1,9 +1,79 @@
 # Functions that the other scripts share: kept in the session, dot-sourced by each with `. $Session.Lib`.
 param($Data, $Session)
 $Session.Lib = {
+    function Get-ThisComputer {
+        # For each Hyper-V cmdlet that is not given an object. Without -ComputerName they resolve this computer's
+        # name: that fails for names over 15 characters or unknown to every name service, and a network log-on
+        # has no credential to try again with. A host may deny `localhost`, though.
+        if (-not $Session.Computer) {
+            $Computer = 'localhost'
+            try {
+                Hyper-V\Get-VMHost -ComputerName localhost | Out-Null
+            } catch {
+                if (-not (Test-Denied $_)) { throw }
+                $Computer = $env:COMPUTERNAME
+            }
+            $Session.Computer = $Computer
+        }
+        $Session.Computer
+    }
+
+    function Test-Denied($Problem) {
+        "$($Problem.CategoryInfo.Category)" -eq 'PermissionDenied' -or
+            $Problem.FullyQualifiedErrorId -like 'AccessDenied*' -or
+            $Problem.Exception.GetBaseException().HResult -eq 0x80070005
+    }
+
+    function Read-InputLine {
+        # A line from the controller, unchanged. A secret travels like this: module logging records the
+        # parameters of cmdlets, and so every frame.
+        $Line = $Session.Reader.ReadLineAsync()
+        if (-not $Line.Wait($Idle) -or $null -eq $Line.Result) { throw 'the controller stopped sending' }
+        $Line.Result
+    }
+
+    function Invoke-WithPatience([scriptblock] $Work) {
+        # A virus scanner holds new files open for moments.
+        for ($Try = 1; ; $Try++) {
+            try {
+                return & $Work
+            } catch {
+                $InUse = $_.Exception.GetBaseException().HResult -eq 0x80070020 -or "$_" -like '*0x80070020*'
+                if (-not $InUse -or $Try -ge 30) { throw }
+                Start-Sleep -Seconds 1
+            }
+        }
+    }
+
+    function Find-VM([string] $Name) {
+        # -Name accepts wildcards and ignores case, and names are not unique. If there is none, the error is
+        # InvalidParameter; another error may be that of another VM which is being deleted, so look once more.
+        foreach ($Try in 1, 2) {
+            $Look = @{ Name = [WildcardPattern]::Escape($Name); ErrorAction = 'SilentlyContinue' }
+            $Found = @(Hyper-V\Get-VM -ComputerName (Get-ThisComputer) @Look -ErrorVariable Problems |
+                Where-Object { $_.Name -ceq $Name })
+            $Other = @($Problems | Where-Object { $_.FullyQualifiedErrorId -notlike 'InvalidParameter*' })
+            if ($Found.Count -or -not $Other.Count) { return $Found }
+        }
+        throw $Other[0]
+    }
+
+    function Get-EveryVM {
+        # Fails rather than leave one out; one that is being deleted meanwhile is gone the second time.
+        try {
+            $Every = @(Hyper-V\Get-VM -ComputerName (Get-ThisComputer))
+        } catch {
+            $Every = @(Hyper-V\Get-VM -ComputerName (Get-ThisComputer))
+        }
+        $Every
+    }
+
+    function Get-UsedFile($Vm) {
+        @($Vm.ConfigurationLocation) + @($Vm.HardDrives.Path) + @($Vm.DVDDrives.Path) | Where-Object { $_ }
+    }
+
     function Get-VMByName([string] $Name) {
-        # -Name accepts wildcards, and names are not unique.
-        $Found = @(Hyper-V\Get-VM | Where-Object { $_.Name -ceq $Name })
+        $Found = @(Find-VM $Name)
         if ($Found.Count -gt 1) { throw "there are $($Found.Count) VMs named $Name" }
         if ($Found.Count -eq 1) { $Found[0] }
     }
@@ -12,7 +82,7 @@ $Session.Lib = {
         # The VM to change. The file `pending` exists only while vmproxy creates the VM.
         $Vm = Get-VMByName $Data.vm
         if ($null -eq $Vm) { throw "VM $($Data.vm) no longer exists" }
-        if ("$($Vm.Notes)".Contains('[vmproxy]') -or (Test-Path -LiteralPath $Data.pending)) { return $Vm }
+        if ("$($Vm.Notes)".Contains('[vmproxy]') -or (Test-OwnFile $Data.pending)) { return $Vm }
         throw "VM $($Data.vm) has no vmproxy marker in its Notes: vmproxy does not change it"
     }
 
@@ -24,10 +94,14 @@ $Session.Lib = {
     }
 
     function Protect-Folder([string] $Path) {
-        # Access for Administrators and SYSTEM only, because seeds hold private keys. Hyper-V adds the VM's
-        # own right to its files. Administrators own the folder too: an owner can always change the rights.
+        # Access for Administrators and SYSTEM only, because seeds hold private keys. Administrators own the
+        # folder too: an owner can always change the rights. What Hyper-V gave to VMs (S-1-5-83-…, accounts
+        # that only its worker processes have) stays.
         $Acl = Get-Acl -LiteralPath $Path
-        $Acl.SetSecurityDescriptorSddlForm('O:BAD:PAI(A;OICI;FA;;;BA)(A;OICI;FA;;;SY)', 'Owner, Access')
+        $OfVms = [regex]::Matches($Acl.Sddl, '\(A;[^;]*;[^;]*;;;S-1-5-83-[\d-]+\)') |
+            ForEach-Object { $_.Value -replace '^\(A;((?:OI|CI|NP|IO)*)ID;', '(A;$1;' }
+        $Rights = 'O:BAD:PAI(A;OICI;FA;;;BA)(A;OICI;FA;;;SY)' + ($OfVms -join '')
+        $Acl.SetSecurityDescriptorSddlForm($Rights, 'Owner, Access')
         Set-Acl -LiteralPath $Path -AclObject $Acl
     }
 
@@ -35,6 +109,27 @@ $Session.Lib = {
         $Owner = (Get-Acl -LiteralPath $Path).GetOwner([Security.Principal.SecurityIdentifier]).Value
         $Me = [Security.Principal.WindowsIdentity]::GetCurrent().User.Value
         'S-1-5-32-544', 'S-1-5-18', $Me -contains $Owner
+    }
+
+    function Test-OwnFile([string] $Path) {
+        # Not one that another user put there.
+        (Test-Path -LiteralPath $Path) -and (Test-TrustedOwner $Path)
+    }
+
+    function Test-Link($Item) {
+        [bool]($Item.Attributes -band [IO.FileAttributes]::ReparsePoint)
+    }
+
+    function Remove-PlantedImage([string] $Images) {
+        # Files with the names of images that another user put there while the folder's rights allowed it.
+        if (-not (Test-Path -LiteralPath $Images)) { return }
+        if ((Test-Link (Get-Item -LiteralPath $Images -Force)) -or -not (Test-TrustedOwner $Images)) {
+            throw "the folder $Images was put there by $((Get-Acl -LiteralPath $Images).Owner): remove it"
+        }
+        foreach ($File in Get-ChildItem -LiteralPath $Images -File -Force) {
+            if ($File.Name -notmatch '^[0-9a-f]{64}\.(vhdx|sha256|draft|part|curl)$') { continue }
+            if ((Test-Link $File) -or -not (Test-TrustedOwner $File.FullName)) { Remove-PathWithRetry $File.FullName }
+        }
     }
 
     function Set-FolderUnfinished([string] $Path) {
@@ -68,7 +163,7 @@ $Session.Lib = {
         if (Get-VMByName $Data.vm) {
             $Vm = Get-ManagedVM $Data
             $Location = [string]$Vm.ConfigurationLocation
-            if ([string]$Vm.State -notin 'Off', 'Saved') { Hyper-V\Stop-VM -VM $Vm -TurnOff -Force }
+            if ([string]$Vm.State -notin 'Off', 'Saved') { Stop-AtOnce $Vm }
             Hyper-V\Remove-VM -VM $Vm -Force
             # It is elsewhere if the VM was created with another hyperv.directory.
             if ([IO.Path]::GetFileName($Location) -eq $Data.vm) { Remove-UnusedFolder $Location }
@@ -78,15 +173,42 @@ $Session.Lib = {
 
     function Remove-UnusedFolder([string] $Folder) {
         # A VM that was renamed and lost its marker is not recognized, but its files are still there.
-        foreach ($Vm in Hyper-V\Get-VM) {
-            $Files = @($Vm.ConfigurationLocation) + @($Vm.HardDrives.Path) + @($Vm.DVDDrives.Path)
-            foreach ($File in $Files | Where-Object { $_ }) {
+        foreach ($Vm in Get-EveryVM) {
+            foreach ($File in Get-UsedFile $Vm) {
                 if ("$File\".StartsWith("$Folder\", 'OrdinalIgnoreCase')) {
                     throw "cannot remove the folder ${Folder}: VM $($Vm.Name) uses $File"
                 }
             }
         }
         Remove-PathWithRetry $Folder
+    }
+
+    function Wait-StableState($Vm) {
+        # A VM between two states accepts no command.
+        $Between = 'Stopping', 'Saving', 'FastSaving', 'Pausing', 'Resuming', 'Reset', 'ForceShutdown'
+        for ($Try = 1; $Try -le 60 -and [string]$Vm.State -in $Between; $Try++) {
+            Start-Sleep -Seconds 1
+            $Vm = Get-VMByName $Vm.Name
+        }
+        if ([string]$Vm.State -like '*Critical') {
+            throw "VM $($Vm.Name) is in the state $($Vm.State): its storage cannot be reached"
+        }
+        $Vm
+    }
+
+    function Stop-AtOnce($Vm) {
+        # A VM that hangs while it shuts down can refuse this once.
+        for ($Try = 1; ; $Try++) {
+            try {
+                Hyper-V\Stop-VM -VM $Vm -TurnOff -Force
+            } catch {
+                if ($Try -ge 5) { throw }
+            }
+            $Seen = Get-VMByName $Vm.Name
+            if ($null -eq $Seen -or [string]$Seen.State -in 'Off', 'OffCritical') { return }
+            if ($Try -ge 15) { throw "VM $($Vm.Name) does not turn off: its state is $($Seen.State)" }
+            Start-Sleep -Seconds 2
+        }
     }
 
     function Get-FreeSpace([string] $Path) {
@@ -106,6 +228,23 @@ $Session.Lib = {
             NetTCPIP\Get-NetRoute -AddressFamily IPv4 -PolicyStore $Store
         } catch {
             if ($_.FullyQualifiedErrorId -notlike 'CmdletizationQuery_NotFound*') { throw }
+        }
+    }
+
+    function Find-EqualRoute($Route, [string] $Store) {
+        $Via = if ($Route.via) { $Route.via } else { '0.0.0.0' }
+        Get-IPv4Route $Store | Where-Object { $_.DestinationPrefix -eq $Route.prefix -and $_.NextHop -eq $Via }
+    }
+
+    function Remove-EqualRoute($Route, [string] $Store) {
+        # By the object: the index of an interface that is gone finds nothing. Emits why one was not removed.
+        foreach ($Found in @(Find-EqualRoute $Route $Store)) {
+            try {
+                $Found | NetTCPIP\Remove-NetRoute -Confirm:$false
+            } catch {
+                if (Test-Denied $_) { throw }
+                $_.Exception.Message
+            }
         }
     }
 

@@ -2,7 +2,8 @@
 # the lock. The lock file contains one byte if vmproxy created the folder; until it does, the file `unfinished`
 # beside the folder says so. A folder that contains other files is refused, because vmproxy sets its rights and
 # removes what earlier runs left in it. So is a folder that is a link or has another owner: every user may
-# create a folder in C:\ProgramData before vmproxy does.
+# create a folder in C:\ProgramData before vmproxy does. The folder is closed to others before anything else is
+# put into it, and what others have put in the place of images is removed.
 param($Data, $Session)
 . $Session.Lib
 if (-not (Test-Path -LiteralPath $Data.directory)) {
@@ -10,7 +11,7 @@ if (-not (Test-Path -LiteralPath $Data.directory)) {
     Set-FolderUnfinished $Data.unfinished
     New-Folder $Data.directory | Out-Null
 }
-if ((Get-Item -LiteralPath $Data.directory -Force).Attributes -band [IO.FileAttributes]::ReparsePoint) {
+if (Test-Link (Get-Item -LiteralPath $Data.directory -Force)) {
     throw "the folder $($Data.directory) is a link: use the folder that it points to"
 }
 if (-not (Test-TrustedOwner $Data.directory)) {
@@ -18,20 +19,20 @@ if (-not (Test-TrustedOwner $Data.directory)) {
         ' always read and change its contents: use another folder, or take ownership of this one' +
         ' (takeown.exe /A /F FOLDER)'
 }
-$IsOurs = (Test-Path -LiteralPath $Data.unfinished) -and (Test-TrustedOwner $Data.unfinished)
-if (-not (Test-Path -LiteralPath $Data.lock)) {
+$IsOurs = Test-OwnFile $Data.unfinished
+if (-not (Test-OwnFile $Data.lock)) {
     # A removal that was interrupted leaves empty folders.
     if (Get-ChildItem -LiteralPath $Data.directory -Force -Recurse:$IsOurs -File:$IsOurs) {
         throw "the folder $($Data.directory) contains files that are not vmproxy's: use a separate one" +
             ' (if the folder is vmproxy''s, create an empty file vmproxy.lock in it)'
     }
-    if ($IsOurs) { Protect-Folder $Data.directory }
 }
+Protect-Folder $Data.directory
 try {
     $Session.Lock = New-Object IO.FileStream $Data.lock, 'OpenOrCreate', 'ReadWrite', 'None'
 } catch {
-    # Only a file that another process holds open causes a plain IOException.
-    if ($_.Exception.GetBaseException().GetType() -ne [IO.IOException]) { throw }
+    # Another process holds it open: a sharing or lock violation.
+    if ($_.Exception.GetBaseException().HResult -notin 0x80070020, 0x80070021) { throw }
     @{ held = $false }
     return
 }
@@ -40,4 +41,5 @@ if ($IsOurs) {
     $Session.Lock.Flush()
     Remove-Item -LiteralPath $Data.unfinished -Force
 }
+Remove-PlantedImage $Data.images
 @{ held = $true }

@@ -4,7 +4,7 @@ param($Data, $Session)
 
 function Get-HostFact {
     $System = CimCmdlets\Get-CimInstance -ClassName Win32_OperatingSystem
-    $VMHost = Hyper-V\Get-VMHost
+    $VMHost = Hyper-V\Get-VMHost -ComputerName (Get-ThisComputer)
     [ordered]@{
         freeMemory = [long]$System.FreePhysicalMemory * 1KB
         freeDisk = [long](Get-FreeSpace $Data.directory)
@@ -20,6 +20,7 @@ function Get-AdapterFact($Adapter) {
         dynamicMac = [bool]$Adapter.DynamicMacAddressEnabled
         switch = [string]$Adapter.SwitchName
         spoofing = [string]$Adapter.MacAddressSpoofing
+        iovWeight = [int]$Adapter.IovWeight
         vlanMode = [string]$Vlan.OperationMode
         vlan = [int]$Vlan.AccessVlanId
     }
@@ -67,20 +68,26 @@ function Get-VMFact($Vm) {
 
 function Get-FolderFact([string] $Path) {
     if (-not (Test-Path -LiteralPath $Path)) { return $null }
-    $Files = @(Get-ChildItem -LiteralPath $Path -Recurse -Force -File | ForEach-Object { $_.FullName })
+    # Hyper-V may delete a file meanwhile.
+    $Look = @{ LiteralPath = $Path; Recurse = $true; Force = $true; File = $true; ErrorAction = 'SilentlyContinue' }
+    $Files = @(Get-ChildItem @Look | ForEach-Object { $_.FullName })
     [ordered]@{ sddl = [string](Get-Acl -LiteralPath $Path).Sddl; files = $Files }
 }
 
-$All = @(Hyper-V\Get-VM)
-$Pending = if (Test-Path -LiteralPath $Data.pending) { [IO.File]::ReadAllText($Data.pending) } else { $null }
+$Facts = Get-HostFact
+# Another VM may be in the middle of its removal, or its storage may be away.
+$All = @(Hyper-V\Get-VM -ComputerName (Get-ThisComputer) -ErrorAction SilentlyContinue)
+$Pending = if (Test-OwnFile $Data.pending) { [IO.File]::ReadAllText($Data.pending) } else { $null }
+$Switches = @(Hyper-V\Get-VMSwitch -ComputerName (Get-ThisComputer))
 [ordered]@{
-    host = Get-HostFact
-    vms = @($All | Where-Object { $_.Name -ceq $Data.vm } | ForEach-Object { Get-VMFact $_ })
+    host = $Facts
+    vms = @(Find-VM $Data.vm | ForEach-Object { Get-VMFact $_ })
     marked = @($All | Where-Object { "$($_.Notes)".Contains('[vmproxy]') } | ForEach-Object {
         [ordered]@{ name = [string]$_.Name; notes = [string]$_.Notes }
     })
     pending = $Pending
-    switches = @(Hyper-V\Get-VMSwitch | Where-Object { $_.Name -ceq $Data.switch } | ForEach-Object {
+    nearSwitches = @($Switches | Where-Object { $_.Name -cne $Data.switch } | ForEach-Object { [string]$_.Name })
+    switches = @($Switches | Where-Object { $_.Name -ceq $Data.switch } | ForEach-Object {
         [ordered]@{
             id = [string]$_.Id
             type = [string]$_.SwitchType

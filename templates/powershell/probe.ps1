@@ -68,9 +68,6 @@ $Trial = @{
     PolicyStore = 'ActiveStore'
 }
 # An interrupted trial may have left the route behind.
-$Left = @(Get-IPv4Route 'ActiveStore' | Where-Object {
-    $_.DestinationPrefix -eq $Trial.DestinationPrefix -and $_.NextHop -eq $Trial.NextHop
-})
-if ($Left.Count) { NetTCPIP\Remove-NetRoute @Trial -Confirm:$false }
+Remove-EqualRoute $Data.trial 'ActiveStore' | Out-Null
 NetTCPIP\New-NetRoute @Trial | Out-Null
 try { Test-EachConnection } finally { NetTCPIP\Remove-NetRoute @Trial -Confirm:$false }

@@ -6,11 +6,9 @@ $Part = New-Object IO.FileStream $Data.part, 'Append', 'Write', 'Read'
 try {
     while ($true) {
         @{ have = [long]$Part.Position }
-        $Line = $Session.Reader.ReadLineAsync()
-        $Received = $Line.Wait($Idle) -and $null -ne $Line.Result
-        if (-not $Received) { throw 'the controller stopped sending' }
-        if ($Line.Result -eq '') { break }
-        $Bytes = [Convert]::FromBase64String($Line.Result)
+        $Line = Read-InputLine
+        if ($Line -eq '') { break }
+        $Bytes = [Convert]::FromBase64String($Line)
         $Part.Write($Bytes, 0, $Bytes.Length)
         $Part.Flush()
     }

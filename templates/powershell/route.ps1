@@ -2,19 +2,23 @@
 param($Data, $Session)
 . $Session.Lib
 $Stores = 'ActiveStore', 'PersistentStore'
+
+function Remove-Orphan($Route) {
+    # The route of an interface that is gone, which no cmdlet removes: `route delete` removes the registry's entry.
+    $There = @(NetTCPIP\Get-NetIPInterface -AddressFamily IPv4 | ForEach-Object { [int]$_.InterfaceIndex })
+    $Left = @(Find-EqualRoute $Route 'PersistentStore' | Where-Object { $There -notcontains [int]$_.InterfaceIndex })
+    if ($Left.Count) {
+        $Via = if ($Route.via) { $Route.via } else { '0.0.0.0' }
+        route.exe delete $Route.network mask $Route.mask $Via | Out-Null
+    }
+}
+
 foreach ($Unwanted in @($Data.remove)) {
+    $Why = @($Stores | ForEach-Object { Remove-EqualRoute $Unwanted $_ }) -join ' '
+    Remove-Orphan $Unwanted
     foreach ($Store in $Stores) {
-        foreach ($Route in @(Get-IPv4Route $Store)) {
-            $Next = if ($Route.NextHop -eq '0.0.0.0') { '' } else { $Route.NextHop }
-            if ($Route.DestinationPrefix -eq $Unwanted.prefix -and $Next -eq $Unwanted.via) {
-                $Old = @{
-                    DestinationPrefix = $Route.DestinationPrefix
-                    InterfaceIndex = $Route.InterfaceIndex
-                    NextHop = $Route.NextHop
-                    PolicyStore = $Store
-                }
-                NetTCPIP\Remove-NetRoute @Old -Confirm:$false
-            }
+        if (@(Find-EqualRoute $Unwanted $Store).Count) {
+            throw "the route $($Unwanted.prefix) via $($Unwanted.via) is still in $Store after its removal: $Why"
         }
     }
 }

@@ -1,7 +1,7 @@
 # Start the VM from any state.
 param($Data, $Session)
 . $Session.Lib
-$Vm = Get-ManagedVM $Data
+$Vm = Wait-StableState (Get-ManagedVM $Data)
 switch ([string]$Vm.State) {
     'Running' { }
     'Starting' { }

@@ -3,28 +3,32 @@
 param($Data, $Session)
 . $Session.Lib
 if (New-Folder $Data.directory) { Protect-Folder $Data.directory }
+$HyperV = '.vmcx', '.vmrs', '.vmgs', '.bin', '.vsv', '.xml', '.rct', '.mrt'
 New-Folder $Data.images | Out-Null
 
 function Get-ForeignFile($Folder) {
     # A file that neither vmproxy nor Hyper-V puts into the folder of a VM.
     Get-ChildItem -LiteralPath $Folder.FullName -Recurse -Force -File | Where-Object {
         $_.Name -notmatch '^(disk-[0-9a-f]+\.a?vhdx|seed-[0-9a-f]+\.iso|pending\.txt)$' -and
-        $_.Extension -notin '.vmcx', '.vmrs', '.vmgs', '.bin', '.vsv', '.xml'
+        $_.Extension -notin $HyperV
     } | Select-Object -First 1
 }
 
-$Used = @(foreach ($Vm in Hyper-V\Get-VM) {
-    Hyper-V\Get-VMHardDiskDrive -VM $Vm | ForEach-Object { $_.Path }
-    Hyper-V\Get-VMDvdDrive -VM $Vm | ForEach-Object { $_.Path }
-    $Vm.ConfigurationLocation
-})
+function Test-Registered($Folder) {
+    # A VM's configuration that this host's Hyper-V does not list may be another node's of a cluster.
+    $Files = Get-ChildItem -LiteralPath $Folder.FullName -Recurse -Force -File -Filter '*.vmcx'
+    $Folder.FullName -ne $Data.folder -and [bool]$Files
+}
+
+$Used = @(foreach ($Vm in Get-EveryVM) { Get-UsedFile $Vm })
 $Wanted = @($Data.base, $Data.part | Where-Object { $_ })
 foreach ($Folder in Get-ChildItem -LiteralPath $Data.directory -Directory -Force) {
     if ($Folder.FullName -eq $Data.images) { continue }
     $Inside = $Folder.FullName + '\'
     $InUse = @($Used | Where-Object { "$_\".StartsWith($Inside, 'OrdinalIgnoreCase') })
     if ($InUse.Count -eq 0) {
-        $IsOurs = $Folder.Name -like 'vmproxy-*' -and -not (Get-ForeignFile $Folder)
+        $IsOurs = $Folder.Name -like 'vmproxy-*' -and -not (Test-Registered $Folder) -and
+            -not (Get-ForeignFile $Folder)
         if ($IsOurs) { Remove-PathWithRetry $Folder.FullName }
         continue
     }
@@ -37,8 +41,9 @@ foreach ($Folder in Get-ChildItem -LiteralPath $Data.directory -Directory -Force
 }
 $Disks = @($Used | Where-Object { $_ } | ForEach-Object { [IO.Path]::GetFileName($_) })
 foreach ($File in Get-ChildItem -LiteralPath $Data.images -File -Force) {
-    if ($File.Name -notmatch '^[0-9a-f]{64}\.(vhdx|draft|part|curl)$') { continue }
-    if ($Wanted -contains $File.FullName -or $Disks -contains "disk-$($File.Name)") { continue }
+    if ($File.Name -notmatch '^[0-9a-f]{64}\.(vhdx|sha256|draft|part|curl)$') { continue }
+    $Base = $File.FullName -replace '\.sha256$', '.vhdx'
+    if ($Wanted -contains $Base -or $Disks -contains "disk-$([IO.Path]::GetFileName($Base))") { continue }
     Remove-PathWithRetry $File.FullName
 }
 $Part = if ($Data.part) { Get-Item -LiteralPath $Data.part -ErrorAction SilentlyContinue }

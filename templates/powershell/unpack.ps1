@@ -1,5 +1,6 @@
 # Verify the transferred file, a VHDX or a gzip-compressed one, and create the base image from it. The base
-# gets its final name only when it is complete. Emits its progress.
+# gets its final name only when it is complete, and its SHA-256 is kept beside it: create.ps1 checks it.
+# Emits its progress.
 param($Data, $Session)
 . $Session.Lib
 
@@ -43,10 +44,12 @@ if (Test-FileHeader $Data.part (0x1f, 0x8b)) {
     try { Expand-Part } catch { Stop-WithFileError $Data.draft $_ }
     Remove-PathWithRetry $Data.part
 } else {
-    [IO.File]::Move($Data.part, $Data.draft)
+    Invoke-WithPatience { [IO.File]::Move($Data.part, $Data.draft) }
 }
 if (-not (Test-FileHeader $Data.draft ([Text.Encoding]::ASCII.GetBytes('vhdxfile')))) {
     Remove-PathWithRetry $Data.draft
     throw 'the transferred image is not a VHDX'
 }
-[IO.File]::Move($Data.draft, $Data.base)
+Remove-PathWithRetry $Data.base
+[IO.File]::WriteAllText($Data.record, (Get-FileHash -LiteralPath $Data.draft -Algorithm SHA256).Hash)
+Invoke-WithPatience { [IO.File]::Move($Data.draft, $Data.base) }

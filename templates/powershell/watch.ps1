@@ -4,7 +4,9 @@ param($Data, $Session)
 . $Session.Lib
 
 function Open-Console {
-    $Pipe = New-Object IO.Pipes.NamedPipeClientStream '.', $Data.pipe, 'InOut', 'Asynchronous'
+    # Whoever made the pipe may learn who reads it, but not act as that account.
+    $Options = '.', $Data.pipe, 'InOut', 'Asynchronous', 'Identification'
+    $Pipe = New-Object IO.Pipes.NamedPipeClientStream $Options
     try { $Pipe.Connect(200) } catch { $Pipe.Dispose(); return }
     $Session.Console = @{ Pipe = $Pipe; Buffer = (New-Object byte[] 16384) }
     $Session.Console.Reading = $Pipe.ReadAsync($Session.Console.Buffer, 0, 16384)

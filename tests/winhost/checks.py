@@ -9,6 +9,8 @@ from tests.winhost import engine
 if TYPE_CHECKING:
     from tests.winhost.state import Host
 
+_LONGEST_NAME = 15
+
 
 def elsewhere(host: Host, call: engine.Call) -> None:
     """Other computers, other users and background jobs are not emulated."""
@@ -22,6 +24,39 @@ def elsewhere(host: Host, call: engine.Call) -> None:
             raise engine.not_emulated(f"{call.cmdlet} -{name}")
     if call.switch("AsJob"):
         raise engine.not_emulated(f"{call.cmdlet} -AsJob")
+
+
+def resolved(host: Host, call: engine.Call) -> None:
+    """A cmdlet of Hyper-V that is given neither a computer nor an object asks for the host by its name: a
+    NetBIOS name, of 15 characters at most. `localhost` needs no answer, but may be denied."""
+    function = engine.BEHAVIOURS[call.cmdlet.lower()].function
+    if not function.__module__.startswith("tests.winhost.hyperv"):
+        return
+    if "localhost" in call.list("ComputerName"):
+        if host.denies_localhost:
+            raise _denied()
+        return
+    objects = any(isinstance(one, engine.Ref) for name in call.parameters for one in call.list(name))
+    if not objects and len(host.name) > _LONGEST_NAME:
+        raise engine.CmdletError(
+            f'The computer "{host.name}" could not be resolved. Make sure you typed the machine name '
+            "correctly and that you have network access.",
+            exception="Microsoft.HyperV.PowerShell.VirtualizationException",
+            error_id="InvalidParameter",
+            category="InvalidArgument",
+            terminating=False,
+        )
+
+
+def _denied() -> engine.CmdletError:
+    return engine.CmdletError(
+        "You do not have the required permission to complete this task. Contact the administrator of the "
+        "authorization policy for the computer 'localhost'.",
+        exception="Microsoft.HyperV.PowerShell.VirtualizationException",
+        error_id="AccessDenied",
+        category="PermissionDenied",
+        terminating=False,
+    )
 
 
 def management_service(host: Host, call: engine.Call) -> None:

@@ -100,6 +100,14 @@ _MORE: dict[str, dict[str, str]] = {
         "FirmwarePath": "String",
         **_OWNED,
     },
+    "VMSwitchExtension": {
+        "Enabled": "Boolean",
+        "ExtensionType": "VMSwitchExtensionType",
+        "Name": "String",
+        "Running": "Boolean",
+        "SwitchId": "Guid",
+        "SwitchName": "String",
+    },
     "VMBios": {"NumLockEnabled": "Boolean", "StartupOrder": "BootDevice[]", **_OWNED},
     "VMFloppyDiskDrive": {"Id": "String", "Name": "String", "Path": "String", "PoolName": "String", **_OWNED},
     "VMSecurity": {
@@ -116,6 +124,7 @@ _MORE: dict[str, dict[str, str]] = {
 _MORE_ENUMS = {"BootSourceType": {"Unknown": 0, "Drive": 1, "Network": 2, "File": 3}}
 _ABSENT = {
     ("2016", "VirtualMachine", "AutomaticCheckpointsEnabled"),
+    ("2016", "VMSwitch", "SoftwareRscEnabled"),
     ("2016", "VMSnapshot", "IsAutomaticCheckpoint"),
 }
 _NUMBERS = {"AddressFamily": {"IPv4": 2, "IPv6": 23}}

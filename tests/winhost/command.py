@@ -14,7 +14,10 @@ from dataclasses import dataclass, field
 
 from tests.winhost.cmd import Cmd, Pipes
 
-_PIPE = 1 << 20
+_PIPE = 1 << 16
+"""Bytes that the program's stdin holds unread: a Send waits while it is full."""
+_CONSOLE_LINE = 4094
+"""Bytes of a line that a console's line input takes; the rest is lost."""
 _PIECE = 16_384
 _AHEAD = 4 << 20
 """Bytes of output that are kept before the program has to wait."""
@@ -43,6 +46,9 @@ class Command:
 
     interpreter: Cmd
     line: str
+    console: bool = False
+    """stdin is a console's line input (WINRS_CONSOLEMODE_STDIN): it edits and cuts lines, and never ends."""
+    column: int = 0
     exit_code: int | None = None
     stdin: int | None = None
     pieces: deque[tuple[str, bytes]] = field(default_factory=deque)
@@ -73,10 +79,10 @@ class Command:
 
     def write(self, data: bytes, deadline: float, *, end: bool) -> None:
         with self.writing:
-            view = memoryview(data)
+            view = memoryview(self._edited(data) if self.console else data)
             while view:
                 view = view[self._write_some(view, deadline) :]
-            if end:
+            if end and not self.console:
                 self._close_stdin()
 
     def read(self, room: int, deadline: float, gone: Callable[[], bool]) -> Output | None:
@@ -104,6 +110,18 @@ class Command:
             self.changed.notify_all()
         self.interpreter.kill()
         self.runner.join(_DYING)
+
+    def _edited(self, data: bytes) -> bytes:
+        """Each line cut, and without control characters."""
+        kept = bytearray()
+        for byte in data:
+            if byte == 0x0A:
+                self.column = 0
+                kept.append(byte)
+            elif byte >= 0x20 and self.column < _CONSOLE_LINE:
+                self.column += 1
+                kept.append(byte)
+        return bytes(kept)
 
     def _taken(self, room: int) -> Output:
         self.last = []

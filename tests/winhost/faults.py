@@ -10,7 +10,7 @@ from typing import Literal
 from tests.winhost.soap import Fault
 
 When = Literal["before", "after"]
-What = Literal["drop", "delay", "truncate", "status", "fault", "page"]
+What = Literal["drop", "delay", "truncate", "status", "fault", "page", "redirect"]
 _PAGE = b"<html><body><h1>Please log in to the proxy<br></h1></body></html>"
 
 
@@ -29,6 +29,8 @@ class Rule:
     times: int = 1
     seconds: float = 0.0
     status: int = 503
+    location: str = ""
+    """Where a redirect leads, with `status`."""
     fault: Fault | None = None
     seen: int = 0
 
@@ -46,6 +48,7 @@ class Answered(Exception):
 
     status: int
     body: bytes
+    location: str = ""
 
 
 @dataclass
@@ -93,5 +96,7 @@ def strike(rules: list[Rule], when: When, answer: bytes = b"") -> None:
             raise Answered(200, _PAGE)
         elif rule.what == "status":
             raise Answered(rule.status, b"")
+        elif rule.what == "redirect":
+            raise Answered(rule.status, b"", rule.location)
         elif rule.fault is not None:
             raise rule.fault

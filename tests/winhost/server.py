@@ -114,7 +114,8 @@ class _Handler(BaseHTTPRequestHandler):
         except Dropped as exc:
             self._drop(exc.part)
         except Answered as exc:
-            self._reply(exc.status, exc.body, "text/html")
+            headers = {"Location": exc.location} if exc.location else {}
+            self._reply(exc.status, exc.body, "text/html", headers=headers)
 
     def do_GET(self) -> None:
         self._reply(405, b"")

@@ -25,6 +25,8 @@ class Host:
 
     version: str = "2022"
     name: str = "WIN-01"
+    denies_localhost: bool = False
+    """Hyper-V's cmdlets refuse `-ComputerName localhost`."""
     language: Language = "en-US"
     namespace: str | None = None
     """The network namespace that is the host; None: this process's own."""
@@ -50,7 +52,7 @@ class Host:
     """Exceptions of the emulator's own; a test asserts that there are none."""
     lock: threading.RLock = field(default_factory=threading.RLock)
     checks: list[Callable[[Host, Call], None]] = field(
-        default_factory=lambda: [checks.elsewhere, checks.management_service]
+        default_factory=lambda: [checks.elsewhere, checks.resolved, checks.management_service]
     )
     """Run before each cmdlet; they raise CmdletError where none of its kind works."""
     parts: dict[type, Any] = field(default_factory=dict)

@@ -32,6 +32,10 @@ class Quotas:
     processes_per_shell: int = 25
     operations_per_user: int = 1500
     longest_wait: float = 60.0
+    remote_shells: bool = True
+    """AllowRemoteShellAccess."""
+    first_login: float = 0.0
+    """Seconds that an account's first shell takes: its profile is made."""
     idle: float = 7200.0
 
 
@@ -72,6 +76,8 @@ class Service:
     commands: dict[str, int] = field(default_factory=dict)
     """How many an account started in shells that are still open."""
     command_lines: list[str] = field(default_factory=list)
+    profiles: dict[str, float] = field(default_factory=dict)
+    """When each account's profile is complete."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def handle(self, account: Account, request: Request, gone: Callable[[], bool]) -> bytes:
@@ -111,8 +117,11 @@ class Service:
             shell.end()
 
     def _create(self, account: Account, request: Request) -> bytes:
+        if not self.quotas.remote_shells:
+            raise wsman_faults.no_remote_shells()
         if not self.may_open(account):
             raise wsman_faults.denied()
+        self._wait_for_profile(account, time.monotonic() + self._patience(request))
         idle = request.text("rsp:Shell/rsp:IdleTimeOut") or f"PT{self.quotas.idle:.3f}S"
         try:
             seconds = soap.seconds(idle)
@@ -129,6 +138,14 @@ class Service:
             self._admit(account)
             self.shells[shell.identity] = shell
         return soap.created(request, shell.identity, _described(shell, request))
+
+    def _wait_for_profile(self, account: Account, deadline: float) -> None:
+        """It goes on being made when the message that began it has timed out."""
+        with self.lock:
+            done = self.profiles.setdefault(account.name, time.monotonic() + self.quotas.first_login)
+        time.sleep(max(0.0, min(done, deadline) - time.monotonic()))
+        if done > deadline:
+            raise wsman_faults.timed_out()
 
     @staticmethod
     def _settings(request: Request) -> dict[str, str]:
@@ -172,7 +189,8 @@ class Service:
                 raise wsman_faults.too_many_processes()
             self.commands[shell.owner.name] = started + 1
             self.command_lines.append(line)
-            command = Command(shell.interpreter(), line)
+            console = request.options.get("WINRS_CONSOLEMODE_STDIN", "FALSE").upper() == "TRUE"
+            command = Command(shell.interpreter(), line, console)
             command.start()
             identity = str(uuid.uuid4()).upper()
             shell.commands[identity] = command

@@ -38,6 +38,17 @@ def wrong_parameter() -> Fault:
     return Fault(87, "w:InvalidParameter", text, detail="InvalidValue", by_plugin=True)
 
 
+def no_remote_shells() -> Fault:
+    """The policy "Allow Remote Shell Access" is disabled."""
+    text = f"{_REQUEST}. The service is configured to not accept any remote shell requests. "
+    return Fault(2150859180, "w:InternalError", text, sender=False)
+
+
+def busy() -> Fault:
+    text = "The requested resource is in use. "
+    return Fault(170, "w:InternalError", text, sender=False, by_plugin=True)
+
+
 def too_many_operations() -> Fault:
     text = (
         f"{_REQUEST}. The maximum number of concurrent operations for this user has been exceeded. "

@@ -13,6 +13,7 @@ from vmproxy.hosts.kinds import kind_of
 from vmproxy.hosts.protocols import Drivers
 from vmproxy.model.topology import Member, Topology
 from vmproxy.transport import ssh
+from vmproxy.transport.accounts import Accounts
 
 
 def connections(topology: Topology) -> Links:
@@ -30,13 +31,14 @@ def connections(topology: Topology) -> Links:
         ) as connection:
             yield Guest(connection, name=login.vm, mint=login.mint)
 
+    accounts = Accounts()
+
+    def open_host(member: Member) -> AbstractContextManager[Drivers]:
+        return kind_of(member.carrier).open(member.vm, member.client, accounts)
+
     return Links(
         cluster=lambda: Cluster.connect(topology.cluster),
-        open_host=_open_host,
+        open_host=open_host,
         log_in=log_in,
         artifacts=artifacts,
     )
-
-
-def _open_host(member: Member) -> AbstractContextManager[Drivers]:
-    return kind_of(member.carrier).open(member.vm, member.client)

@@ -14,6 +14,7 @@ from vmproxy.model.net import Address, Route
 from vmproxy.model.seen import CarrierSeen, ClientSeen, Marker
 from vmproxy.model.steps import VmStep
 from vmproxy.model.topology import Client, Vm
+from vmproxy.transport.accounts import Accounts
 from vmproxy.util.events import Report
 
 
@@ -133,4 +134,4 @@ class Kind:
     settings: Callable[[str], dict[str, object]]
     hot: frozenset[str]
     fixed: frozenset[str]
-    open: Callable[[Vm, Client], AbstractContextManager[Drivers]]
+    open: Callable[[Vm, Client, Accounts], AbstractContextManager[Drivers]]

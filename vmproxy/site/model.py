@@ -15,6 +15,8 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    TypeAdapter,
+    ValidationError,
     ValidationInfo,
 )
 from pydantic.alias_generators import to_camel
@@ -39,6 +41,8 @@ def _memory(value: object) -> int:
     size = int(match[1]) << {"MiB": 20, "GiB": 30}[match[2]]
     if not 256 << 20 <= size <= 1 << 40:
         raise ValueError("should be at least 256MiB and at most 1024GiB")
+    if size % (2 << 20):
+        raise ValueError("should be a multiple of 2MiB, as Hyper-V takes no other sizes")
     return size
 
 
@@ -122,6 +126,9 @@ def _in_folder(path: Path, info: ValidationInfo) -> Path:
     return Path(info.context, expanded) if info.context else expanded
 
 
+_LONGEST_FOLDER = 120
+
+
 def _windows_folder(text: str) -> str:
     """Normalises to backslashes, without one at the end."""
     path = PureWindowsPath(text)
@@ -129,7 +136,23 @@ def _windows_folder(text: str) -> str:
     whole = re.fullmatch("[A-Za-z]:", path.drive) and path.is_absolute() and parts and ".." not in parts
     if not whole or set('"<>|?*:') & set("".join(parts)):
         raise ValueError(r"write a folder on a drive of the host, such as C:\ProgramData\vmproxy")
+    if len(str(path)) > _LONGEST_FOLDER:
+        raise ValueError(f"should have at most {_LONGEST_FOLDER} characters: Windows' paths end at 260")
+    if len(parts) > 1 and parts[0].lower() == "clusterstorage":
+        raise ValueError("should not be on a Cluster Shared Volume: other nodes use it, too")
     return str(path)
+
+
+_HTTP_URL: TypeAdapter[AnyHttpUrl] = TypeAdapter(AnyHttpUrl)
+
+
+def _endpoint(value: object) -> str:
+    """As it is written: AnyHttpUrl drops a port that is the scheme's own, which is not WinRM's."""
+    try:
+        _HTTP_URL.validate_python(value)
+    except ValidationError as exc:
+        raise ValueError(exc.errors()[0]["msg"]) from exc
+    return str(value).strip()
 
 
 def _node(text: str) -> str:
@@ -186,6 +209,7 @@ def unreachable_from_a_vm(host: str) -> str | None:
     return "it is an IPv6 address, and the VM has IPv4 only" if address.version == 6 else None
 
 
+Endpoint = Annotated[str, BeforeValidator(_endpoint, json_schema_input_type=AnyHttpUrl)]
 ApiServer = Annotated[AnyHttpUrl, AfterValidator(_api_server)]
 
 
@@ -313,7 +337,7 @@ class Defaults(_Model):
 class Hyperv(_Model):
     """A Windows host with Hyper-V, managed over WinRM."""
 
-    endpoint: AnyHttpUrl
+    endpoint: Endpoint
     """The host's WinRM listener, such as https://win-01.corp.example:5986."""
     auth: Literal["ntlm", "kerberos", "certificate", "basic"] = "ntlm"
     """How vmproxy logs in; basic and certificate require https."""

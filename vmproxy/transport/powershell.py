@@ -16,13 +16,27 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol
 
-from vmproxy.errors import NotReady, RemoteFailed, Unreachable, VmproxyError
+from vmproxy.errors import Forbidden, NotReady, RemoteFailed, Unreachable, VmproxyError
 from vmproxy.transport import clixml
 from vmproxy.util import assets
 
 Json = Any
 IDLE = 60.0
 """Seconds without a frame after which the process exits by itself."""
+SCANNER = (
+    "a virus scanner on the host (AMSI) blocked vmproxy's script: allow it there for this account; to "
+    "exclude a folder does not help, because the script is not a file"
+)
+_BLOCKED = "ScriptContainedMaliciousContent"
+_LANGUAGE_MODE = "LanguageMode: "
+_CONSTRAINED = (
+    "an application control policy (AppLocker, WDAC) restricts PowerShell for this account: let it run "
+    "unrestricted (FullLanguage), or use an account that the policy does not cover"
+)
+_OUT_OF_MEMORY = {0xC0000017, 0xC000012D, 0xC0000044}
+"""Exit codes: STATUS_NO_MEMORY, STATUS_COMMITMENT_LIMIT, STATUS_QUOTA_EXCEEDED."""
+_MEMORY_QUOTA = "raise MaxMemoryPerShellMB (`winrm get winrm/config/winrs` on the host); 1024 is the default"
+_LAST_WORDS_SECONDS = 10.0
 AGAIN = "run the same command again: it first checks what was already done"
 
 
@@ -43,6 +57,10 @@ class Process(Protocol):
     def send(self, data: bytes) -> None: ...
     def receive(self, timeout: float) -> Output: ...
     def end(self) -> None: ...
+
+
+class InputClosed(Unreachable):
+    """The process does not read its input any more: it has exited, or is about to."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +189,9 @@ class PowerShell:
             raise self._broken
         try:
             self._process.send(data)
+        except InputClosed as exc:
+            self._broken = self._answers.last_words(_LAST_WORDS_SECONDS) or exc
+            raise self._broken from exc
         except VmproxyError as exc:
             self._broken = exc
             raise
@@ -216,6 +237,8 @@ class _Answers:
     mark: str
     unread: bytearray = field(default_factory=bytearray)
     stderr: bytearray = field(default_factory=bytearray)
+    beside: tuple[str, ...] = ()
+    """The last lines that are no answers."""
     seen: int = 0
     scanned: int = 0
     exit_code: int | None = None
@@ -238,6 +261,7 @@ class _Answers:
             _, found, text = line.partition(self.mark.encode())
             if found:
                 return self._checked(text)
+            self.beside = (*self.beside[-9:], line.decode(errors="replace").strip())
         self.scanned = len(self.unread)
         return None
 
@@ -255,6 +279,17 @@ class _Answers:
             )
         return answer
 
+    def last_words(self, timeout: float) -> VmproxyError | None:
+        """Why the process ended; None if it cannot be found out."""
+        deadline = time.monotonic() + timeout
+        try:
+            while self.exit_code is None:
+                self._receive(deadline - time.monotonic())
+        except VmproxyError:
+            return None
+        self._read()
+        return self._ended(self.exit_code)
+
     def _receive(self, timeout: float) -> None:
         if timeout <= 0:
             raise NotReady(
@@ -268,11 +303,17 @@ class _Answers:
         self.stderr += output.stderr
         self.exit_code = output.exit_code
 
-    def _ended(self, code: int) -> RemoteFailed:
+    def _ended(self, code: int) -> VmproxyError:
+        host = self.process.host
+        mode = [line.removeprefix(_LANGUAGE_MODE) for line in self.beside if line.startswith(_LANGUAGE_MODE)]
+        if mode:
+            return Forbidden(f"cannot run PowerShell on {host}: it is in {mode[0]} mode", hint=_CONSTRAINED)
+        if code & 0xFFFFFFFF in _OUT_OF_MEMORY:
+            return NotReady(f"cannot continue PowerShell on {host}: it ran out of memory", hint=_MEMORY_QUOTA)
         streams = clixml.parse(bytes(self.stderr))
         written = streams.get("error", "") + "\n" + streams.get("plain", "")
         return RemoteFailed(
-            f"cannot continue PowerShell on {self.process.host}: it exited with code {code}",
-            hint=AGAIN,
-            details=[line for line in written.splitlines() if line.strip()],
+            f"cannot continue PowerShell on {host}: it exited with code {code}",
+            hint=SCANNER if _BLOCKED in "".join(written.split()) else AGAIN,
+            details=[line for line in (*self.beside, *written.splitlines()) if line.strip()],
         )

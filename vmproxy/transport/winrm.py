@@ -1,8 +1,9 @@
 """A Windows host's WinRM; the only module that uses pywinrm.
 
 It uses only pywinrm's low-level Protocol. A message whose response was lost is not sent again, because
-it may have taken effect; only Receive is, which returns the same output again. A shell that could not
-be deleted ends by itself after five minutes without a message.
+it may have taken effect; only Receive is, which returns the same output again, and once a Create that the
+host did not complete in time. A shell that could not be deleted ends by itself after five minutes without
+a message. No redirect is followed: it would take the log-in and the message to another server.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import struct
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, TypeVar
@@ -27,7 +29,8 @@ from winrm.protocol import Protocol
 from vmproxy.errors import Forbidden, NotReady, Unreachable, UsageError, VmproxyError
 from vmproxy.transport import powershell
 from vmproxy.transport import winrm_hints as hints
-from vmproxy.transport.powershell import AGAIN, Output, PowerShell
+from vmproxy.transport.accounts import Accounts, Refused
+from vmproxy.transport.powershell import AGAIN, InputClosed, Output, PowerShell
 from vmproxy.util.wait import until
 
 T = TypeVar("T")
@@ -36,13 +39,16 @@ _Meaning = tuple[type[VmproxyError], str, str]
 _log = logging.getLogger(__name__)
 logging.getLogger("winrm.vendor.requests_kerberos").setLevel(logging.CRITICAL)  # vmproxy reports its errors
 
-_LARGEST = 375_000
-"""Bytes per Send: with base64 and envelope, this stays below the host's 500 KB."""
-_SMALLER = 110_000
-"""The same below 150 KB, for hosts and proxies that answer 413."""
+_SIZES = (375_000, 110_000, 30_000)
+"""Bytes per Send: with base64 and envelope, they stay below the host's 500 KB; after HTTP 413 below 150 KB,
+and below the 48 KB that http.sys reads while it renegotiates TLS for a client certificate."""
+_CONNECT_SECONDS = 20
 _NO_SUCH_SHELL = 2150858843
 _TOO_MANY = {2150859173, 2150859174, 2150859175, *range(2150859236, 2150859243)}
 _ACCESS_DENIED = 5
+_NO_REMOTE_SHELLS = 2150859180
+_BUSY = 170
+_INPUT_CLOSED = {109, 232, 233}
 _LOST = (http.ConnectionError, http.Timeout, http.ChunkedEncodingError, http.ContentDecodingError)
 _KERBEROS_ERRORS = {"KerberosExchangeError", "MutualAuthenticationError"}
 """By name, because importing their module needs pykerberos."""
@@ -83,9 +89,14 @@ class Login:
 
 @dataclass(frozen=True)
 class Limits:
-    """In seconds: how long one message may take, and how long a lost connection is retried."""
+    """In seconds: how long one message may take, and how long a lost connection is retried.
+
+    `slow` is for messages that wait for something: an account's first log-in, which makes its profile, or a
+    program that does not read its input.
+    """
 
     operation: int = 20
+    slow: int = 60
     lost: float = 30.0
 
 
@@ -93,9 +104,16 @@ class WinRM:
     """A shell on a Windows host. For use by one thread: its messages must not overlap."""
 
     def __init__(
-        self, endpoint: str, login: Login, *, ca: str | None = None, limits: Limits | None = None
+        self,
+        endpoint: str,
+        login: Login,
+        *,
+        ca: str | None = None,
+        limits: Limits | None = None,
+        accounts: Accounts | None = None,
     ) -> None:
-        """`endpoint` is, for example, https://host:5986; `ca` is a PEM file, None means the system's CAs."""
+        """`endpoint` is, for example, https://host:5986; `ca` is a PEM file, None means the system's CAs.
+        `accounts` knows what other hosts said of the same account."""
         self.endpoint, self.host = _address(endpoint, login)
         if login.auth == "kerberos" and not transport.HAVE_KERBEROS:
             raise UsageError(
@@ -104,6 +122,7 @@ class WinRM:
         self.counters = Counters()
         self.limits = limits or Limits()
         self._login = login
+        self._accounts = accounts or Accounts()
         self._ca = ca
         self._protocol: Protocol | None = None
         self._shell: str | None = None
@@ -111,9 +130,8 @@ class WinRM:
 
     def __enter__(self) -> WinRM:
         try:
-            self._shell = self._message(
-                "open a shell", lambda wire: wire.open_shell(codepage=65001, idle_timeout="PT300S")
-            )
+            with self._log_in():
+                self._shell = self._open_shell()
         except VmproxyError as exc:
             if _may_have_arrived(exc.__cause__):
                 exc.hint = f"{exc.hint}; {hints.LEFT}"
@@ -130,6 +148,36 @@ class WinRM:
         self._shell = None
         self._hang_up()
 
+    def _log_in(self) -> AbstractContextManager[None]:
+        """A ticket or a certificate locks no account, and neither does a local account on other hosts."""
+        account, password = self._login.username, self._login.password
+        if (
+            self._login.auth not in {"ntlm", "basic"}
+            or not account
+            or not password
+            or self._is_local(account)
+        ):
+            return nullcontext()
+        return self._accounts.logging_in(account, password, self.host)
+
+    def _is_local(self, account: str) -> bool:
+        domain, backslash, _ = account.rpartition("\\")
+        machine = self.host.rpartition(":")[0].partition(".")[0]
+        return bool(backslash) and domain.casefold() in {".", machine.casefold()}
+
+    def _open_shell(self) -> str:
+        """Once more after a timeout: an account's first log-in can take longer than a message may."""
+
+        def create(wire: Protocol) -> str:
+            return wire.open_shell(codepage=65001, idle_timeout="PT300S")
+
+        try:
+            return self._message("open a shell", create, self.limits.slow)
+        except VmproxyError as exc:
+            if not isinstance(exc.__cause__, wsman.WinRMOperationTimeoutError | http.ReadTimeout):
+                raise
+        return self._message("open a shell", create, self.limits.slow)
+
     @property
     def shell(self) -> str:
         assert self._shell is not None, "the shell is open only inside its `with` block"
@@ -142,13 +190,18 @@ class WinRM:
     def start(self, command: str, arguments: list[str]) -> Process:
         """Start a program; cmd.exe parses the line, so it must not contain external input."""
         shell = self.shell
-        identity = self._message(f"start {command}", lambda wire: wire.run_command(shell, command, arguments))
+
+        def run(wire: Protocol) -> str:
+            # A pipe: a console would edit and cut the input's lines.
+            return wire.run_command(shell, command, arguments, console_mode_stdin=False)
+
+        identity = self._message(f"start {command}", run, self.limits.slow)
         self.counters.processes += 1
         return Process(self, identity)
 
     def send(self, doing: str, action: Callable[[Any], T]) -> T:
         """Send one message with pywinrm; translates all its errors."""
-        return self._message(doing, action)
+        return self._message(doing, action, self.limits.slow)
 
     def receive(self, doing: str, action: Callable[[Any], T], *, timeout: float) -> T:
         """Send a message that may be repeated, until it is answered."""
@@ -176,18 +229,18 @@ class WinRM:
         if self._refused:
             return
         try:
-            self._message(doing, action)
+            self._message(doing, action, self.limits.operation)
         except VmproxyError as exc:
             _log.info("%s; %s", exc, otherwise)
 
-    def _message(self, doing: str, action: Callable[[Any], T]) -> T:
+    def _message(self, doing: str, action: Callable[[Any], T], seconds: int) -> T:
         try:
             try:
-                return self._attempt(action, self.limits.operation)
+                return self._attempt(action, seconds)
             except wsman.WinRMTransportError as exc:
                 if not self._was_not_opened(exc):
                     raise
-                return self._attempt(action, self.limits.operation)
+                return self._attempt(action, seconds)
         except _FAULTS as exc:
             raise self._error(doing, exc) from exc
 
@@ -199,6 +252,7 @@ class WinRM:
         try:
             wire = self._wire()
             wire.operation_timeout_sec = seconds
+            wire.transport.read_timeout_sec = _timeouts(max(seconds, self.limits.operation))
             self.counters.messages += 1
             return action(wire)
         except wsman.AuthenticationError:
@@ -236,21 +290,34 @@ class Process:
         self._winrm = winrm
         self._shell = winrm.shell
         self._identity = identity
-        self._chunk = _LARGEST
+        self._sizes = list(_SIZES)
 
     def send(self, data: bytes) -> None:
         """Write to its stdin. After an error, it is unknown how much arrived."""
         sent = 0
         while sent < len(data):
-            piece = data[sent : sent + self._chunk]
+            piece = data[sent : sent + self._sizes[0]]
             try:
-                self._winrm.send("send input", self._sender(piece))
+                self._deliver(piece)
             except _TooLarge:
-                if len(piece) <= _SMALLER:
+                self._sizes = [size for size in self._sizes if size < len(piece)]
+                if not self._sizes:
                     raise
-                self._chunk = _SMALLER
             else:
                 sent += len(piece)
+
+    def _deliver(self, piece: bytes) -> None:
+        """Again while the host is busy: then nothing was delivered."""
+
+        def probe() -> Literal[True] | str:
+            try:
+                self._winrm.send("send input", self._sender(piece))
+            except _Busy as exc:
+                return exc.message
+            return True
+
+        slow = self._winrm.limits.slow
+        until(f"cannot send input on {self.host}", probe, timeout=slow, every=1.0, hint=AGAIN)
 
     def receive(self, timeout: float) -> Output:
         """Wait for the next output. Raises NotReady after `timeout` seconds without any."""
@@ -279,6 +346,10 @@ class _TooLarge(Unreachable):
     """The host, or a proxy in front of it, rejects a message of this size; it had no effect."""
 
 
+class _Busy(NotReady):
+    """The host cannot take a message now; it had no effect."""
+
+
 def _address(endpoint: str, login: Login) -> tuple[str, str]:
     """The full URL, and host:port for messages. Rejects an endpoint that would expose a password."""
     parts = urlsplit(endpoint)
@@ -296,11 +367,12 @@ def _address(endpoint: str, login: Login) -> tuple[str, str]:
 
 
 def _protocol(endpoint: str, login: Login, ca: str | None, limits: Limits) -> Protocol:
+    username, password = _credentials(login)
     wire = Protocol(
         endpoint,
         transport=login.auth,
-        username=login.username,
-        password=login.password,
+        username=username,
+        password=password,
         cert_pem=login.certificate,
         cert_key_pem=login.key,
         ca_trust_path=ca or _system_authorities(),  # type: ignore[arg-type]  # None: requests' own
@@ -310,9 +382,30 @@ def _protocol(endpoint: str, login: Login, ca: str | None, limits: Limits) -> Pr
         send_cbt=True,
         proxy=None,
     )
+    wire.transport.__class__ = _Direct
     if login.auth == "certificate":  # otherwise requests would add a password from ~/.netrc
         wire.transport.build_session().trust_env = False
     return wire
+
+
+class _Direct(transport.Transport):
+    """Follows no redirect."""
+
+    def _send_message_request(self, session: Any, prepared_request: Any) -> Any:
+        session.max_redirects = 0
+        return super()._send_message_request(session, prepared_request)
+
+
+def _credentials(login: Login) -> tuple[Any, Any]:
+    """For basic, as UTF-8: requests would take Latin-1 only."""
+    if login.auth != "basic":
+        return login.username, login.password
+    return (login.username or "").encode(), (login.password or "").encode()
+
+
+def _timeouts(seconds: int) -> Any:
+    """For connecting, and for the answer, which may come a little after the operation's own timeout."""
+    return _CONNECT_SECONDS, seconds + 10
 
 
 def _system_authorities() -> str | None:
@@ -338,13 +431,15 @@ def _meaning(exc: Exception) -> _Meaning:
     meaning: _Meaning
     match exc:
         case wsman.AuthenticationError():
-            meaning = Unreachable, "the login was refused", hints.REFUSED
+            meaning = Refused, "the login was refused", hints.REFUSED
         case wsman.WSManFaultError():
             meaning = _fault(exc)
         case wsman.WinRMTransportError():
             meaning = _status(exc.code)
         case wsman.WinRMOperationTimeoutError():
             meaning = NotReady, "the host did not complete it in time", AGAIN
+        case http.TooManyRedirects():
+            meaning = Unreachable, hints.redirected(exc), hints.NOT_WINRM
         case http.SSLError():
             meaning = _certificate(str(exc))
         case http.RequestException() if type(exc).__name__ in _KERBEROS_ERRORS:
@@ -363,6 +458,12 @@ def _fault(exc: wsman.WSManFaultError) -> _Meaning:
     codes = {exc.wsman_fault_code, exc.wmierror_code}
     if _ACCESS_DENIED in codes:
         return Forbidden, reason, hints.NOT_ADMINISTRATOR
+    if codes & _INPUT_CLOSED:
+        return InputClosed, reason, AGAIN
+    if _BUSY in codes:
+        return _Busy, reason, AGAIN
+    if _NO_REMOTE_SHELLS in codes:
+        return Forbidden, reason, hints.NO_REMOTE_SHELLS
     if codes & _TOO_MANY or (exc.fault_subcode or "").endswith("QuotaLimit"):
         return NotReady, reason, hints.QUOTA
     if _NO_SUCH_SHELL in codes:

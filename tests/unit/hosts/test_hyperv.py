@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 from collections.abc import Callable, Iterator
@@ -330,6 +331,10 @@ def test_switches_that_the_host_is_not_on_are_told(world: World, switch: dict[st
         ),
         (failed("…", code="80070020"), RemoteFailed, "another program"),
         (failed("… failed (0xC03A001A)."), RemoteFailed, "compressed"),
+        (failed("Insufficient system resources (0x800705AA)."), RemoteFailed, "too little memory"),
+        (failed("Logon failure: … (0x80070569)."), RemoteFailed, "Log on as a service"),
+        (failed("… is not running (0xC0351000)."), RemoteFailed, "hypervisorlaunchtype"),
+        (failed("…", identity="ScriptContainedMaliciousContent"), RemoteFailed, "virus scanner"),
     ],
 )
 def test_windows_own_words_come_with_the_next_step(
@@ -339,6 +344,36 @@ def test_windows_own_words_come_with_the_next_step(
     with world.place() as place, pytest.raises(kind) as caught:
         place.observe()
     assert hint in str(caught.value.hint)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("near", ["external", "External ", "EXTERNAL", "Exter nal"])
+def test_a_switch_with_almost_that_name_is_named_and_not_used(world: World, near: str) -> None:
+    world.windows.switches[0]["name"] = near
+    with world.place() as place:
+        seen = place.observe().switch
+    assert seen is not None
+    assert not seen.reachable
+    assert repr(near) in seen.why
+
+
+def test_a_switch_with_another_name_is_missing(world: World) -> None:
+    world.windows.switches[0]["name"] = "Internal"
+    with world.place() as place:
+        assert place.observe().switch is None
+
+
+def test_rights_of_vms_own_accounts_are_no_drift(world: World) -> None:
+    made(world)
+    world.windows.sddl += "(A;OICI;0x1200a9;;;S-1-5-83-0)(A;;FA;;;S-1-5-83-1-1-2-3-4)"
+    with world.place() as place:
+        assert world.plan(place, place.observe()) == ()
+
+
+def test_the_seed_is_in_no_frame(world: World) -> None:
+    made(world)
+    (data,) = [data for script, data in world.windows.calls if script == "create.ps1"]
+    assert base64.b64decode(world.windows.given) == b"seed"
+    assert not [name for name in data if name == "seedData"]
 
 
 def test_the_lock_is_given_back_also_after_a_failure(world: World) -> None:

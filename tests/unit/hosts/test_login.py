@@ -3,10 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from vmproxy.errors import UsageError
 from vmproxy.hosts.hyperv.login import login
 from vmproxy.site.model import Hyperv
+from vmproxy.transport.winrm import Login, WinRM
 
 
 def about(**changes: object) -> Hyperv:
@@ -31,6 +33,43 @@ def test_a_password_file_ends_without_its_line_end(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("s3cret with space \n")
     assert login(about(password={"file": str(file)}), "win-01").password == "s3cret with space "
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_password_file_may_begin_with_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "password"
+    file.write_text("s3crét€\r\n", encoding=encoding)
+    assert login(about(password={"file": str(file)}), "win-01").password == "s3crét€"
+
+
+@pytest.mark.parametrize(
+    ("written", "reached"),
+    [
+        ("https://win-01:443/wsman", "https://win-01:443/wsman"),
+        ("http://win-01:80", "http://win-01:80/wsman"),
+        ("https://win-01", "https://win-01:5986/wsman"),
+        ("http://[2001:db8::1]/", "http://[2001:db8::1]:5985/wsman"),
+        ("HTTPS://WIN-01:443", "https://win-01:443/wsman"),
+    ],
+)
+def test_the_port_of_an_endpoint_is_the_one_that_is_written(written: str, reached: str) -> None:
+    endpoint = about(endpoint=written).endpoint
+    assert WinRM(endpoint, Login("ntlm", "me", "x")).endpoint == reached
+
+
+@pytest.mark.parametrize("written", ["win-01:5986", "ftp://win-01", "https://", 5986, "https://win-01:99999"])
+def test_an_endpoint_that_is_no_url_is_a_mistake(written: object) -> None:
+    with pytest.raises(ValidationError, match="endpoint"):
+        about(endpoint=written)
+
+
+@pytest.mark.parametrize(
+    ("folder", "why"),
+    [("C:\\" + "x" * 130, "at most 120"), (r"c:\ClusterStorage\Volume1\vmproxy", "Cluster Shared Volume")],
+)
+def test_a_folder_that_cannot_work_is_a_mistake(folder: str, why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        about(directory=folder)
 
 
 def test_a_password_file_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ the emulated host; here it is about plans, markers, deliveries and errors.
 from __future__ import annotations
 
 import base64
-import gzip
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -59,6 +58,7 @@ def new_vm(name: str, **changes: Any) -> dict[str, Any]:
                 "dynamicMac": True,
                 "switch": "External",
                 "spoofing": "Off",
+                "iovWeight": 0,
                 "vlanMode": "Untagged",
                 "vlan": 0,
             }
@@ -90,6 +90,8 @@ class FakeWindows:
     pending: str | None = None
     calls: list[tuple[str, Call]] = field(default_factory=list)
     breaks: dict[str, Exception] = field(default_factory=dict)
+    given: bytes = b""
+    """What the last script that asked for a line got."""
     received: bytearray = field(default_factory=bytearray)
     answers: list[dict[str, Any]] = field(default_factory=list)
     examined: dict[str, dict[str, object]] = field(default_factory=dict)
@@ -131,6 +133,11 @@ class FakeWindows:
         self.calls.append((script, data))
         if script in self.breaks:
             raise self.breaks[script]
+        if script != "receive.ps1":
+            self.given = pieces({"send": "it"}) or b""
+            for answer in getattr(self, "_" + script.removesuffix(".ps1"))(data) or []:
+                pieces(answer)
+            return None
         while True:
             piece = pieces({"have": len(self.received)})
             assert piece is not None
@@ -166,6 +173,7 @@ class FakeWindows:
             "vms": [vm for vm in self.vms if vm["name"] == data["vm"]],
             "marked": [vm for vm in self.vms if "[vmproxy]" in vm["notes"]],
             "pending": self.pending,
+            "nearSwitches": [item["name"] for item in self.switches if item["name"] != data["switch"]],
             "switches": [item for item in self.switches if item["name"] == data["switch"]],
             "folder": {"sddl": self.sddl, "files": inside} if inside or self.vms else None,
         }
@@ -174,10 +182,11 @@ class FakeWindows:
         return {"routes": self.routes, "addresses": self.addresses}
 
     def _tidy(self, data: Call) -> Any:
-        wanted = {data["base"], data["part"]}
+        base = data["base"] or ""
+        wanted = {base, base.replace(".vhdx", ".sha256"), data["part"]}
         used = {PureWindowsPath(disk["path"]).name for vm in self.vms for disk in vm["disks"]}
         for path in [path for path in self.files if path.startswith(data["images"]) and path not in wanted]:
-            if f"disk-{PureWindowsPath(path).name}" not in used:
+            if f"disk-{PureWindowsPath(path).stem}.vhdx" not in used:
                 del self.files[path]
         return {
             "base": data["base"] in self.files,
@@ -191,11 +200,12 @@ class FakeWindows:
 
     def _unpack(self, data: Call) -> None:
         del self.files[data["part"]]
-        self.files[data["base"]] = 3 << 20
+        self.files |= {data["base"]: 3 << 20, data["record"]: 64}
 
     def _create(self, data: Call) -> None:
         assert data["base"] in self.files
-        seed = gzip.decompress(base64.b64decode(data["seedData"]))
+        assert data["record"] in self.files
+        seed = base64.b64decode(self.given)
         self.vms = [vm for vm in self.vms if vm["name"] != data["vm"]]
         vm = new_vm(data["vm"], memory=data["memory"], notes=data["marker"])
         vm["disks"] = [{"path": data["disk"], "exists": True}]
@@ -222,6 +232,8 @@ class FakeWindows:
                 vm["services"][services.index(name)]["enabled"] = value
             case "secureBoot":
                 vm["firmware"] = {"secureBoot": "On", "template": value.upper()}
+            case "sriov":
+                adapter["iovWeight"] = 100 if value else 0
             case "switch":
                 adapter["switch"] = value
             case "macSpoofing":

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from vmproxy.errors import NotReady, RemoteFailed, Unreachable
-from vmproxy.transport.powershell import Output, PowerShell, PowerShellFailed
+from vmproxy.errors import Forbidden, NotReady, RemoteFailed, Unreachable
+from vmproxy.transport.powershell import InputClosed, Output, PowerShell, PowerShellFailed
 
 Answer = Callable[[str, dict[str, Any]], list[bytes]]
 ERROR = {
@@ -131,6 +131,30 @@ def test_a_process_that_ended_is_told_with_its_last_words() -> None:
         with pytest.raises(RemoteFailed, match="it exited with code 5") as caught:
             ps.call("x")
         assert caught.value.details == ("last words",)
+
+
+@pytest.mark.parametrize("code", [0xC0000017, 0xC0000017 - (1 << 32)])
+def test_a_process_that_ran_out_of_memory_is_told_with_the_quota(code: int) -> None:
+    with PowerShell(Host(lambda mark, frame: [], code=code)) as ps:
+        with pytest.raises(NotReady, match="it ran out of memory") as caught:
+            ps.call("x")
+        assert "MaxMemoryPerShellMB" in str(caught.value.hint)
+
+
+class Deaf(Host):
+    """It has exited when the first frame comes."""
+
+    def send(self, data: bytes) -> None:
+        raise InputClosed("the pipe is being closed")
+
+
+def test_why_a_process_does_not_read_its_input_is_told() -> None:
+    host = Deaf(plain, code=3)
+    host.pending = [b"LanguageMode: ConstrainedLanguage\r\n"]
+    with PowerShell(host) as ps:
+        for _ in range(2):
+            with pytest.raises(Forbidden, match="it is in ConstrainedLanguage mode"):
+                ps.call("x")
 
 
 def test_an_empty_frame_is_sent_when_nothing_else_is() -> None:

@@ -305,6 +305,7 @@ def switch_item(host: Host, switch: Switch) -> Item:
         "BandwidthReservationMode": Enum("VMSwitchBandwidthMode", "Absolute"),
         "EmbeddedTeamingEnabled": False,
         "IovEnabled": False,
+        **({} if host.version == "2016" else {"SoftwareRscEnabled": True}),
         **switch.more,
     }
     return Item(f"{SPACE}.VMSwitch", switch.id, properties)

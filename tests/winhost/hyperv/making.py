@@ -42,6 +42,7 @@ def made(host: Host, call: Call) -> VM:
             host.part(storage.Storage).dvds.append(Dvd(vm.id, Place("IDE", 1, 0)))
         _order_boot(host, call, vm)
         _write_files(host, vm)
+        _grant_folder(host, call)
     hyperv(host).vms[vm.id] = vm
     return vm
 
@@ -167,6 +168,13 @@ def _write_files(host: Host, vm: VM) -> None:
         raise failed(
             f"Failed to create a new virtual machine.\r\n\r\n{exc.strerror}: '{vm.folder}'."
         ) from exc
+
+
+def _grant_folder(host: Host, call: Call) -> None:
+    """The VMs' group may pass through the folder that was named, and the machine's own below it."""
+    if call.has("Path"):
+        folder = str(call.get("Path")).rstrip("\\/")
+        files.grant(host, folder, r"NT VIRTUAL MACHINE\Virtual Machines", "ReadAndExecute, Synchronize")
 
 
 def forget_files(host: Host, vm: VM) -> None:

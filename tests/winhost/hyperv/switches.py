@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from hashlib import sha256
 
-from tests.winhost.engine import Call, Item, emulates, not_emulated
+from tests.winhost.engine import Call, Enum, Item, emulates, not_emulated
 from tests.winhost.hyperv import find, ports
 from tests.winhost.hyperv.adapters import reconnect
-from tests.winhost.hyperv.failures import failed, invalid
-from tests.winhost.hyperv.items import switch_item
+from tests.winhost.hyperv.failures import failed, invalid, no_switch
+from tests.winhost.hyperv.items import SPACE, switch_item
 from tests.winhost.hyperv.model import Switch, SwitchKind, adapters, hyperv
 from tests.winhost.net.state import Network
 from tests.winhost.state import Host
@@ -93,6 +93,32 @@ def _make(host: Host, switch: Switch) -> None:
         run(["ip", "-n", host.switch_namespace, "link", "set", switch.bridge, "up"])
     if switch.kind == "Internal":
         ports.give(host, switch, switch.name)
+
+
+@emulates("Get-VMSwitchExtension")
+def get_switch_extension(host: Host, call: Call) -> Iterator[object]:
+    """Those that every switch has, which are known; no others."""
+    for name in call.list("VMSwitchName"):
+        found = [one for one in hyperv(host).switches.values() if one.name.lower() == str(name).lower()]
+        if not found:
+            yield no_switch(str(name))
+        for one in found:
+            yield from (_extension(one, extension, kind) for extension, kind in _EXTENSIONS)
+
+
+_EXTENSIONS = (("Microsoft Windows Filtering Platform", "Filter"), ("Microsoft NDIS Capture", "Capture"))
+
+
+def _extension(switch: Switch, name: str, kind: str) -> Item:
+    properties = {
+        "Name": name,
+        "SwitchName": switch.name,
+        "SwitchId": switch.id,
+        "Enabled": kind == "Filter",
+        "Running": kind == "Filter",
+        "ExtensionType": Enum("VMSwitchExtensionType", kind),
+    }
+    return Item(f"{SPACE}.VMSwitchExtension", f"{switch.id}|{name}", properties)
 
 
 @emulates("Set-VMSwitch")

@@ -27,6 +27,9 @@ class Place:
 NOWHERE = Place("", "", 0)
 """Of what lasts while its interface is gone."""
 
+GONE = Place("", "", 4242)
+"""Of a route that lasts while its interface is gone: the index that the interface had."""
+
 
 def places(host: Host) -> list[Place]:
     """Every interface; the loopback's too."""

@@ -26,7 +26,7 @@ from tests.winhost.net.cim import (
 from tests.winhost.net.kernel import IPNetwork, Refused
 from tests.winhost.net.naming import (
     FAMILY,
-    NOWHERE,
+    GONE,
     STORE,
     Place,
     by_link,
@@ -81,7 +81,7 @@ _SELECTION = Query(CLASS, [one for one in _FILTERS if one.parameter not in _CHAN
 @emulates("Get-NetRoute")
 def get_net_route(host: Host, call: Call) -> Iterator[Item | CmdletError]:
     refuse(call, "CimSession", "AsJob", "ValidLifetime", "PreferredLifetime")
-    for one in _QUERY.select(call, instances(host, stores(call, CLASS) or ["ActiveStore"])):
+    for one in _QUERY.select(call, _pool(host, call, stores(call, CLASS) or ["ActiveStore"])):
         yield one.item if isinstance(one, Instance) else one
 
 
@@ -163,11 +163,39 @@ def instances(host: Host, wanted: Iterable[str]) -> list[Instance]:
     return [_instance(host, one, there) for one in every_route(host, wanted)]
 
 
+def _pool(host: Host, call: Call, wanted: Iterable[str]) -> list[Instance]:
+    """The route of an interface that is gone shows an index, but is not found by it."""
+    found = instances(host, wanted)
+    by_interface = call.has("InterfaceIndex") or call.has("InterfaceAlias")
+    return [one for one in found if not by_interface or not _orphaned(host, one.raw["route"])]
+
+
+def _orphaned(host: Host, route: Route) -> bool:
+    return route.store == "PersistentStore" and route.link not in by_link(host)
+
+
+@emulates("route.exe delete")
+def route_delete(host: Host, call: Call) -> Iterator[bool]:
+    """Of the program: by network, mask and gateway, in both stores, whatever the interface."""
+    prefix = ipaddress.ip_network(f"{call.get('Network')}/{call.get('Mask')}")
+    found = [
+        one
+        for one in every_route(host, ["ActiveStore", "PersistentStore"])
+        if (one.to, one.next_hop) == (prefix, call.get("Gateway")) and one.kind == "unicast"
+    ]
+    for one in found:
+        if one.store == "PersistentStore":
+            network(host).routes.remove(one)
+        else:
+            _remove(host, one)
+    yield bool(found)
+
+
 def _named(host: Host, call: Call, query: Query) -> Iterator[Instance | CmdletError]:
     """The routes of -InputObject, or those that the parameters select: in both stores, if none is named."""
     if not call.has("InputObject"):
         chosen = stores(call, CLASS) or ["ActiveStore", "PersistentStore"]
-        yield from query.select(call, instances(host, chosen))
+        yield from query.select(call, _pool(host, call, chosen))
         return
     there = {one.item.id: one for one in instances(host, ["ActiveStore", "PersistentStore"])}
     for ref in call.list("InputObject"):
@@ -262,7 +290,8 @@ def _replace(host: Host, old: Route, new: Route) -> None:
 
 def _remove(host: Host, route: Route) -> None:
     if route.store == "PersistentStore":
-        network(host).routes.remove(route)
+        if not (_orphaned(host, route) and network(host).keeps_orphans):
+            network(host).routes.remove(route)
     elif route.kind != "unicast":
         raise win32(5, f"not emulated: removing the system's own route {route.to}", CLASS)
     else:
@@ -274,7 +303,7 @@ def _key(route: Route) -> str:
 
 
 def _instance(host: Host, route: Route, there: Mapping[str | None, Place] | None = None) -> Instance:
-    where = (by_link(host) if there is None else there).get(route.link, NOWHERE)
+    where = (by_link(host) if there is None else there).get(route.link, GONE)
     metric = interface_metric(host, where.link, route.to.version) if where.link else 0
     family = "IPv4" if route.to.version == 4 else "IPv6"
     raw = {

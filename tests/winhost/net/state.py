@@ -88,6 +88,8 @@ class Network:
     firewall: dict[str, bool] = field(
         default_factory=lambda: dict.fromkeys(("Domain", "Private", "Public"), True)
     )
+    keeps_orphans: bool = True
+    """Remove-NetRoute leaves the lasting route of an interface that is gone, and does not say so."""
     nats: list[tuple[str, str]] = field(default_factory=list)
     """Name and internal prefix."""
     shift: int = 0

@@ -8,14 +8,13 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-NAMES = ("chcp.com", "curl.exe", "fsutil.exe", "hostname.exe", "icacls.exe", "whoami.exe")
+NAMES = ("chcp.com", "curl.exe", "fsutil.exe", "hostname.exe", "icacls.exe", "route.exe", "whoami.exe")
 NOT_EMULATED = (
     "ipconfig.exe",
     "net.exe",
     "netsh.exe",
     "ping.exe",
     "reg.exe",
-    "route.exe",
     "sc.exe",
     "shutdown.exe",
     "systeminfo.exe",

@@ -64,6 +64,7 @@ OPTIONS = (
     Option("speed-limit", "Y", value=True),
     Option("speed-time", "y", value=True),
     Option("ssl-no-revoke"),
+    Option("ssl-revoke-best-effort", since=(7, 70, 0)),
     Option("tlsv1.2"),
     Option("url", value=True),
     Option("user-agent", "A", value=True),
@@ -71,7 +72,7 @@ OPTIONS = (
     Option("write-out", "w", value=True),
 )
 _CONFIGURED = re.compile(r'\s*-{0,2}([\w.-]+)(?:\s*[=:\s]\s*(?:"((?:\\.|[^"\\])*)"|([^\s"]+)))?\s*')
-_SCHANNEL = {"ssl-no-revoke"}
+_SCHANNEL = {"ssl-no-revoke", "ssl-revoke-best-effort"}
 """Of Windows' TLS alone: the machine's curl does not know it."""
 
 

@@ -1,8 +1,10 @@
-"""whoami, hostname, chcp and fsutil."""
+"""whoami, hostname, chcp, fsutil and route."""
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -44,11 +46,35 @@ def fsutil(arguments: Sequence[str]) -> str:
     raise Refused(f"not emulated: fsutil {' '.join(arguments)}\n{_FSUTIL}")
 
 
+def route(arguments: Sequence[str]) -> str:
+    """`route delete NETWORK mask MASK GATEWAY`."""
+    words = [one.lower() for one in arguments]
+    if len(words) != 5 or (words[0], words[2]) != ("delete", "mask"):
+        raise Refused(f"not emulated: route {' '.join(arguments)}")
+    asked = {"Network": words[1], "Mask": words[3], "Gateway": words[4]}
+    found = _asked("route.exe delete", asked)
+    return " OK!\n" if found else "The route deletion failed: Element not found.\n"
+
+
+def _asked(cmdlet: str, parameters: Mapping[str, str]) -> bool:
+    """Of the engine behind the cmdlets."""
+    request = json.dumps({"cmdlet": cmdlet, "parameters": dict(parameters), "set": ""})
+    with socket.socket(socket.AF_UNIX) as engine:
+        engine.connect(os.environ["WINHOST_ENGINE"])
+        engine.sendall(request.encode() + b"\n")
+        with engine.makefile() as answers:
+            answer = json.loads(answers.readline())
+    if answer["error"]:
+        raise Refused(str(answer["error"]["message"]))
+    return bool(answer["outputs"][0]["value"])
+
+
 PROGRAMS: Mapping[str, Callable[[Sequence[str]], str]] = {
     "whoami.exe": whoami,
     "hostname.exe": hostname,
     "chcp.com": chcp,
     "fsutil.exe": fsutil,
+    "route.exe": route,
 }
 
 

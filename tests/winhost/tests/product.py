@@ -163,10 +163,13 @@ class Windows:
 
 
 @contextmanager
-def windows(work: Path, *, version: Version = "2022", language: Language = "en-US") -> Iterator[Windows]:
+def windows(
+    work: Path, *, version: Version = "2022", language: Language = "en-US", name: str = "WIN-01"
+) -> Iterator[Windows]:
     with ExitStack() as stack:
         namespace, switches = stack.enter_context(network())
         about = Machine(
+            name=name,
             version=version,
             namespace=namespace,
             switch_namespace=switches,

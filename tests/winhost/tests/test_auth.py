@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from tests.winhost.presence import require
 from tests.winhost.tests.conftest import SOON, client
 from tests.winhost.tests.relay import forwarding, reencrypting
 from vmproxy.errors import Forbidden, Unreachable, UsageError
+from vmproxy.transport.accounts import Accounts
 from vmproxy.transport.winrm import Login, WinRM
 
 POLICIES = r"HKLM:\SOFTWARE\Microsoft\Windows\CurrentVersion\Policies\System"
@@ -74,6 +77,65 @@ def test_a_wrong_password_is_tried_once(host: WinHost) -> None:
 def test_a_wrong_password_over_http_is_tried_once(host: WinHost) -> None:
     assert "the login was refused" in refused(over_http(host, password="wrong")).message
     assert host.administrator.failed == 1
+
+
+@pytest.mark.parametrize("password", ["pässwörd-1", "пароль-1", "€uro-🔑"])
+def test_basic_sends_utf_8(host: WinHost, password: str) -> None:
+    host.administrator.password = password
+    host.directory.basic = True
+    assert echo(client(host, auth="basic", password=password)) == b"hello\r\n"
+
+
+@pytest.fixture
+def second() -> Iterator[WinHost]:
+    with WinHost(Machine(name="WIN-02", domain="CORP", cmdlets=False)) as running:
+        yield running
+
+
+def log_in(host: WinHost, accounts: Accounts, name: str, password: str) -> Unreachable | None:
+    login = Login("ntlm", name, password)
+    try:
+        with WinRM(host.endpoint, login, ca=str(host.ca), limits=SOON, accounts=accounts):
+            return None
+    except Unreachable as exc:
+        return exc
+
+
+def test_a_password_that_one_host_refused_is_not_tried_on_the_others(host: WinHost, second: WinHost) -> None:
+    accounts = Accounts()
+    first = log_in(host, accounts, "Administrator", "expired")
+    assert first is not None
+    assert "the login was refused" in first.message
+    error = log_in(second, accounts, "administrator", "expired")
+    assert error is not None
+    assert "refused administrator, so it was not tried" in error.message
+    assert (host.administrator.failed, second.administrator.failed) == (1, 0)
+    assert log_in(second, accounts, "Administrator", second.password) is None
+    assert log_in(second, Accounts(), "Administrator", "expired") is not None
+    assert second.administrator.failed == 1
+
+
+def test_hosts_that_start_at_the_same_time_try_a_wrong_password_once(host: WinHost) -> None:
+    accounts = Accounts()
+    with ThreadPoolExecutor(8) as pool:
+        tries = [pool.submit(log_in, host, accounts, "Administrator", "expired") for _ in range(8)]
+    assert all(one.result() for one in tries)
+    assert host.administrator.failed == 1
+
+
+def test_a_host_that_cannot_be_reached_leaves_the_others_their_try(host: WinHost, second: WinHost) -> None:
+    accounts = Accounts()
+    second.administrator.password = host.password
+    host.https.close()
+    assert log_in(host, accounts, "Administrator", host.password) is not None
+    assert log_in(second, accounts, "Administrator", host.password) is None
+
+
+def test_a_local_account_is_tried_on_each_host(host: WinHost, second: WinHost) -> None:
+    accounts = Accounts()
+    for one in (host, second):
+        assert log_in(one, accounts, r".\Administrator", "expired") is not None
+    assert (host.administrator.failed, second.administrator.failed) == (1, 1)
 
 
 def test_an_unknown_user_is_refused(host: WinHost) -> None:

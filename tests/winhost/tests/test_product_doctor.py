@@ -48,6 +48,17 @@ def test_what_would_fight_for_the_services_is_found(world: Windows) -> None:
     assert found["HNS load balancers"].detail == "1: 10.96.0.10"
 
 
+def test_a_switch_that_containers_made_is_found(world: Windows) -> None:
+    world.state.part(System).networks.append({"ID": "2", "Name": "External", "Type": "l2bridge"})
+    assert findings(world)["who made the switch"].detail == "made by HNS for a network of type l2bridge"
+
+
+def test_hns_that_stands_still_has_no_load_balancers(world: Windows) -> None:
+    world.state.services["hns"] = "Stopped"
+    found = findings(world)
+    assert (found["HNS load balancers"].ok, found["HNS load balancers"].detail) == (True, "none")
+
+
 def test_a_service_that_stands_still_is_found_and_hides_nothing_else(world: Windows) -> None:
     world.state.services["vmms"] = "Stopped"
     found = findings(world)

@@ -27,6 +27,7 @@ MESSAGES = [
 ]
 """Every message of a create but the Receives, which are repeated."""
 FILES = [
+    f"images/{IMAGE}.sha256",
     f"images/{IMAGE}.vhdx",
     f"{NAME}/disk-{IMAGE}.vhdx",
     f"{NAME}/seed-{SEED}.iso",
@@ -125,6 +126,7 @@ def test_a_controller_that_died_leaves_no_lock(world: Windows) -> None:
         shell.call("lib.ps1")
         paths = Paths(DIRECTORY, NAME)
         data = {"directory": DIRECTORY, "lock": paths.lock, "unfinished": paths.unfinished}
+        data["images"] = paths.images
         assert shell.call("lock.ps1", data) == {"held": True}
         with world.place() as place:
             started = time.monotonic()

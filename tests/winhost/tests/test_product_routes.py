@@ -15,6 +15,8 @@ import pytest
 from tests.opened import route_plan
 from tests.values import route as route_to
 from tests.winhost import net
+from tests.winhost.engine import CmdletError, CmdletFault
+from tests.winhost.net.state import network
 from tests.winhost.presence import require
 from tests.winhost.tests.product import ADDRESS, ROUTES, VIA, Windows, windows
 from vmproxy.errors import Conflict, RemoteFailed
@@ -74,6 +76,47 @@ def test_a_route_that_one_store_lacks_is_set_anew(made: Windows, store: str) -> 
     made.powershell(f"Remove-NetRoute -DestinationPrefix {RANGE} -PolicyStore {store} -Confirm:$false")
     assert made.run() == ["replace"]
     assert stores(made) == {"ActiveStore": [VIA], "PersistentStore": [VIA]}
+
+
+def orphan(world: Windows, *, keeps: bool) -> None:
+    """The interface was made anew: the lasting route still names the one that is gone."""
+    part = network(world.state)
+    part.keeps_orphans = keeps
+    part.routes = [replace(one, link=None) if str(one.to) == RANGE else one for one in part.routes]
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_the_lasting_route_of_an_interface_that_is_gone_is_replaced(made: Windows, keeps: bool) -> None:
+    orphan(made, keeps=keeps)
+    made.powershell(f"Remove-NetRoute -DestinationPrefix {RANGE} -PolicyStore ActiveStore -Confirm:$false")
+    assert made.run() == ["replace"]
+    assert stores(made) == {"ActiveStore": [VIA], "PersistentStore": [VIA]}
+    assert made.run() == []
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_the_lasting_route_of_an_interface_that_is_gone_is_removed(made: Windows, keeps: bool) -> None:
+    orphan(made, keeps=keeps)
+    made.destroy()
+    assert stores(made) == {"ActiveStore": [], "PersistentStore": []}
+
+
+def test_a_lasting_route_beside_an_orphan_of_it_is_made_one_again(made: Windows) -> None:
+    part = network(made.state)
+    (own,) = [one for one in part.routes if str(one.to) == RANGE]
+    part.routes.append(replace(own, link=None))
+    assert made.run() == ["replace"]
+    assert stores(made) == {"ActiveStore": [VIA], "PersistentStore": [VIA]}
+
+
+def test_a_route_that_nothing_removes_is_an_error(made: Windows) -> None:
+    fault = CmdletFault(
+        "Remove-NetRoute", times=99, error=CmdletError("no", error_id="Windows System Error 50")
+    )
+    made.state.faults.append(fault)
+    with pytest.raises(RemoteFailed, match="is still in ActiveStore after its removal: no"):
+        made.destroy()
+    made.state.faults.clear()
 
 
 def test_a_next_hop_that_was_changed_is_set_back(made: Windows) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tests.winhost.hyperv.model import hyperv
 from tests.winhost.presence import require
 from tests.winhost.tests.product import DIRECTORY, IMAGE, NAME, ROUTES, SEED, VIA, Windows, windows
 from vmproxy.errors import Conflict, RemoteFailed, VmproxyError
+from vmproxy.hosts.hyperv.seen import access
 from vmproxy.hosts.hyperv.settings import ONLY_US
 from vmproxy.model.names import UEFI_CA
 
@@ -191,10 +193,18 @@ def test_a_leftover_folder_and_image_go_at_the_next_create(world: Windows) -> No
     _write(
         world,
         *("vmproxy.lock", f"images/{image}.vhdx", f"images/{image}.part", f"images/{image}.draft"),
-        *(f"{NAME}/disk-{image}.vhdx", "vmproxy-gone-x/seed-0.iso", "vmproxy-gone-x/Virtual Machines/1.vmcx"),
+        *(f"{NAME}/disk-{image}.vhdx", "vmproxy-gone-x/seed-0.iso", "vmproxy-gone-x/disk-0.vhdx.rct"),
     )
     world.run()
     assert not [path for path in world.files() if image in path or "gone" in path]
+
+
+def test_the_folder_of_a_vm_that_another_node_of_a_cluster_knows_stays(world: Windows) -> None:
+    theirs = ("vmproxy-plant-b-win-02/disk-0.vhdx", "vmproxy-plant-b-win-02/Virtual Machines/1.vmcx")
+    _write(world, "vmproxy.lock", *theirs)
+    world.run()
+    world.destroy()
+    assert [name for name in theirs if not (world.state.local(DIRECTORY) / name).exists()] == []
 
 
 def test_what_others_left_in_the_folder_stays(world: Windows) -> None:
@@ -233,6 +243,114 @@ def _own(world: Windows, user: str, path: str = DIRECTORY) -> list[object]:
         f"$Acl = Get-Acl {path}; $User = New-Object Security.Principal.SecurityIdentifier {user};"
         f"$Acl.SetOwner($User); Set-Acl {path} -AclObject $Acl; (Get-Acl {path}).Owner"
     )
+
+
+USER = "S-1-5-21-1004336348-1177238915-682003330-1007"
+
+
+def test_a_folder_that_was_there_before_is_closed_before_anything_is_put_into_it(world: Windows) -> None:
+    world.state.local(DIRECTORY).mkdir(parents=True)
+    world.winhost.switchboard.add("drop", operation="Send", nth=4)
+    with pytest.raises(VmproxyError):
+        world.run()
+    assert world.files() in ([], ["vmproxy.lock"])
+    assert _access(world) == ONLY_US
+
+
+def _access(world: Windows) -> str:
+    return access({"sddl": world.powershell(f"(Get-Acl {DIRECTORY}).Sddl")[0]})
+
+
+def test_an_image_that_another_user_planted_is_not_used(world: Windows) -> None:
+    _write(world, "vmproxy.lock", f"images/{IMAGE}.vhdx", f"images/{IMAGE}.sha256")
+    for name in (f"{IMAGE}.vhdx", f"{IMAGE}.sha256"):
+        _own(world, USER, rf"{DIRECTORY}\images\{name}")
+    world.run()
+    disk = world.state.local(rf"{DIRECTORY}\{NAME}\disk-{IMAGE}.vhdx")
+    assert disk.read_bytes()[:8] == b"vhdxfile"
+
+
+def test_a_folder_for_images_that_another_user_made_is_refused(world: Windows) -> None:
+    _write(world, "vmproxy.lock", "images/x")
+    _own(world, USER, rf"{DIRECTORY}\images")
+    with pytest.raises(RemoteFailed, match=f"was put there by {USER}: remove it"):
+        world.run()
+
+
+def test_a_lock_file_of_another_user_does_not_make_a_folder_ours(world: Windows) -> None:
+    _write(world, "vmproxy.lock")
+    _own(world, USER, rf"{DIRECTORY}\vmproxy.lock")
+    with pytest.raises(RemoteFailed, match="contains files that are not vmproxy's"):
+        world.run()
+
+
+def test_a_base_image_without_its_own_hash_is_transferred_again(made: Windows) -> None:
+    made.state.local(rf"{DIRECTORY}\images\{IMAGE}.sha256").unlink()
+    made.powershell("Get-VM | Remove-VM -Force")
+    made.said.clear()
+    assert made.run() == ["create", "mark"]
+    assert any("sending the image" in line for line in made.said)
+
+
+def test_a_base_image_that_was_changed_is_not_copied(made: Windows) -> None:
+    base = made.state.local(rf"{DIRECTORY}\images\{IMAGE}.vhdx")
+    with base.open("r+b") as file:
+        file.seek(5 << 20)
+        file.write(b"backdoor")
+    with made.place() as place, place.lock(made.said.append):
+        seed_lost = made.plan(place, place.observe(), starts=False)
+        assert seed_lost == ()
+    made.powershell("Get-VMDvdDrive * | Remove-VMDvdDrive")
+    with pytest.raises(RemoteFailed, match="was changed after it was unpacked"):
+        made.run()
+    assert len(hyperv(made.state).vms) == 1
+    assert made.run() == ["recreate"]
+
+
+def test_what_hyperv_gives_to_vms_on_the_folder_is_no_drift_and_stays(made: Windows) -> None:
+    right = r"NT VIRTUAL MACHINE\Virtual Machines"
+    acls = made.winhost.emulation.stores.acls  # type: ignore[union-attr]
+    assert right in {rule["identity"] for rule in acls.rules(DIRECTORY)}
+    assert made.run() == []
+    made.powershell(
+        f"$Acl = Get-Acl {DIRECTORY}; $Acl.SetAccessRuleProtection($false, $true); Set-Acl {DIRECTORY} $Acl"
+    )
+    made.run()
+    assert right in {rule["identity"] for rule in acls.rules(DIRECTORY)}
+    assert _access(made) == ONLY_US
+
+
+def test_a_file_that_a_virus_scanner_holds_for_a_moment_is_tried_again(world: Windows) -> None:
+    held = CmdletError("Failed: being used by another process (0x80070020).", error_id="OperationFailed")
+    world.state.faults.append(CmdletFault("New-VM", times=2, error=held))
+    assert world.run() == ["create", "add"]
+
+
+def test_another_vm_that_vanishes_while_all_are_listed_is_no_failure(world: Windows) -> None:
+    gone = CmdletError("the virtual machine was not found", error_id="ObjectNotFound", terminating=False)
+    for nth in (1, 3, 5, 7):
+        world.state.faults.append(CmdletFault("Get-VM", nth=nth, error=gone, after=True))
+    assert world.run() == ["create", "add"]
+
+
+def test_a_vm_between_two_states_is_waited_for(made: Windows) -> None:
+    (vm,) = hyperv(made.state).vms.values()
+    vm.state = "Stopping"
+    threading.Timer(3.0, lambda: setattr(vm, "state", "Off")).start()
+    assert made.run(cpus=4) == ["reconfigure"]
+
+
+def test_sriov_is_drift(made: Windows) -> None:
+    made.powershell("Get-VMNetworkAdapter -VMName * | Set-VMNetworkAdapter -IovWeight 100")
+    assert made.run() == ["set"]
+
+
+def test_a_switch_whose_name_differs_in_case_is_named(world: Windows) -> None:
+    world.switch = "external"
+    with world.place() as place:
+        seen = place.observe().switch
+    assert seen is not None
+    assert "'External'" in seen.why
 
 
 def test_a_link_in_the_folders_place_is_refused(world: Windows, tmp_path: Path) -> None:

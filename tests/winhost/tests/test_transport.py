@@ -12,7 +12,7 @@ from tests.winhost import wsman_faults
 from tests.winhost.faults import When
 from tests.winhost.host import WinHost
 from tests.winhost.tests.conftest import client
-from vmproxy.errors import NotReady, Unreachable
+from vmproxy.errors import Forbidden, NotReady, Unreachable
 from vmproxy.transport.winrm import Counters, Limits, Login, Process, WinRM
 from vmproxy.util import wait
 
@@ -99,6 +99,88 @@ def test_a_host_that_takes_not_even_those_is_named(host: WinHost) -> None:
         process = wire.start("sh", ["-c", '"wc -c"'])
         with pytest.raises(Unreachable, match=r"too large for it \(HTTP 413\)"):
             process.send(b"x" * 500_000)
+
+
+def test_a_front_that_takes_48_kilobytes_gets_small_messages(host: WinHost) -> None:
+    host.quotas.envelope = 48 * 1024
+    with client(host) as wire:
+        process = wire.start("sh", ["-c", '"head -c 400000 | wc -c"'])
+        process.send(b"x" * 400_000)
+        assert finish(process)[0].strip() == b"400000"
+
+
+def test_input_is_a_pipe_so_that_long_lines_and_control_characters_arrive(host: WinHost) -> None:
+    line = b"x" * 300_000 + b"\x1a\x03\x08" + b"y" * 100_000
+    with client(host) as wire:
+        process = wire.start("sh", ["-c", '"read x; printf %s $x | wc -c"'])
+        process.send(line + b"\n")
+        assert finish(process)[0].strip() == str(len(line)).encode()
+
+
+def test_a_program_that_does_not_read_for_a_while_gets_all_its_input(host: WinHost) -> None:
+    with client(host) as wire:
+        process = wire.start("sh", ["-c", '"sleep 3; head -c 300000 | wc -c"'])
+        process.send(b"x" * 300_000)
+        assert finish(process)[0].strip() == b"300000"
+    assert host.messages.count("Send") == 1
+
+
+def test_a_busy_host_gets_the_same_input_again(host: WinHost) -> None:
+    host.switchboard.add("fault", operation="Send", fault=wsman_faults.busy(), times=2)
+    with client(host) as wire:
+        process = wire.start("sh", ["-c", '"head -c 5 | wc -c"'])
+        process.send(b"12345")
+        assert finish(process)[0].strip() == b"5"
+    assert host.messages.count("Send") == 3
+
+
+def test_a_first_log_in_may_take_its_time(host: WinHost) -> None:
+    host.quotas.first_login = 3.0
+    run_with_input(host)
+    assert host.messages.count("Create") == 1
+
+
+def test_a_first_log_in_that_takes_longer_than_a_message_may_is_tried_once_more(host: WinHost) -> None:
+    host.quotas.first_login = 1.5
+    with client(host, limits=Limits(operation=1, slow=1, lost=4)):
+        pass
+    assert host.messages == ["Create", "Create", "Delete"]
+    host.service.profiles.clear()
+    host.quotas.first_login = 60.0
+    with pytest.raises(NotReady, match="did not complete it in time"):
+        client(host, limits=Limits(operation=1, slow=1, lost=4)).__enter__()
+    assert host.messages.count("Create") == 4
+
+
+def test_a_policy_against_remote_shells_is_named(host: WinHost) -> None:
+    host.quotas.remote_shells = False
+    with pytest.raises(Forbidden, match="not accept any remote shell requests") as caught:
+        client(host).__enter__()
+    assert "Allow Remote Shell Access" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_a_redirect_is_not_followed(host: WinHost, nth: int, status: int) -> None:
+    """At the first request, in the middle of the log-in, and at its end."""
+    target = f"{host.http_endpoint}/wsman"
+    host.switchboard.add("redirect", operation="http", nth=nth, times=100, status=status, location=target)
+    with pytest.raises(Unreachable) as caught:
+        client(host).__enter__()
+    assert nth == 2 or f"it redirects to {target}" in caught.value.message
+    assert host.http.accepted == 0
+    assert host.messages == []
+
+
+def test_a_redirect_over_http_is_not_followed(host: WinHost) -> None:
+    target = f"{host.endpoint}/wsman"
+    for operation, nth in (("http", 1), ("Command", 1)):
+        host.switchboard.clear()
+        host.switchboard.add("redirect", operation=operation, nth=nth, status=307, location=target)
+        wire = WinRM(host.http_endpoint, Login("ntlm", "Administrator", host.password))
+        with pytest.raises(Unreachable, match="it redirects to"), wire:
+            wire.start("echo", ["x"])
+    assert host.https.accepted == 0
 
 
 def test_waiting_for_output_ends_at_its_deadline(host: WinHost) -> None:

@@ -75,6 +75,17 @@ def test_run_cmd_is_five_messages(host: WinHost, wire: Protocol) -> None:
     assert host.service.shells == {}
 
 
+@pytest.mark.parametrize(("console", "length"), [(True, 4094), (False, 10_003)])
+def test_a_console_s_input_cuts_lines_and_a_pipe_s_does_not(
+    wire: Protocol, console: bool, length: int
+) -> None:
+    shell = wire.open_shell()
+    words = ["-c", '"read x; printf %s $x | wc -c"']
+    command = wire.run_command(shell, "sh", words, console_mode_stdin=console)
+    wire.send_command_input(shell, command, b"x" * 10_000 + b"\x1a\x03\x08\n")
+    assert output(wire, shell, command)[0].strip() == str(length).encode()
+
+
 def test_stderr_and_the_exit_code_arrive_apart(wire: Protocol) -> None:
     shell = wire.open_shell()
     command = wire.run_command(shell, "echo out & nosuchthing & exit 3", [])

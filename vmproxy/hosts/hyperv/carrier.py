@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import gzip
 import logging
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -93,7 +92,9 @@ class HypervCarrier:
 
     def examine(self) -> Mapping[str, Mapping[str, Any]]:
         facts: dict[str, dict[str, Any]] = self._session.run(
-            "doctor.ps1", "look at the host", {"address": str(self._about.address.ip)}
+            "doctor.ps1",
+            "look at the host",
+            {"address": str(self._about.address.ip), "switch": self._about.carrier.switch},
         )
         return facts
 
@@ -155,11 +156,11 @@ class HypervCarrier:
             "marker": notes.block(marker),
             "base": self._paths.base(vm.image),
             "disk": self._paths.disk(vm.image),
+            "record": self._paths.record(vm.image),
             "seed": self._paths.seed(marker.seed),
-            "seedData": base64.b64encode(gzip.compress(delivery.seed, mtime=0)).decode(),
             **{name: vm.settings[name] for name in ("memory", "mac", "switch")},
         }
-        self._session.call("create.ps1", data, timeout=_COPY_SECONDS)
+        self._session.feed("create.ps1", data, base64.b64encode(delivery.seed), timeout=_COPY_SECONDS)
         self._configure({name: value for name, value in vm.settings.items() if name not in vm.fixed})
 
     def _start(self) -> None:

@@ -22,11 +22,11 @@ class WindowsClient:
 
     def set_route(self, route: Route, before: Sequence[Route]) -> None:
         add = {**_plain(route), "sample": str(sample(route.prefix))}
-        change = {"remove": [_plain(item) for item in before], "add": add}
+        change = {"remove": [_removed(item) for item in before], "add": add}
         self._session.run("route.ps1", f"set route {route.prefix}", change)
 
     def remove_route(self, route: Route) -> None:
-        change = {"remove": [_plain(route)], "add": None}
+        change = {"remove": [_removed(route)], "add": None}
         self._session.run("route.ps1", f"remove route {route.prefix}", change)
 
     def probe(self, connections: Sequence[Connection]) -> list[Answer]:
@@ -41,6 +41,12 @@ class WindowsClient:
         seconds = 60.0 + 6 * len(connections)
         self._session.run("probe.ps1", "try connections", data, timeout=seconds, each=answers.append)
         return answers_of(answers)
+
+
+def _removed(route: Route) -> dict[str, str]:
+    """With what route.exe takes."""
+    network = {"network": str(route.prefix.network_address), "mask": str(route.prefix.netmask)}
+    return {**_plain(route), **network}
 
 
 def _plain(route: Route) -> dict[str, str]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from vmproxy.errors import Forbidden, NotReady, RemoteFailed, VmproxyError
-from vmproxy.transport.powershell import PowerShellFailed, WindowsError
+from vmproxy.transport.powershell import SCANNER, PowerShellFailed, WindowsError
 
 DISK_FULL = "80070070"
+NO_HYPERVISOR = (
+    "the hypervisor does not run: restart the host if the role is new, turn on virtualization in its "
+    "firmware (or in the outer host, if it is a VM), and see that bcdedit has hypervisorlaunchtype Auto"
+)
 _DENIED = "80070005"
 _NO_HYPERV = ("CommandNotFoundException", "CouldNotAutoLoadModule", "CouldNotAutoloadMatchingModule")
 _ROLE = (
@@ -13,13 +17,25 @@ _ROLE = (
     "Install-WindowsFeature Hyper-V -IncludeManagementTools -Restart"
 )
 _MEMORY = "the host has too little memory: set vm.memory to less, or stop another VM"
+_SHARING = "another program uses that file (a backup, a virus scanner): run it again after it ends"
+_SERVICE_RIGHT = (
+    "a group policy takes the right `Log on as a service` from VMs: add NT VIRTUAL MACHINE\\Virtual Machines "
+    "(S-1-5-83-0) to it, then run gpupdate /force on the host"
+)
 _HINTS = {
     DISK_FULL: "free space on that drive, or set hyperv.directory to a folder on another one",
-    "80070020": "another program uses that file (a backup, a virus scanner): run it again after it ends",
+    "80070020": _SHARING,
     "c03a001a": "the folder is compressed or encrypted: use compact /u, cipher /d or another folder",
     "8007000e": _MEMORY,
+    "800705aa": _MEMORY,
+    "80070569": _SERVICE_RIGHT,
+    "c0351000": NO_HYPERVISOR,
 }
-_BY_ID = {"OutOfMemory": _MEMORY, "ObjectInUse": "another administrator or a backup uses it: try again"}
+_BY_ID = {
+    "OutOfMemory": _MEMORY,
+    "ObjectInUse": "another administrator or a backup uses it: try again",
+    "ScriptContainedMaliciousContent": SCANNER,
+}
 _RIGHTS = "the account must be a local administrator of the host, and SYSTEM needs access to the folder"
 
 

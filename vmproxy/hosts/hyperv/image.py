@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,13 @@ from vmproxy.transport.powershell import PowerShellFailed
 from vmproxy.util.download import file_sha256
 from vmproxy.util.events import Amount, Report
 
-_PIECE = 3 << 20
-"""Bytes per answer of the host: about ten messages."""
+_PIECE = 1 << 20
+"""Bytes per answer of the host: about four messages. PowerShell holds several copies of it."""
 _STEP = 16 << 20
 _FETCH_SECONDS = 4 * 3600.0
 _UNPACK_SECONDS = 3600.0
 _ANSWER_SECONDS = 300.0
+_TIDY_SECONDS = 300.0
 
 
 class Shell(Protocol):
@@ -62,11 +64,11 @@ class Bringer:
         """False if the host cannot download it; the reason is reported."""
         self._tidy(image, source.sha256)
         self.report(f"{self.host} downloads the image from {source.shown}")
-        data = {"part": self.paths.part(source.sha256), "url": source.url, "sha256": source.sha256}
+        data = {"part": self.paths.part(source.sha256), "sha256": source.sha256}
+        progress = _Progress(self.report, "downloaded")
         try:
-            self.shell.call(
-                "fetch.ps1", data, timeout=_FETCH_SECONDS, each=_Progress(self.report, "downloaded")
-            )
+            url = source.url.encode()
+            give(self.shell, "fetch.ps1", data, url, timeout=_FETCH_SECONDS, each=progress)
         except PowerShellFailed as exc:
             if is_disk_full(exc):
                 raise
@@ -99,6 +101,7 @@ class Bringer:
             "sha256": digest,
             "draft": self.paths.draft(image),
             "base": self.paths.base(image),
+            "record": self.paths.record(image),
         }
         each = _Progress(self.report, "unpacked")
         self.shell.call("unpack.ps1", data, timeout=_UNPACK_SECONDS, each=each)
@@ -117,15 +120,40 @@ class Bringer:
             )
 
 
+def give(
+    shell: Shell,
+    script: str,
+    data: dict[str, Any],
+    line: bytes,
+    *,
+    timeout: float,
+    each: Callable[[Any], None] | None = None,
+) -> None:
+    """Run a script that asks once, by {"send"}, for one line; `each` gets what else it emits."""
+    deadline = time.monotonic() + timeout
+
+    def pieces(answer: Any) -> bytes | None:
+        if "send" in answer:
+            return line + b"\n"
+        if time.monotonic() > deadline:
+            raise NotReady(f"cannot finish {script}: it took longer than {timeout:.0f} s")
+        if each is not None:
+            each(answer)
+        return None
+
+    shell.feed(script, data, pieces, timeout=timeout)
+
+
 def tidy(shell: Shell, paths: Paths, *, image: str | None, part: str | None) -> dict[str, Any]:
     """Remove what earlier runs left, except this image and part; return their state and the free space."""
     data = {
         "directory": paths.directory,
         "images": paths.images,
+        "folder": paths.folder,
         "base": paths.base(image) if image else None,
         "part": paths.part(part) if part else None,
     }
-    state: dict[str, Any] = shell.call("tidy.ps1", data)
+    state: dict[str, Any] = shell.call("tidy.ps1", data, timeout=_TIDY_SECONDS)
     return state
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
 from vmproxy.hosts.hyperv import login, settings
 from vmproxy.hosts.hyperv.carrier import HypervCarrier
@@ -14,14 +15,22 @@ from vmproxy.hosts.hyperv.session import Session
 from vmproxy.hosts.protocols import Drivers, Kind
 from vmproxy.model.topology import Client, Vm
 from vmproxy.site.model import Hyperv
+from vmproxy.transport.accounts import Accounts
 
 Connect = Callable[[Hyperv, str], AbstractContextManager[Shell]]
 """From the site file's `hyperv` and the host's name to its PowerShell."""
 
 
 @contextmanager
-def open_host(vm: Vm, client: Client, *, connect: Connect = login.connect) -> Iterator[Drivers]:  # noqa: ARG001 (the carrier itself)
+def open_host(
+    vm: Vm,
+    client: Client,  # noqa: ARG001 (the carrier itself)
+    accounts: Accounts | None = None,
+    *,
+    connect: Connect | None = None,
+) -> Iterator[Drivers]:
     """`connect` opens the PowerShell; tests give their own."""
+    connect = connect or partial(login.connect, accounts=accounts or Accounts())
     assert isinstance(vm.carrier.connection, Hyperv)
     paths = Paths(vm.carrier.connection.directory, vm.name)
     with connect(vm.carrier.connection, vm.carrier.name) as shell:

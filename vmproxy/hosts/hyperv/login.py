@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from vmproxy.errors import UsageError
 from vmproxy.site.model import Hyperv, SecretFromEnv, SecretRef
+from vmproxy.transport.accounts import Accounts
 from vmproxy.transport.powershell import PowerShell
 from vmproxy.transport.winrm import Login, WinRM
 
 
 @contextmanager
-def connect(about: Hyperv, host: str) -> Iterator[PowerShell]:
+def connect(about: Hyperv, host: str, accounts: Accounts) -> Iterator[PowerShell]:
     """One shell with one powershell.exe in it, until the block ends."""
     ca = str(about.ca) if about.ca else None
     with (
-        WinRM(str(about.endpoint), login(about, host), ca=ca) as winrm,
+        WinRM(about.endpoint, login(about, host), ca=ca, accounts=accounts) as winrm,
         winrm.powershell() as shell,
     ):
         yield shell
@@ -47,6 +49,11 @@ def _readable(file: Path | None, key: str, host: str) -> None:
         ) from exc
 
 
+def _decoded(content: bytes) -> str:
+    """Windows' editors begin a file with a byte order mark; its Notepad and PowerShell also write UTF-16."""
+    return content.decode("utf-16" if content[:2] in {BOM_UTF16_LE, BOM_UTF16_BE} else "utf-8-sig")
+
+
 def _secret(reference: SecretRef, host: str) -> str:
     if isinstance(reference, SecretFromEnv):
         value = os.environ.get(reference.env)
@@ -57,7 +64,7 @@ def _secret(reference: SecretRef, host: str) -> str:
             )
         return value
     try:
-        return reference.file.read_text(encoding="utf-8").rstrip("\r\n")
+        return _decoded(reference.file.read_bytes()).rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "it is not text"
         raise UsageError(

@@ -39,6 +39,10 @@ class Paths:
     def base(self, image: str) -> str:
         return self._at("images", f"{image}.vhdx")
 
+    def record(self, image: str) -> str:
+        """The SHA-256 of the base image itself, as it was unpacked."""
+        return self._at("images", f"{image}.sha256")
+
     def draft(self, image: str) -> str:
         """The base image while it is unpacked."""
         return self._at("images", f"{image}.draft")

@@ -23,6 +23,8 @@ _DEFAULT_SWITCH = "c08cb7b8-9b3c-408e-8e30-5e16a3aeb444"
 _RUNS = {"Running", "Starting"}
 _ACTIVE, _PERSISTENT = "ActiveStore", "PersistentStore"
 _TRUSTEE = re.compile(r"\(A;[^;]*;[^;]*;[^;]*;[^;]*;([^;)]+)")
+_OF_VMS = "S-1-5-83-"
+"""Accounts that only a VM's own worker process has: Hyper-V grants them what a VM needs."""
 _OWNER = re.compile(r"^O:(S-[\d-]+|[A-Z]{2})")
 _ADMINISTRATORS = {
     "BA": "Administrators",
@@ -52,7 +54,7 @@ def parse(facts: Facts, asked: Asked) -> CarrierSeen:
     about = facts["host"]
     return CarrierSeen(
         vm=_vm(vms[0], facts, pending, asked) if vms else None,
-        switch=_switch(switches[0], asked.switch) if switches else None,
+        switch=_switch(switches[0], asked.switch) if switches else _near(facts, asked.switch),
         images=_images(facts["folder"], asked.paths),
         leftovers=() if vms else _leftovers(facts["folder"], asked.paths),
         free_memory=int(about["freeMemory"]),
@@ -96,7 +98,7 @@ def _vm(vm: Facts, facts: Facts, pending: Marker | None, asked: Asked) -> VmSeen
     return VmSeen(
         name=paths.vm,
         running=vm["state"] in _RUNS,
-        settings=settings.seen({**vm, "access": _access(facts["folder"])}),
+        settings=settings.seen({**vm, "access": access(facts["folder"])}),
         marker=marker,
         disk=marker.image if marker and disk and not half_made else None,
         seed=marker.seed if marker and seed else None,
@@ -114,35 +116,47 @@ def _inside(path: str, paths: Paths) -> bool:
     return path.lower().startswith(paths.folder.lower() + "\\") or paths.same(path, paths.folder)
 
 
-def _access(folder: Facts | None) -> str:
+def access(folder: Facts | None) -> str:
     """Who may access the folder, from its SDDL, which is not localized. An owner always may."""
     if folder is None:
         return ABSENT
-    trustees = {_ADMINISTRATORS.get(one, one) for one in _TRUSTEE.findall(folder["sddl"])}
+    found = [one for one in _TRUSTEE.findall(folder["sddl"]) if not one.startswith(_OF_VMS)]
+    trustees = {_ADMINISTRATORS.get(one, one) for one in found}
     owners = {one for one in _OWNER.findall(folder["sddl"]) if one not in _ADMINISTRATORS}
     return ", ".join([*sorted(trustees), *(f"owner {one}" for one in owners)])
 
 
 def _images(folder: Facts | None, paths: Paths) -> frozenset[str]:
+    """Those whose own SHA-256 is known: create.ps1 checks it before it copies one."""
     inside = paths.images.lower() + "\\"
-    names = [
+    names = {
         str(path)[len(inside) :]
         for path in items((folder or {}).get("files"))
         if str(path).lower().startswith(inside)
-    ]
-    return frozenset(name.removesuffix(".vhdx") for name in names if name.endswith(".vhdx"))
+    }
+    bases = {name.removesuffix(".vhdx") for name in names if name.endswith(".vhdx")}
+    return frozenset(base for base in bases if f"{base}.sha256" in names)
 
 
 def _leftovers(folder: Facts | None, paths: Paths) -> tuple[str, ...]:
     """If our VM does not exist: the files in its folder, and base images and parts that no other VM uses."""
     files = [str(path) for path in items((folder or {}).get("files"))]
-    copied = {PureWindowsPath(path).name.removeprefix("disk-") for path in files if not _inside(path, paths)}
+    copied = {
+        PureWindowsPath(path).stem.removeprefix("disk-") for path in files if _is_elsewhere(path, paths)
+    }
     return tuple(
         path
         for path in files
-        if _inside(path, paths)
-        or (path.lower().startswith(paths.images.lower() + "\\") and PureWindowsPath(path).name not in copied)
+        if _inside(path, paths) or (_is_cache(path, paths) and PureWindowsPath(path).stem not in copied)
     )
+
+
+def _is_elsewhere(path: str, paths: Paths) -> bool:
+    return not _inside(path, paths) and not _is_cache(path, paths)
+
+
+def _is_cache(path: str, paths: Paths) -> bool:
+    return path.lower().startswith(paths.images.lower() + "\\")
 
 
 def _renamed(marked: Iterable[Facts], asked: Asked) -> str | None:
@@ -151,6 +165,18 @@ def _renamed(marked: Iterable[Facts], asked: Asked) -> str | None:
         if marker and (marker.site, marker.host) == (asked.site, asked.host):
             return str(item["name"])
     return None
+
+
+def _near(facts: Facts, name: str) -> SwitchSeen | None:
+    """A switch whose name differs in case or spaces only is not used, but named."""
+    near = [str(one) for one in items(facts["nearSwitches"]) if _folded(str(one)) == _folded(name)]
+    if not near:
+        return None
+    return SwitchSeen(name, reachable=False, why=f"there is {near[0]!r}: write its name exactly like that")
+
+
+def _folded(name: str) -> str:
+    return "".join(name.split()).casefold()
 
 
 def _switch(switch: Facts, name: str) -> SwitchSeen:

@@ -11,9 +11,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from vmproxy.hosts.hyperv.errors import explained
-from vmproxy.hosts.hyperv.image import Shell
+from vmproxy.hosts.hyperv.image import Shell, give
 from vmproxy.hosts.hyperv.paths import Paths
 from vmproxy.transport.powershell import PowerShellFailed
+
+_SECONDS = 300.0
+"""A host with hundreds of VMs takes minutes to list them."""
 
 
 class Session:
@@ -30,7 +33,7 @@ class Session:
         doing: str,
         data: dict[str, Any] | None = None,
         *,
-        timeout: float = 120.0,
+        timeout: float = _SECONDS,
         each: Callable[[Any], None] | None = None,
     ) -> Any:
         """A script's one answer. `doing` completes "cannot … on the host" in an error."""
@@ -42,11 +45,15 @@ class Session:
         script: str,
         data: dict[str, Any] | None = None,
         *,
-        timeout: float = 120.0,
+        timeout: float = _SECONDS,
         each: Callable[[Any], None] | None = None,
     ) -> Any:
         """As `run`, inside a longer piece of work whose errors are explained as a whole."""
         return self.shell.call(script, {**self._folder(), **(data or {})}, timeout=timeout, each=each)
+
+    def feed(self, script: str, data: dict[str, Any], secret: bytes, *, timeout: float) -> None:
+        """As `call`, for a script that asks for `secret`: module logging records frames, but no input."""
+        give(self.shell, script, {**self._folder(), **data}, secret, timeout=timeout)
 
     @contextmanager
     def explaining(self, doing: str) -> Iterator[None]:
@@ -64,5 +71,6 @@ class Session:
             "lock": paths.lock,
             "unfinished": paths.unfinished,
             "folder": paths.folder,
+            "images": paths.images,
             "pending": paths.pending,
         }

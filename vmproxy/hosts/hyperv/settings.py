@@ -92,6 +92,7 @@ SETTINGS = (
         _of_adapter(lambda adapter: adapter["spoofing"] == "On"),
         _always(value=False),
     ),
+    Setting("sriov", "hot", _of_adapter(lambda adapter: adapter["iovWeight"] > 0), _always(value=False)),
     Setting("start", "hot", _reported("start"), _always("Start")),
     Setting("startDelay", "hot", _reported("startDelay"), _always(0)),
     Setting("checkpoints", "hot", _reported("checkpoints"), _always("Disabled")),

@@ -13,11 +13,12 @@ from vmproxy.hosts.linux.client import NamespaceClient
 from vmproxy.hosts.protocols import Drivers, Kind
 from vmproxy.model.topology import Client, Vm
 from vmproxy.site.model import Qemu
+from vmproxy.transport.accounts import Accounts
 from vmproxy.util import netns
 
 
 @contextmanager
-def _open(vm: Vm, client: Client) -> Iterator[Drivers]:
+def _open(vm: Vm, client: Client, _accounts: Accounts) -> Iterator[Drivers]:
     assert isinstance(vm.carrier.connection, Qemu)
     lab = vm.carrier.connection.lab
     if os.geteuid() != 0:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from vmproxy.hosts.hyperv.errors import NO_HYPERVISOR
 from vmproxy.hosts.hyperv.seen import items
 from vmproxy.model.mac import static_mac
 from vmproxy.model.names import UEFI_CA
@@ -27,6 +28,9 @@ def windows_findings(vm: Vm, facts: Facts) -> Iterator[Finding]:
     yield Finding("WinRM", ok=True, detail=f"{vm.carrier.connection.endpoint} answers, and lets us in")
     for check, (fact, look) in _LOOKS.items():
         yield _judged(check, facts[fact], look)
+    yield _judged(
+        "VM's way out", facts["switch"], lambda value: _way_out(value, facts["interface"].get("value"))
+    )
     yield from _services(facts)
     yield _judged("MAC address", facts["adapters"], lambda value: _mac(value, vm.name))
 
@@ -60,6 +64,54 @@ def _remote_accounts(value: Any) -> Judged:
 
 def _feature(value: Any) -> Judged:
     return value in {"Installed", "Enabled"}, f"Hyper-V is {value}", _ROLE
+
+
+def _hypervisor(value: Any) -> Judged:
+    return bool(value), "runs" if value else "does not run", NO_HYPERVISOR
+
+
+def _way_out(switch: Any, interface: Any) -> Judged:
+    """On an internal switch the host has to forward, or to translate, what the VM and its clients send."""
+    if not switch or switch["type"] != "Internal":
+        return True, f"an {switch['type']} switch" if switch else "the switch is not there", ""
+    open_ = switch["nat"] or (interface or {}).get("forwarding") == "Enabled"
+    seen = "an Internal switch, and the host forwards" if open_ else "an Internal switch without a way out"
+    return (
+        bool(open_),
+        seen,
+        "Set-NetIPInterface -InterfaceAlias 'vEthernet (SWITCH)' -Forwarding Enabled with a route back, or "
+        "New-NetNat -Name vmproxy -InternalIPInterfaceAddressPrefix NETWORK",
+    )
+
+
+def _coalescing(switch: Any) -> Judged:
+    """For the reader: Linux turns it off in the VM as soon as it forwards."""
+    on = bool(switch and switch["coalescing"])
+    seen = "on: if Services are slow, Set-VMSwitch -EnableSoftwareRsc $false" if on else "off"
+    return True, seen, ""
+
+
+def _extensions(value: Any) -> Judged:
+    found = [str(item) for item in items(value)]
+    otherwise = "an SDN controller may block a VM that it has no port profile for: use a switch without it"
+    return not found, ", ".join(found) or "none", otherwise
+
+
+def _hns_switch(value: Any) -> Judged:
+    kinds = sorted({str(item) for item in items(value)})
+    seen = f"made by HNS for a network of type {', '.join(kinds)}" if kinds else "not made by HNS"
+    return not kinds, seen, "use a switch of Hyper-V's: HNS removes its own whenever it resets its networks"
+
+
+def _port_rules(value: Any) -> Judged:
+    seen = f"{value} on the VM's adapter" if value else "none"
+    otherwise = "see that they let packets of other sources pass: Get-VMNetworkAdapterAcl -VMName VM"
+    return not value, seen, otherwise
+
+
+def _redirects(value: Any) -> Judged:
+    """For the reader: the VM sends none, but another router of its network could."""
+    return True, f"IcmpRedirects is {value}", ""
 
 
 def _secure_boot(value: Any) -> Judged:
@@ -111,8 +163,14 @@ _LOOKS: dict[str, tuple[str, Callable[[Any], Judged]]] = {
     "rights on the host": ("administrator", _administrator),
     "remote log-in": ("remoteAccounts", _remote_accounts),
     "Hyper-V": ("feature", _feature),
+    "hypervisor": ("hypervisor", _hypervisor),
     "Secure Boot": ("secureBoot", _secure_boot),
     "VM's network": ("interface", _interface),
+    "packet coalescing": ("switch", _coalescing),
+    "who made the switch": ("hnsSwitch", _hns_switch),
+    "switch extensions": ("extensions", _extensions),
+    "port rules": ("portRules", _port_rules),
+    "ICMP redirects": ("redirects", _redirects),
     "default routes": ("defaultRoutes", _default_routes),
     "clock": ("time", _clock),
     "HNS load balancers": ("balancers", _balancers),
@@ -130,16 +188,21 @@ def _services(facts: Facts) -> Iterator[Finding]:
     running |= {str(name) for name in items(facts["programs"]["value"])}
     vmms = states.get("vmms", "not there")
     yield checked("service vmms", ok=vmms == "Running", detail=vmms, otherwise="Start-Service vmms")
+    if "ClusSvc" in running:
+        yield Finding("failover cluster", ok=True, detail=_CLUSTERED)
     for check, names, otherwise in _RIVALS:
         found = sorted(running & names)
         yield checked(check, ok=not found, detail=", ".join(found) or "does not run", otherwise=otherwise)
 
 
+_CLUSTERED = "the host is a node: the VM stays on it, so do not add it to the cluster's roles"
+
 _RIVALS = (
     (
         "native kube-proxy",
         {"kube-proxy.exe", "kubeproxy", "kube-proxy"},
-        "stop it: it answers for the same Services, and the containers' traffic never reaches the VM",
+        "stop it: it answers for the same Services; containers of an l2bridge or overlay network do not use "
+        "the host's routes, so their traffic reaches the VM only by a policy of their network plug-in",
     ),
     (
         "Antrea",
