@@ -16,7 +16,7 @@ from vmproxy.site import model
 
 _NETWORKING = "/apis/networking.k8s.io"
 _RANGE_ERROR = re.compile(r"range of valid IPs is ([0-9a-fA-F:./]+)")
-_ARGUMENT = re.compile(r"--service-cluster-ip-range=(\S+)")
+_ARGUMENT = re.compile(r"--service-cluster-ip-range[= ][\"']?([0-9a-fA-F:./,]+)")
 
 
 def service_cidrs(client: Client, wanted: model.Cluster) -> tuple[Network, ...]:

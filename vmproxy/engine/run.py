@@ -54,8 +54,10 @@ def destroy_host(site: SiteRun, member: Member, report: Reporter, *, yes: bool) 
     host's part from going; what stays in the cluster then is named by the error in the result.
     """
     done: list[Step] = []
+    warned: list[str] = []
     try:
         with Scope(site, member, report) as scope:
+            warned = scope.warned
             if not yes:
                 todo = phases.removal(scope, _leaving(scope)[0])
                 left = Plan(tuple(step for _, some in todo for step in some))
@@ -63,8 +65,9 @@ def destroy_host(site: SiteRun, member: Member, report: Reporter, *, yes: bool) 
             with scope.carrier.lock(report):
                 _destroy(scope, done, report)
     except VmproxyError as exc:
-        return _ended(HostResult(member.name, tuple(done), error=exc), report)
-    return _ended(HostResult(member.name, tuple(done)), report)
+        left = Plan(warnings=tuple(warned))
+        return _ended(HostResult(member.name, tuple(done), left, error=exc), report)
+    return _ended(HostResult(member.name, tuple(done), Plan(warnings=tuple(warned))), report)
 
 
 def for_each(members: Iterable[Member], work: Callable[[Member], T]) -> list[T | VmproxyError]:

@@ -75,6 +75,8 @@ class Scope:
         self._stack = ExitStack()
         self._guest: GuestLink | None = None
         self._carrier_seen: CarrierSeen | None = None
+        self.warned: list[str] = []
+        """What steps that were done left behind, and why."""
 
     def __enter__(self) -> Scope:
         return self
@@ -204,9 +206,13 @@ class Scope:
         for step in steps:
             self._report.send(events.Step(step.place, step.verb, step.target))
             with failing_at(step):
-                done = self.site.cluster.do(step, lambda text: self._report.send(events.Warned(text)))
+                done = self.site.cluster.do(step, self._warn)
             if done:
                 yield step
+
+    def _warn(self, text: str) -> None:
+        self._report(text)
+        self.warned.append(text)
 
     def change_host(self, steps: Sequence[HostStep]) -> Iterator[HostStep]:
         """The VM, and the routes that lead to it; the marker stays true at every moment."""

@@ -49,6 +49,9 @@ def plan(routes: Sequence[Route], seen: GuestSeen, follows: Sequence[Follow]) ->
 
 def warnings(vm: Vm, cluster: ClusterSeen) -> Iterator[str]:
     """One for each reason, whatever the number of Nodes."""
+    for route in vm.network.routes:
+        if any(overlap(route.to, taken) for taken in cluster.service_cidrs):
+            yield f"network.routes: {route.to} overlaps a Service range, which the VM itself serves"
     if vm.network.pod_routes != "nodes":
         return
     by_reason: dict[str, list[str]] = {}

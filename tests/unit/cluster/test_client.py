@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -121,10 +123,13 @@ def test_a_list_without_items_or_metadata_is_empty(pki: Pki) -> None:
         assert list(client.items("/api/v1/things")) == []
 
 
+ACCOUNTS = "/api/v1/namespaces/vmproxy/serviceaccounts"
+
+
 def big_cluster(method: str, path: str) -> Answer:
     """5,000 Nodes, 10,000 Services and as many EndpointSlices, with what is read of them only."""
     sizes = {"/api/v1/nodes": 5000, "/api/v1/services": 10_000}
-    sizes["/apis/discovery.k8s.io/v1/endpointslices"] = 10_000
+    sizes |= {"/apis/discovery.k8s.io/v1/endpointslices": 10_000, ACCOUNTS: 0}
     plain = urlsplit(path).path
     if plain == "/version":
         return Answer(body={"gitVersion": "v1.36.3"})
@@ -146,7 +151,7 @@ def test_a_look_at_a_large_cluster_takes_a_bounded_number_of_requests(pki: Pki) 
         cluster = Cluster(client, wanted=wanted, server="", ca="")
         assert len(cluster.observe().nodes) == 5000
         assert len(cluster.services()) == 10_000
-        assert len(api.asked) <= 10 + 20 + 20 + 4
+        assert len(api.asked) <= 10 + 20 + 20 + 4  # pages, and one request for each of the rest
 
 
 def test_impersonated_groups_repeat_their_header(pki: Pki) -> None:
@@ -207,3 +212,45 @@ def test_a_proxy_that_fails_is_named_without_its_login(pki: Pki) -> None:
             client.get("/version")
         assert "HTTP proxy " + proxy.rpartition("@")[2].removeprefix("http://") in caught.value.message
         assert "secret" not in caught.value.message
+
+
+@contextmanager
+def tunnel() -> Iterator[tuple[int, list[bytes]]]:
+    """An HTTP proxy for one connection: its port, and the requests that it got."""
+    heads: list[bytes] = []
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        with listening, suppress(OSError):
+            inside, _ = listening.accept()
+            head = inside.recv(65536)
+            heads.append(head)
+            host, _, port = head.split()[1].decode().rpartition(":")
+            with inside, socket.create_connection((host, int(port))) as outside:
+                inside.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                back = threading.Thread(target=pump, args=(outside, inside))
+                back.start()
+                pump(inside, outside)
+                back.join()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield listening.getsockname()[1], heads
+    thread.join(10)
+
+
+def test_the_proxy_is_asked_for_a_tunnel_with_its_login_and_sees_no_token(pki: Pki) -> None:
+    with tunnel() as (port, heads):
+        proxy = f"http://me:p%40ss@127.0.0.1:{port}"
+        with connected(pki, in_turn(OK), proxy=proxy, tls_server_name="kubernetes.default") as (client, api):
+            assert client.get("/version") == {"ok": True}
+    (head,) = heads
+    assert head.startswith(f"CONNECT 127.0.0.1:{api.port} ".encode())
+    assert b"Basic " + base64.b64encode(b"me:p@ss") in head
+    assert b"Bearer" not in head

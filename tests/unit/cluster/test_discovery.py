@@ -185,3 +185,16 @@ def test_a_cluster_that_tells_nothing_is_an_error_with_a_way_out() -> None:
 def test_what_go_does_not_read_as_a_range_leads_to_the_next_source(written: str) -> None:
     others = {DRY_RUN: "The range of valid IPs is 10.97.0.0/16"}
     assert found({RANGES: {"items": [cidr(written)]}, **others}) == ("10.97.0.0/16",)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--service-cluster-ip-range", "10.43.0.0/16"],
+        ["sh", "-c", "exec kube-apiserver --service-cluster-ip-range='10.43.0.0/16' --v=2"],
+        ["--service-cluster-ip-range=10.43.0.0/16", "--service-node-port-range=30000-32767"],
+    ],
+)
+def test_the_range_is_found_however_the_argument_is_written(words: list[str]) -> None:
+    pods = {"items": [{"spec": {"containers": [{"command": None, "args": words}]}}]}
+    assert found({PODS: pods}) == ("10.43.0.0/16",)

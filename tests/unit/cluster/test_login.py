@@ -456,6 +456,28 @@ def test_every_field_of_a_kubeconfig_has_its_row_in_the_page() -> None:
     assert known <= listed
 
 
-def test_an_empty_variable_means_the_usual_file_and_no_home_is_no_traceback(tmp_path: Path) -> None:
+def test_inside_a_pod_its_account_is_used_and_its_server_is_none_for_a_vm(
+    tmp_path: Path, pki: Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(login, "_POD", tmp_path)
+    pod = {"KUBERNETES_SERVICE_HOST": "fd00::1", "KUBERNETES_SERVICE_PORT": "443", "HOME": str(tmp_path)}
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(UsageError, match="inside this Pod"):
+        login.load(model.Cluster(), pod)
+    (tmp_path / "ca.crt").write_bytes(pki.certificate_file("ca").read_bytes())
+    (tmp_path / "token").write_text("t")
+    session = login.load(model.Cluster(), pod)
+    assert session.server == "https://[fd00::1]:443"
+    assert session.credentials.headers() == (("Authorization", "Bearer t"),)
+    with pytest.raises(UsageError, match="it is a ClusterIP"):
+        login.server_for_vm(model.Cluster(), session)
+    with pytest.raises(UsageError, match="no such file"):
+        login.load(model.Cluster.model_validate({"context": "x"}), pod)
+
+
+def test_an_empty_variable_means_the_usual_file_and_no_home_is_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(UsageError, match="no such file"):
         login.load(model.Cluster(), {"KUBECONFIG": ""})

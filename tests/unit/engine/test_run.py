@@ -32,7 +32,7 @@ from vmproxy.model.seen import Marker
 from vmproxy.model.steps import ReconfigureVm, Step
 from vmproxy.model.topology import Member, Topology, compile_site
 from vmproxy.site.model import Site
-from vmproxy.util.events import Reporter, Warned
+from vmproxy.util.events import Progress, Reporter, Warned
 
 many = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 fewer = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -458,4 +458,6 @@ def test_destroy_leaves_a_namespace_in_which_others_have_something_and_says_so()
     result = destroy_host(site, member, Reporter(lambda _host, event: events.append(event)), yes=True)
     assert result.error is None
     assert set(world.cluster.objects) == {"namespace/vmproxy"}
-    assert any(isinstance(event, Warned) and "configmaps/theirs" in event.text for event in events)
+    assert "configmaps/theirs" in result.left.warnings[0]
+    for kind in (Progress, Warned):  # a line for people, and an event for programs
+        assert any(isinstance(event, kind) and "configmaps/theirs" in event.text for event in events)

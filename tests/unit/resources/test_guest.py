@@ -345,6 +345,12 @@ def test_a_podcidr_that_would_cut_the_vm_off_is_skipped_with_a_warning(cidr: str
     assert why in warning
 
 
+def test_a_route_of_the_site_file_into_a_discovered_service_range_is_warned_of() -> None:
+    cluster = replace(CLUSTER, service_cidrs=(ip_network("10.9.0.0/16"),))
+    assert any("10.9.0.0/24 overlaps a Service range" in text for text in wanted(cluster=cluster).warnings)
+    assert not any("overlaps a Service range" in text for text in wanted().warnings)
+
+
 def test_thousands_of_nodes_are_one_warning_for_each_reason() -> None:
     nodes = [node(f"far-{number:04}", "172.16.0.9", "10.244.7.0/24") for number in range(5000)]
     nodes += [node(f"bare-{number:04}", "192.168.10.30") for number in range(5000)]

@@ -129,12 +129,23 @@ def test_a_next_hop_that_was_changed_is_set_back(made: Windows) -> None:
     assert stores(made) == {"ActiveStore": [VIA], "PersistentStore": [VIA]}
 
 
-@pytest.mark.parametrize("prefix", [RANGE, "10.96.7.0/24", "10.0.0.0/8"])
-def test_a_foreign_route_is_named_and_stays(world: Windows, prefix: str) -> None:
+def add_foreign(world: Windows, prefix: str) -> None:
     world.powershell(
         f"New-NetRoute -DestinationPrefix {prefix} -InterfaceIndex (Get-NetIPAddress -IPAddress {ADDRESS})"
         ".InterfaceIndex -NextHop 192.168.77.9 | Out-Null"
     )
+
+
+def test_a_wider_foreign_route_stays_beside_ours(world: Windows) -> None:
+    add_foreign(world, "10.0.0.0/8")
+    assert world.run()[-1] == "add"
+    assert stores(world, "10.0.0.0/8")["ActiveStore"] == ["192.168.77.9"]
+    assert stores(world) == {"ActiveStore": [VIA], "PersistentStore": [VIA]}
+
+
+@pytest.mark.parametrize("prefix", [RANGE, "10.96.7.0/24"])
+def test_a_foreign_route_is_named_and_stays(world: Windows, prefix: str) -> None:
+    add_foreign(world, prefix)
     with pytest.raises(Conflict) as caught:
         world.run()
     assert f"{prefix} via 192.168.77.9" in caught.value.details
