@@ -11,11 +11,11 @@ from vmproxy.engine import phases
 from vmproxy.engine.phases import PHASES, Leaving, Phase, Progress
 from vmproxy.engine.scope import Scope, World
 from vmproxy.engine.site import SiteRun
-from vmproxy.errors import NotReady, VmproxyError, unexpected
+from vmproxy.errors import NotReady, VmproxyError
 from vmproxy.model.seen import ClusterSeen, Unobservable
 from vmproxy.model.steps import Plan, Step, VmStep
 from vmproxy.model.topology import Member
-from vmproxy.util import events
+from vmproxy.util import crash, events
 from vmproxy.util.events import Reporter
 
 T = TypeVar("T")
@@ -43,8 +43,8 @@ def apply_host(site: SiteRun, member: Member, report: Reporter, *, yes: bool) ->
             run = _Apply(scope, done, report, yes=yes)
             run.all_phases()
             return _ended(HostResult(member.name, tuple(done), run.left), report)
-    except VmproxyError as exc:
-        return _ended(HostResult(member.name, tuple(done), error=exc), report)
+    except Exception as exc:  # also a fault of ours keeps what was done, and the other hosts' results
+        return _ended(HostResult(member.name, tuple(done), error=_error(exc, member)), report)
 
 
 def destroy_host(site: SiteRun, member: Member, report: Reporter, *, yes: bool) -> HostResult:
@@ -62,8 +62,8 @@ def destroy_host(site: SiteRun, member: Member, report: Reporter, *, yes: bool) 
                 return _ended(HostResult(member.name, left=left), report)
             with scope.carrier.lock(report):
                 _destroy(scope, done, report)
-    except VmproxyError as exc:
-        return _ended(HostResult(member.name, tuple(done), error=exc), report)
+    except Exception as exc:  # also a fault of ours keeps what was done, and the other hosts' results
+        return _ended(HostResult(member.name, tuple(done), error=_error(exc, member)), report)
     return _ended(HostResult(member.name, tuple(done)), report)
 
 
@@ -73,10 +73,8 @@ def for_each(members: Iterable[Member], work: Callable[[Member], T]) -> list[T |
     def safely(member: Member) -> T | VmproxyError:
         try:
             return work(member)
-        except VmproxyError as exc:
-            return exc
-        except OSError as exc:
-            return unexpected(exc)
+        except Exception as exc:
+            return _error(exc, member)
 
     some = list(members)
     if len(some) == 1:
@@ -86,6 +84,10 @@ def for_each(members: Iterable[Member], work: Callable[[Member], T]) -> list[T |
         return list(pool.map(safely, some))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C does not wait for the others
+
+
+def _error(exc: Exception, member: Member) -> VmproxyError:
+    return crash.as_error(exc, f"continue on {member.name}")
 
 
 def _ended(result: HostResult, report: Reporter) -> HostResult:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from vmproxy.errors import VmproxyError
 from vmproxy.model import names
 from vmproxy.model.drift import ABSENT, Drift, deep_differences, differences
 from vmproxy.model.net import Address, Interface, Network, Route
@@ -500,8 +499,8 @@ def failing_at(step: Step) -> Iterator[None]:
     """An error inside carries the step that failed."""
     try:
         yield
-    except VmproxyError as exc:
-        exc.step = step
+    except Exception as exc:
+        exc.step = step  # type: ignore[attr-defined]
         raise
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import platformdirs
 
+from vmproxy.errors import UsageError
+
 
 def cache_dir(*parts: str) -> Path:
     """A folder for files that can be recreated: images, binaries. Created if missing."""
@@ -17,6 +19,23 @@ def state_dir(*parts: str) -> Path:
     return _made(Path(platformdirs.user_state_dir("vmproxy"), *parts), mode=0o700)
 
 
+def expanded(path: str) -> Path:
+    """With `~` replaced. Raises UsageError where this user has no home folder, as in some containers."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as exc:
+        raise _homeless(path) from exc
+
+
 def _made(path: Path, mode: int = 0o755) -> Path:
+    if path.parts[:1] == ("~",):  # platformdirs leaves it there
+        raise _homeless(str(path))
     path.mkdir(mode=mode, parents=True, exist_ok=True)
     return path
+
+
+def _homeless(path: str) -> UsageError:
+    return UsageError(
+        f"cannot use {path}: this user has no home folder",
+        hint="set HOME, or XDG_CACHE_HOME, XDG_STATE_HOME and KUBECONFIG",
+    )
