@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from ipaddress import ip_address, ip_network
 from itertools import chain
@@ -71,9 +71,8 @@ class Observe:
         routes = [
             Route(ip_network(_text(route["prefix"])), _address(route["via"])) for route in answer["routes"]
         ]
-        needed = [part.name for part in fields(GuestSeen) if part.default is MISSING]
-        seen = {name: answer[name] for name in needed}  # could not look is not the same as not there
-        return _read(GuestSeen, {**answer, **seen, "routes": routes})
+        seen = {part.name: answer[part.name] for part in fields(GuestSeen)}  # none of them has a default here
+        return _read(GuestSeen, {**seen, "routes": routes})
 
 
 def observe(query: GuestQuery, *, setup: str) -> Observe:
