@@ -103,6 +103,8 @@ class Vm(TypedDict):
     """The VM's, on its host."""
     address: NotRequired[str]
     """With the length of its network; only when the VM is running or stopped."""
+    imageAgeDays: NotRequired[int]
+    """Days since the image that it was made of was built or fetched; only when that is known."""
 
 
 class Unknown(TypedDict):
@@ -220,6 +222,8 @@ class Image(TypedDict):
     """Of the raw disk."""
     path: str
     """The raw disk, in the cache."""
+    made: str
+    """The day on which it was built or fetched, as 2026-01-31."""
 
 
 class Images(TypedDict):
@@ -343,7 +347,11 @@ def _outcomes(result: HostResult) -> Iterator[Outcome]:
 
 def _vm(vm: statuses.VmStatus) -> Vm:
     seen: Vm = {"state": vm.state, "name": vm.name}
-    return {**seen, "address": str(vm.address)} if vm.address else seen
+    if vm.address:
+        seen["address"] = str(vm.address)
+    if vm.image_age is not None:
+        seen["imageAgeDays"] = vm.image_age
+    return seen
 
 
 def _proxy(proxy: statuses.ProxyStatus | Unobservable) -> Proxy | Unknown:
@@ -402,4 +410,5 @@ def _image(image: CachedImage) -> Image:
         "origin": image.origin,
         "sha256": image.sha256,
         "path": str(image.raw),
+        "made": image.day,
     }

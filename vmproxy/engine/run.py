@@ -35,11 +35,14 @@ class HostResult:
     error: VmproxyError | None = None
 
 
-def apply_host(site: SiteRun, member: Member, report: Reporter, *, yes: bool) -> HostResult:
-    """Make it so. Cold steps are done only with `yes`."""
+def apply_host(
+    site: SiteRun, member: Member, report: Reporter, *, yes: bool, new_image: bool = False
+) -> HostResult:
+    """Make it so. Cold steps are done only with `yes`. `new_image`: the VM is made anew of the image that is
+    here now, when it was made of another one."""
     done: list[Step] = []
     try:
-        with Scope(site, member, report) as scope, scope.carrier.lock(report):
+        with Scope(site, member, report, new_image=new_image) as scope, scope.carrier.lock(report):
             run = _Apply(scope, done, report, yes=yes)
             run.all_phases()
             return _ended(HostResult(member.name, tuple(done), run.left), report)
@@ -140,6 +143,7 @@ class _Apply:
         if isinstance(world.guest, Unobservable) and self._refused(planned.steps):
             self.left = planned
             return
+        self._scope.obtain(self._allowed(planned.steps))  # before anything is changed
         for phase in PHASES:
             world = self._phase(phase, world)
         self._look_again()
@@ -152,6 +156,8 @@ class _Apply:
         self._report.send(events.Phase(phase.name))
         world = phase.ready(self._scope, world)
         steps = self._allowed(phase.plan(self._scope, world))
+        if self._scope.obtain(steps):
+            steps = self._allowed(phase.plan(self._scope, world))
         phase.gate(self._scope, world, Progress(bool(steps), bool(self.done)))
         before = len(self.done)
         if steps:

@@ -106,7 +106,8 @@ def object_key(item: Object) -> str:
 @dataclass(frozen=True)
 class VmWanted:
     """`settings` by the names that the host reports them under; those in `hot` change while the VM runs,
-    those in `fixed` never. `image` and `seed` are hashes."""
+    those in `fixed` never. `image` and `seed` are hashes; `recipe` and `made` are the image's, for the
+    marker."""
 
     name: str
     site: str
@@ -117,6 +118,8 @@ class VmWanted:
     settings: Mapping[str, Any]
     hot: frozenset[str]
     fixed: frozenset[str]
+    recipe: str = ""
+    made: str = ""
 
 
 @dataclass(frozen=True)

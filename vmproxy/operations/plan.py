@@ -23,6 +23,7 @@ def plan_host(site: SiteRun, member: Member, report: Reporter) -> Plan:
             report("trying the Services' endpoints from the VM")
             lost = endpoints.unreachable(scope.guest(), site.services(), world.cluster)
             planned = replace(planned, warnings=(*planned.warnings, *lost))
+        planned = replace(planned, unseen=(*planned.unseen, *scope.missing(planned.steps)))
         for warning in planned.warnings:
             report.send(events.Warned(warning))
         return planned
