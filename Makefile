@@ -41,4 +41,4 @@ bench:
 clean:
 	venv=$$(scripts/prepare run)
 	for lab in lab demo bench benchwin; do $(as_root) "$$venv/bin/vmproxy" lab down --name $$lab; done
-	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/vmproxy"
+	$(as_root) rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/vmproxy"

@@ -14,6 +14,7 @@ from vmproxy.errors import SiteError, UsageError
 from vmproxy.site import checks, yamltree
 from vmproxy.site.model import Site
 from vmproxy.site.yamltree import Complaint, Tree
+from vmproxy.util import text
 
 _BY_REFERENCE = "secrets are given by reference only: write {env: NAME} or {file: PATH}"
 _KEY_BY_REFERENCE = "secrets are given by reference only: write {file: PATH}"
@@ -57,7 +58,7 @@ def schema() -> dict[str, Any]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return text.read(path)
     except FileNotFoundError as exc:
         raise UsageError(
             f"cannot read {path}: it does not exist", hint=f"create it: vmproxy init -f {path}"

@@ -11,6 +11,7 @@ from vmproxy.errors import UsageError
 from vmproxy.site.model import Hyperv, SecretFromEnv, SecretRef
 from vmproxy.transport.powershell import PowerShell
 from vmproxy.transport.winrm import Login, WinRM
+from vmproxy.util import text
 
 
 @contextmanager
@@ -57,7 +58,7 @@ def _secret(reference: SecretRef, host: str) -> str:
             )
         return value
     try:
-        return reference.file.read_text(encoding="utf-8").rstrip("\r\n")
+        return text.read(reference.file).rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "it is not text"
         raise UsageError(
