@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.memory import topology
-
 from vmproxy.engine.artifacts import Artifacts
 from vmproxy.hosts.hyperv.kind import HYPERV
 from vmproxy.hosts.linux.kind import LINUX
