@@ -43,6 +43,7 @@ def load(path: Path) -> Site:
     else:
         site, wrong = _validated(tree, path.absolute().parent)
         complaints += [*wrong, *checks.conflicts(tree)]
+        complaints += [] if complaints else checks.same_machine(tree)
     if complaints or site is None:
         raise _error(path, complaints)
     return site

@@ -332,3 +332,31 @@ def test_a_site_file_may_begin_with_a_byte_order_mark(tmp_path: Path, encoding: 
     path = tmp_path / "vmproxy.yaml"
     path.write_bytes((CASES / "valid-minimal.yaml").read_text().replace("\n", "\r\n").encode(encoding))
     assert load.load(path).hosts
+
+
+WINDOWS = """- name: {name}
+  hyperv: {{endpoint: "{endpoint}", username: a, password: {{env: P}}}}
+  switch: {{name: External}}
+  network:
+    address: 192.0.2.{number}/24
+    gateway: 192.0.2.1
+    routes: [{{to: 10.1.0.0/16, via: {via}}}{more}]
+"""
+
+
+def test_the_same_windows_host_twice_is_a_mistake(tmp_path: Path) -> None:
+    one = WINDOWS.format(name="w1", endpoint="https://win:5986", number=5, via="192.0.2.8", more="")
+    two = WINDOWS.format(name="w2", endpoint="http://WIN", number=6, via="192.0.2.8", more="")
+    (said,) = mistakes(written(tmp_path, f"name: a\nhosts:\n{one}{two}"))
+    assert "hosts[1].hyperv.endpoint: win is already the host on line 3" in said
+
+
+def test_a_next_hop_that_is_a_vm_and_a_second_route_to_a_network_are_mistakes(tmp_path: Path) -> None:
+    more = ", {to: 10.1.0.0/16, via: 192.0.2.9}"
+    one = WINDOWS.format(name="w1", endpoint="https://w1", number=5, via="192.0.2.6", more=more)
+    two = WINDOWS.format(name="w2", endpoint="https://w2", number=6, via="192.0.2.8", more="")
+    said = mistakes(written(tmp_path, f"name: a\nhosts:\n{one}{two}"))
+    assert [line.split(": ", 2)[-1] for line in said] == [
+        "192.0.2.6 is the VM address of the host on line 10",
+        "10.1.0.0/16 has a route already, on line 9",
+    ]
