@@ -103,8 +103,6 @@ class Vm(TypedDict):
     """The VM's, on its host."""
     address: NotRequired[str]
     """With the length of its network; only when the VM is running or stopped."""
-    imageAgeDays: NotRequired[int]
-    """Days since the image that it was made of was built or fetched; only when that is known."""
 
 
 class Unknown(TypedDict):
@@ -153,6 +151,8 @@ class HostStatus(TypedDict):
     """The host's, in the site file."""
     vm: Vm | None
     """Null when the host failed."""
+    imageAgeDays: int | None
+    """Days since the image that the VM was made of was built or fetched; null when that is not known."""
     proxy: Proxy | Unknown | None
     """kube-proxy in the VM; null when the host failed."""
     route: Routes | None
@@ -290,6 +290,7 @@ def status(name: str, result: statuses.HostStatus | VmproxyError) -> HostStatus:
     return {
         "name": name,
         "vm": _vm(seen.vm) if seen else None,
+        "imageAgeDays": seen.vm.image_age if seen else None,
         "proxy": _proxy(seen.proxy) if seen else None,
         "route": _routes(seen.route) if seen else None,
         "credential": _credential(seen.credential) if seen else None,
@@ -347,11 +348,7 @@ def _outcomes(result: HostResult) -> Iterator[Outcome]:
 
 def _vm(vm: statuses.VmStatus) -> Vm:
     seen: Vm = {"state": vm.state, "name": vm.name}
-    if vm.address:
-        seen["address"] = str(vm.address)
-    if vm.image_age is not None:
-        seen["imageAgeDays"] = vm.image_age
-    return seen
+    return {**seen, "address": str(vm.address)} if vm.address else seen
 
 
 def _proxy(proxy: statuses.ProxyStatus | Unobservable) -> Proxy | Unknown:
