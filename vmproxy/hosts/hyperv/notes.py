@@ -47,7 +47,7 @@ def parse(notes: str) -> Marker | None:
             recipe=str(data.get("recipe", "")),
             made=str(data.get("made", "")),
         )
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return None
 
 
