@@ -3,11 +3,12 @@
 # make check  ruff, mypy, import-linter
 # make winhost  an emulated Windows host beside a lab, until Ctrl-C; it says how to use it
 # make bench  the benchmarks; docs/performance.md says how to read them
+# make versions  the unit tests with the lowest and the newest versions that pyproject.toml allows
 # make clean  take the labs down and remove what was cached
 SHELL := /bin/bash
 .ONESHELL:
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: demo test check winhost bench clean
+.PHONY: demo test check winhost bench versions clean
 
 as_root = $(if $(filter 0,$(shell id -u)),,sudo -E)
 
@@ -38,7 +39,11 @@ bench:
 	venv=$$(scripts/prepare dev)
 	$(as_root) "$$venv/bin/python" -m bench $(ARGS)
 
+versions:
+	scripts/versions lowest
+	scripts/versions newest
+
 clean:
 	venv=$$(scripts/prepare run)
 	for lab in lab demo bench benchwin; do $(as_root) "$$venv/bin/vmproxy" lab down --name $$lab; done
-	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/vmproxy"
+	$(as_root) rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/vmproxy"

@@ -25,6 +25,7 @@ from vmproxy.hosts.memory import (
     MemoryWorld,
 )
 from vmproxy.hosts.protocols import Delivery, Drivers, Kind
+from vmproxy.image import Base
 from vmproxy.model.net import Route
 from vmproxy.model.seen import Marker, TokenSeen, UnitSeen
 from vmproxy.model.steps import Plan
@@ -50,18 +51,32 @@ def topology(**host: object) -> Topology:
 
 
 class MemoryArtifacts:
-    """Nothing is fetched or built; `image` is the wanted one's hash."""
+    """Nothing is fetched or built; `image` is the hash of the one that is here, of that `recipe`. Without
+    `cache` nothing is here, and only what `got` names was got."""
 
-    def __init__(self, image: str = IMAGE) -> None:
+    def __init__(self, image: str = IMAGE, *, recipe: str = "debian-13-1", cache: bool = True) -> None:
         self._image = image
+        self._recipe = recipe
+        self._cache = cache
+        self.got: list[str] = []
 
-    def program(self, version: str, report: Report) -> Program:
+    def program(self, version: str) -> Program:
+        here = self._cache or "program" in self.got
+        return Program(
+            Path("/cache/kube-proxy"), "f" * 64 if here else None, version, here, "https://a.example"
+        )
+
+    def get_program(self, version: str, report: Report) -> None:
         report(f"kube-proxy {version}: in memory")
-        return Program(Path("/cache/kube-proxy"), "f" * 64, version)
+        self.got.append("program")
 
-    def image(self, kind: Kind, report: Report) -> str:
+    def base(self, kind: Kind) -> Base:
+        here = self._cache or "image" in self.got
+        return Base(self._recipe, self._image if here else None, "built", "2026-01-31" if here else "")
+
+    def get_image(self, kind: Kind, report: Report) -> None:
         report(f"an image for {kind.name}: in memory")
-        return self._image
+        self.got.append("image")
 
     def fetched_by_host(self, kind: Kind) -> bool:
         return kind.fetches
@@ -110,14 +125,22 @@ class Product:
     def plan(self) -> Plan:
         return plan_host(self.site(), self.topology.members[0], _quiet)
 
-    def apply(self, *, yes: bool = True) -> HostResult:
-        return apply_host(self.site(), self.topology.members[0], _quiet, yes=yes)
+    def apply(self, *, yes: bool = True, new_image: bool = False) -> HostResult:
+        member = self.topology.members[0]
+        return _sound(apply_host(self.site(), member, _quiet, yes=yes, new_image=new_image))
 
     def status(self) -> HostStatus:
         return status_host(self.site(), self.topology.members[0], _quiet)
 
     def destroy(self) -> HostResult:
-        return destroy_host(self.site(), self.topology.members[0], _quiet, yes=True)
+        return _sound(destroy_host(self.site(), self.topology.members[0], _quiet, yes=True))
+
+
+def _sound(result: HostResult) -> HostResult:
+    """What no run may ever do fails the test, although a run turns it into its error."""
+    if result.error and isinstance(result.error.__cause__, AssertionError):
+        raise result.error.__cause__
+    return result
 
 
 _quiet = Reporter(lambda _host, _event: None)

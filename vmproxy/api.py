@@ -79,9 +79,11 @@ def plan(selection: Selection) -> list[tuple[str, Plan | VmproxyError]]:
     return selection.each(plans.plan_host)
 
 
-def apply(selection: Selection, *, yes: bool = False) -> list[tuple[str, HostResult | VmproxyError]]:
-    """`yes`: also the steps that interrupt a running VM."""
-    return selection.each(partial(run.apply_host, yes=yes))
+def apply(
+    selection: Selection, *, yes: bool = False, new_image: bool = False
+) -> list[tuple[str, HostResult | VmproxyError]]:
+    """`yes`: also the steps that interrupt a running VM. `new_image`: VMs of an older image are made anew."""
+    return selection.each(partial(run.apply_host, yes=yes, new_image=new_image))
 
 
 def destroy(selection: Selection, *, yes: bool = False) -> list[tuple[str, HostResult | VmproxyError]]:

@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from tests.integration.world import World
+from vmproxy import binaries
 from vmproxy.lab.network import MOVED_CONTROL
 
 pytestmark = pytest.mark.lab
@@ -42,7 +43,8 @@ def test_the_mode_changes_live_and_both_modes_answer(world: World) -> None:
 
 def test_an_older_kube_proxy_runs_and_is_upgraded_live(world: World) -> None:
     before = world.started()
-    world.change(proxy={"version": OLD_VERSION})
+    old = binaries.obtain("kube-proxy", OLD_VERSION, report=lambda _: None)
+    world.change(proxy=binaries.site_entry(old))
     assert world.drift() == ["/usr/local/lib/vmproxy/kube-proxy: sha256"]
     world.apply()
     assert world.vmproxy("status", "-o", "json").json["hosts"][0]["proxy"]["version"] == OLD_VERSION

@@ -12,23 +12,32 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Served:
-    """`files` by path. `cuts` is how many answers end after half of their bytes. `asked` are the requests."""
+    """`files` by path. `cuts` is how many answers end after half of their bytes, `busy` how many say 503.
+    `headers` go with each answer. `asked` are the requests."""
 
     files: dict[str, bytes]
     cuts: int = 0
+    busy: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     url: str = ""
 
 
 @contextmanager
-def serving(files: dict[str, bytes], *, cuts: int = 0) -> Iterator[Served]:
-    served = Served(files, cuts)
+def serving(
+    files: dict[str, bytes], *, cuts: int = 0, busy: int = 0, headers: dict[str, str] | None = None
+) -> Iterator[Served]:
+    served = Served(files, cuts, busy, headers or {})
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
             served.asked.append((self.path, self.headers.get("Range")))
+            if served.busy:
+                served.busy -= 1
+                self.send_error(503)
+                return
             content = served.files.get(self.path)
             if content is None:
                 self.send_error(404)
@@ -36,6 +45,8 @@ def serving(files: dict[str, bytes], *, cuts: int = 0) -> Iterator[Served]:
             start = _start(self.headers.get("Range"))
             self.send_response(206 if start else 200)
             self.send_header("Content-Length", str(len(content) - start))
+            for name, value in served.headers.items():
+                self.send_header(name, value)
             self.end_headers()
             rest = content[start:]
             if served.cuts and not self.path.endswith(".sha256"):

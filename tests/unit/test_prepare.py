@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 PREPARE = Path(__file__).parents[2] / "scripts/prepare"
 
@@ -47,7 +51,7 @@ esac
 """
 FAKE_PIP = """#!/bin/sh
 echo "$@" >>{folder}/calls
-cat {folder}/recorded
+case "$*" in *"-r "*) cat {folder}/recorded ;; esac
 [ ! -e {folder}/broken ] || {{ echo "error: no compiler" >&2; exit 1; }}
 """
 DPKG_QUERY = """#!/bin/sh
@@ -84,15 +88,17 @@ def test_what_only_tests_need_is_not_installed_to_run(folder: Path) -> None:
     assert not {"gcc", "krb5-kdc"} & set((folder / "packages").read_text().split())
     prepare(folder, "dev")
     assert {"gcc", "krb5-kdc"} <= set((folder / "packages").read_text().split())
-    run, dev = (folder / "calls").read_text().splitlines()
-    assert run.endswith("-e .")
-    assert dev.endswith("-e .[dev]")
+    run, itself, dev, again = (folder / "calls").read_text().splitlines()
+    assert run.endswith("--require-hashes -r requirements/run.txt")
+    assert dev.endswith("--require-hashes -r requirements/dev.txt")
+    assert itself == again
+    assert itself.endswith("--no-deps --no-build-isolation -e .")
 
 
 def test_a_second_time_nothing_is_installed(folder: Path) -> None:
     first, second = prepare(folder, "run"), prepare(folder, "run")
     assert (second.stdout, second.stderr) == (first.stdout, "")
-    assert len((folder / "calls").read_text().splitlines()) == 1
+    assert len((folder / "calls").read_text().splitlines()) == 2
 
 
 def test_an_installation_that_fails_says_why_and_is_made_again(folder: Path) -> None:
@@ -103,3 +109,29 @@ def test_an_installation_that_fails_says_why_and_is_made_again(folder: Path) -> 
     assert "error: no compiler" in ran.stderr
     (folder / "broken").unlink()
     assert prepare(folder, "dev").returncode == 0
+
+
+LOCKS = sorted((PREPARE.parents[1] / "requirements").glob("*.txt"))
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
+def test_every_package_is_locked_with_hashes_and_no_registry_is_named(lock: Path) -> None:
+    entries = re.split(r"\n(?=[a-z])", lock.read_text())[1:]
+    assert len(entries) > 20
+    assert not [entry for entry in entries if "==" not in entry or "--hash=sha256:" not in entry]
+    assert "://" not in lock.read_text()
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
+def test_what_is_locked_is_what_the_package_allows(lock: Path) -> None:
+    locked = {
+        canonicalize_name(name): version
+        for name, version in re.findall(r"^([\w.-]+)==([^ ;\\]+)", lock.read_text(), re.MULTILINE)
+    }
+    project = tomllib.loads((PREPARE.parents[1] / "pyproject.toml").read_text())["project"]
+    named = [
+        *project["dependencies"],
+        *(project["optional-dependencies"]["dev"] if lock.stem == "dev" else []),
+    ]
+    for requirement in map(Requirement, named):
+        assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)]), requirement

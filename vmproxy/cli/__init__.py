@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import os
 import signal
@@ -14,7 +15,8 @@ import click
 import vmproxy
 from vmproxy.cli import console, exit_codes
 from vmproxy.cli.exit_codes import ExitCode
-from vmproxy.errors import VmproxyError, unexpected
+from vmproxy.errors import VmproxyError
+from vmproxy.util import crash
 
 _COMMANDS = {
     "init": "site",
@@ -64,25 +66,46 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """The console script."""
-    signal.signal(signal.SIGTERM, _stop)
+    _stop_by(signal.SIGTERM, signal.SIGHUP)
     try:
         code = cli.main(standalone_mode=False)
     except VmproxyError as exc:
         console.error(exc)
         sys.exit(exit_codes.of_error(exc))
     except click.ClickException as exc:
-        exc.show()
+        console.usage(exc)
         sys.exit(exc.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        hint = "nothing is left half-written; run the same command again to continue"
-        console.error(VmproxyError("stopped", hint=hint))
-        sys.stderr.flush()
-        os._exit(ExitCode.FAILED)  # other hosts' threads are not waited for: each change they make is whole
-    except OSError as exc:
-        console.error(unexpected(exc))
+        _stopped()
+    except Exception as exc:
+        console.error(crash.as_error(exc, "continue"))
         sys.exit(ExitCode.FAILED)
     sys.exit(code if isinstance(code, int) else ExitCode.DONE)
 
 
+def _stop_by(*signals: signal.Signals) -> None:
+    """They end a run as Ctrl-C does; one that is ignored, as under nohup, stays so."""
+    for number in signals:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
+
+
 def _stop(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _stopped() -> NoReturn:
+    """Other hosts' threads are not waited for: each change that they make is whole.
+
+    What was registered to run at exit does run: the Kubernetes library removes the keys that it wrote to
+    temporary files.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    hint = "nothing is left half-written; run the same command again to continue"
+    try:
+        console.error(VmproxyError("stopped", hint=hint))
+        sys.stderr.flush()
+    finally:
+        atexit._run_exitfuncs()
+        os._exit(ExitCode.FAILED)

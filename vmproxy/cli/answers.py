@@ -151,6 +151,8 @@ class HostStatus(TypedDict):
     """The host's, in the site file."""
     vm: Vm | None
     """Null when the host failed."""
+    imageAgeDays: int | None
+    """Days since the image that the VM was made of was built or fetched; null when that is not known."""
     proxy: Proxy | Unknown | None
     """kube-proxy in the VM; null when the host failed."""
     route: Routes | None
@@ -226,6 +228,8 @@ class Image(TypedDict):
     """Of the raw disk."""
     path: str
     """The raw disk, in the cache."""
+    made: str
+    """The day on which it was built or fetched, as 2026-01-31."""
 
 
 class Images(TypedDict):
@@ -292,6 +296,7 @@ def status(name: str, result: statuses.HostStatus | VmproxyError) -> HostStatus:
     return {
         "name": name,
         "vm": _vm(seen.vm) if seen else None,
+        "imageAgeDays": seen.vm.image_age if seen else None,
         "proxy": _proxy(seen.proxy) if seen else None,
         "route": _routes(seen.route) if seen else None,
         "credential": _credential(seen.credential) if seen else None,
@@ -411,4 +416,5 @@ def _image(image: CachedImage) -> Image:
         "origin": image.origin,
         "sha256": image.sha256,
         "path": str(image.raw),
+        "made": image.day,
     }

@@ -12,6 +12,7 @@ from vmproxy.cli import answers, console
 from vmproxy.cli.options import log_options, output_option
 from vmproxy.errors import UsageError
 from vmproxy.image import Image
+from vmproxy.image.age import days
 
 
 @click.group()
@@ -28,10 +29,14 @@ def image() -> None:
     type=click.Choice(list(images.SUITES)),
     help="The Debian release.",
 )
+@click.option("--again", is_flag=True, help="Build it from today's packages, also if it is in the cache.")
 @output_option
-def build(suite: str, output: str) -> None:
-    """Build an image from Debian packages, unless it is in the cache."""
-    _show([images.build(suite, report=console.progress)], output)
+def build(suite: str, output: str, *, again: bool) -> None:
+    """Build an image from Debian packages, unless it is in the cache.
+
+    VMs keep the image that they were made of until: vmproxy apply --yes --new-image
+    """
+    _show([images.build(suite, report=console.progress, again=again)], output)
 
 
 @image.command()
@@ -64,5 +69,5 @@ def _show(found: list[Image], output: str) -> None:
     if output == "json":
         console.result_json(answers.images(found))
         return
-    rows = [[item.name, f"{item.size >> 20} MiB", item.origin, item.sha256] for item in found]
-    console.table(("NAME", "SIZE", "ORIGIN", "SHA-256"), rows)
+    rows = [[item.name, f"{item.size >> 20} MiB", days(item.day), item.origin, item.sha256] for item in found]
+    console.table(("NAME", "SIZE", "AGE", "ORIGIN", "SHA-256"), rows)

@@ -27,7 +27,7 @@ def status(path: Path, names: tuple[str, ...], output: str) -> int:
     """Show VM, kube-proxy, rule age, credential and routes, one row per host."""
     results = api.status(choose(path, names))
     if output == "text":  # one table for all, so that its columns stand below one another
-        headers = ("HOST", "VM", "KUBE-PROXY", "RULES", "ROUTES", "CREDENTIAL", "CONVERGED")
+        headers = ("HOST", "VM", "IMAGE", "KUBE-PROXY", "RULES", "ROUTES", "CREDENTIAL", "CONVERGED")
         console.table(headers, [_row(*pair) for pair in results])
     return answer(results, output, as_json=answers.status, show=_show_problems)
 
@@ -57,10 +57,23 @@ def _code(tried: tuple[Check, ...]) -> ExitCode:
 
 def _row(name: str, result: HostStatus | VmproxyError) -> tuple[str, ...]:
     if isinstance(result, VmproxyError):
-        return (name, "unknown", "", "", "", "", "no")
+        return (name, "unknown", "", "", "", "", "", "no")
     credential = _credential(result.credential)
     converged = "yes" if result.converged else "no"
-    return (name, result.vm.state, *_proxy(result.proxy), result.route.state, credential, converged)
+    return (
+        name,
+        result.vm.state,
+        _image(result),
+        *_proxy(result.proxy),
+        result.route.state,
+        credential,
+        converged,
+    )
+
+
+def _image(result: HostStatus) -> str:
+    days = result.vm.image_age
+    return "" if days is None else f"{days} days old"
 
 
 _DROPS = {

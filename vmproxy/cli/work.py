@@ -41,12 +41,15 @@ def plan(path: Path, names: tuple[str, ...], output: str, *, exit_code: bool) ->
 @host_option
 @output_option
 @click.option("--yes", is_flag=True, help="Also make changes that interrupt a running VM.")
-def apply(path: Path, names: tuple[str, ...], output: str, *, yes: bool) -> int:
+@click.option(
+    "--new-image", is_flag=True, help="Replace VMs made of an older image than the one in the cache."
+)
+def apply(path: Path, names: tuple[str, ...], output: str, *, yes: bool, new_image: bool) -> int:
     """Create the VM and the routes, or repair only what has drifted.
 
     Without --yes, changes that interrupt a running VM are listed and not made.
     """
-    results = api.apply(choose(path, names), yes=yes)
+    results = api.apply(choose(path, names), yes=yes, new_image=new_image)
     show = partial(_show, console.outcomes)
     return answer(results, output, as_json=answers.changes, show=show, code=_code)
 

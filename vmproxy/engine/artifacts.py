@@ -8,7 +8,7 @@ from threading import RLock
 
 from vmproxy import binaries, image, seed
 from vmproxy.hosts.protocols import Delivery, Kind
-from vmproxy.image import Download, Image
+from vmproxy.image import Base, Download, Image
 from vmproxy.model.topology import Topology
 from vmproxy.resources.kubeproxy import Program
 from vmproxy.seed import keys
@@ -21,19 +21,25 @@ class Artifacts:
     def __init__(self, topology: Topology) -> None:
         self._topology = topology
         self._lock = RLock()
-        self._programs: dict[str, Program] = {}
         self._image: Image | None = None
 
-    def program(self, version: str, report: Report) -> Program:
-        with self._lock:
-            if version not in self._programs:
-                found = binaries.kube_proxy(self._topology.proxy, version, report=report)
-                self._programs[version] = Program(found.path, found.sha256, version)
-            return self._programs[version]
+    def program(self, version: str) -> Program:
+        """As it is known without fetching it."""
+        found = binaries.kube_proxy(self._topology.proxy, version)
+        return Program(found.path, found.sha256, version, found.here, found.origin)
 
-    def image(self, kind: Kind, report: Report) -> str:
+    def get_program(self, version: str, report: Report) -> None:
+        with self._lock:
+            binaries.fetch_kube_proxy(self._topology.proxy, version, report=report)
+
+    def base(self, kind: Kind) -> Base:
+        """As it is known without fetching or building it."""
         download = self._download(kind)
-        return download.sha256 if download else self._resolved(report).sha256
+        return image.base_of_download(download) if download else image.base(self._topology.image)
+
+    def get_image(self, kind: Kind, report: Report) -> None:
+        if self._download(kind) is None:
+            self._resolved(report)
 
     def fetched_by_host(self, kind: Kind) -> bool:
         return self._download(kind) is not None

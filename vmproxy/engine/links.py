@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from vmproxy.hosts.protocols import Delivery, Drivers, Kind
+from vmproxy.image import Base
 from vmproxy.model.net import Address
 from vmproxy.model.seen import CloudInit, ClusterSeen, Endpoint, GuestQuery, GuestSeen, Reach, ServiceSeen
 from vmproxy.model.steps import ClusterStep, GuestStep
@@ -60,11 +61,17 @@ class ClusterLink(Protocol):
 class Artifacts(Protocol):
     """What VMs are made of, on this machine; engine/artifacts.py has it. Made once for all hosts."""
 
-    def program(self, version: str, report: Report) -> Program:
-        """kube-proxy of that version."""
+    def program(self, version: str) -> Program:
+        """kube-proxy of that version, which may not be here yet."""
 
-    def image(self, kind: Kind, report: Report) -> str:
-        """The hash of what a VM of that kind of host is made from."""
+    def get_program(self, version: str, report: Report) -> None:
+        """Have it here."""
+
+    def base(self, kind: Kind) -> Base:
+        """What a new VM of that kind of host is made from, which may not be here yet."""
+
+    def get_image(self, kind: Kind, report: Report) -> None:
+        """Have it here."""
 
     def fetched_by_host(self, kind: Kind) -> bool:
         """Whether such a host fetches the image itself."""

@@ -153,7 +153,7 @@ def _identity_files(scope: Scope) -> Mapping[str, bytes]:
 
 def _vm_files(scope: Scope) -> Mapping[str, bytes]:
     """The seed's documents, and the scripts that run on the host."""
-    documents = seed.documents(scope.wanted_seed(None), host_key=_REDACTED)
+    documents = seed.documents(seed.redacted(scope.wanted_seed(None)), host_key=_REDACTED)
     scripts = [name for folder in scope.kind.scripts for name in assets.names(folder)]
     return {
         **{f"seed/{name}": text.encode() for name, text in documents.items()},

@@ -11,11 +11,11 @@ from vmproxy.engine import phases
 from vmproxy.engine.phases import PHASES, Leaving, Phase, Progress
 from vmproxy.engine.scope import Scope, World
 from vmproxy.engine.site import SiteRun
-from vmproxy.errors import NotReady, VmproxyError, unexpected
+from vmproxy.errors import NotReady, VmproxyError
 from vmproxy.model.seen import ClusterSeen, Unobservable
 from vmproxy.model.steps import Plan, Step, VmStep
 from vmproxy.model.topology import Member
-from vmproxy.util import events
+from vmproxy.util import crash, events
 from vmproxy.util.events import Reporter
 
 T = TypeVar("T")
@@ -35,16 +35,19 @@ class HostResult:
     error: VmproxyError | None = None
 
 
-def apply_host(site: SiteRun, member: Member, report: Reporter, *, yes: bool) -> HostResult:
-    """Make it so. Cold steps are done only with `yes`."""
+def apply_host(
+    site: SiteRun, member: Member, report: Reporter, *, yes: bool, new_image: bool = False
+) -> HostResult:
+    """Make it so. Cold steps are done only with `yes`. `new_image`: the VM is made anew of the image that is
+    here now, when it was made of another one."""
     done: list[Step] = []
     try:
-        with Scope(site, member, report) as scope, scope.carrier.lock(report):
+        with Scope(site, member, report, new_image=new_image) as scope, scope.carrier.lock(report):
             run = _Apply(scope, done, report, yes=yes)
             run.all_phases()
             return _ended(HostResult(member.name, tuple(done), run.left), report)
-    except VmproxyError as exc:
-        return _ended(HostResult(member.name, tuple(done), error=exc), report)
+    except Exception as exc:  # also a fault of ours keeps what was done, and the other hosts' results
+        return _ended(HostResult(member.name, tuple(done), error=_error(exc, member)), report)
 
 
 def destroy_host(site: SiteRun, member: Member, report: Reporter, *, yes: bool) -> HostResult:
@@ -64,9 +67,9 @@ def destroy_host(site: SiteRun, member: Member, report: Reporter, *, yes: bool) 
                 return _ended(HostResult(member.name, left=left), report)
             with scope.carrier.lock(report):
                 _destroy(scope, done, report)
-    except VmproxyError as exc:
+    except Exception as exc:  # also a fault of ours keeps what was done, and the other hosts' results
         left = Plan(warnings=tuple(warned))
-        return _ended(HostResult(member.name, tuple(done), left, error=exc), report)
+        return _ended(HostResult(member.name, tuple(done), left, error=_error(exc, member)), report)
     return _ended(HostResult(member.name, tuple(done), Plan(warnings=tuple(warned))), report)
 
 
@@ -76,10 +79,8 @@ def for_each(members: Iterable[Member], work: Callable[[Member], T]) -> list[T |
     def safely(member: Member) -> T | VmproxyError:
         try:
             return work(member)
-        except VmproxyError as exc:
-            return exc
-        except OSError as exc:
-            return unexpected(exc)
+        except Exception as exc:
+            return _error(exc, member)
 
     some = list(members)
     if len(some) == 1:
@@ -89,6 +90,10 @@ def for_each(members: Iterable[Member], work: Callable[[Member], T]) -> list[T |
         return list(pool.map(safely, some))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C does not wait for the others
+
+
+def _error(exc: Exception, member: Member) -> VmproxyError:
+    return crash.as_error(exc, f"continue on {member.name}")
 
 
 def _ended(result: HostResult, report: Reporter) -> HostResult:
@@ -142,6 +147,7 @@ class _Apply:
         if isinstance(world.guest, Unobservable) and self._refused(planned.steps):
             self.left = planned
             return
+        self._scope.obtain(self._allowed(planned.steps))  # before anything is changed
         for phase in PHASES:
             world = self._phase(phase, world)
         self._look_again()
@@ -154,6 +160,8 @@ class _Apply:
         self._report.send(events.Phase(phase.name))
         world = phase.ready(self._scope, world)
         steps = self._allowed(phase.plan(self._scope, world))
+        if self._scope.obtain(steps):
+            steps = self._allowed(phase.plan(self._scope, world))
         phase.gate(self._scope, world, Progress(bool(steps), bool(self.done)))
         before = len(self.done)
         if steps:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 from vmproxy import seed
@@ -20,7 +21,9 @@ from vmproxy.engine.site import SiteRun
 from vmproxy.errors import Conflict, Forbidden, NotReady, Unreachable, VmproxyError
 from vmproxy.hosts.kinds import kind_of
 from vmproxy.hosts.protocols import Answer, CarrierDriver, ClientDriver, Connection, Drivers
+from vmproxy.image import Base
 from vmproxy.model.mac import static_mac
+from vmproxy.model.names import PROGRAM
 from vmproxy.model.net import Interface, Route
 from vmproxy.model.seen import (
     CarrierSeen,
@@ -31,12 +34,24 @@ from vmproxy.model.seen import (
     Marker,
     Unobservable,
 )
-from vmproxy.model.steps import ClusterStep, GuestStep, HostStep, RouteStep, VmStep, VmWanted, failing_at
+from vmproxy.model.steps import (
+    ClusterStep,
+    CreateVm,
+    GuestStep,
+    HostStep,
+    PushFile,
+    RouteStep,
+    Step,
+    VmStep,
+    VmWanted,
+    failing_at,
+    made_of,
+)
 from vmproxy.model.topology import Member, Vm
 from vmproxy.resources import guest as inside
 from vmproxy.resources import kubeproxy, route
 from vmproxy.resources.guest import GuestWanted
-from vmproxy.resources.kubeproxy import Tools
+from vmproxy.resources.kubeproxy import Program, Tools
 from vmproxy.util import events, paths, wait
 from vmproxy.util.events import Reporter
 
@@ -65,9 +80,11 @@ class World:
 
 
 class Scope:
-    """Use as a context manager: what was opened is closed at its end."""
+    """Use as a context manager: what was opened is closed at its end. `new_image`: a VM is made of the image
+    that is here now, also when nothing else asks for a new VM."""
 
-    def __init__(self, site: SiteRun, member: Member, report: Reporter) -> None:
+    def __init__(self, site: SiteRun, member: Member, report: Reporter, *, new_image: bool = False) -> None:
+        self._new_image = new_image
         self.site = site
         self.member = member
         self.kind = kind_of(member.carrier)
@@ -144,6 +161,15 @@ class Scope:
     # What is wanted, from what was seen.
 
     def wanted_vm(self, seen: CarrierSeen) -> VmWanted:
+        """Made of the image that it was made of, while that has the same recipe."""
+        fresh = self.site.links.artifacts.base(self.kind)
+        wanted = self._made_from(fresh, seen)
+        kept = replace(wanted, image=seen.marker.image) if seen.marker and seen.vm else None
+        if kept is None or seen.vm is None or self._new_image or not _same_recipe(fresh, seen.marker):
+            return wanted
+        return wanted if made_of(kept, seen.vm) else kept
+
+    def _made_from(self, base: Base, seen: CarrierSeen) -> VmWanted:
         vm = self.member.vm
         settings = {
             "cpus": vm.size.cpus,
@@ -158,11 +184,13 @@ class Scope:
             site=vm.site,
             host=vm.host,
             address=vm.address,
-            image=self.site.links.artifacts.image(self.kind, self._report),
+            image=base.name,
             seed=self.wanted_seed(seen).hash,
             settings=settings,
             hot=self.kind.hot,
             fixed=self.kind.fixed,
+            recipe=base.recipe or "",
+            made=base.made,
         )
 
     def wanted_seed(self, seen: CarrierSeen | None) -> seed.Seed:
@@ -179,11 +207,46 @@ class Scope:
             settings,
             cluster,
             world.client.addresses,
-            program=self.site.links.artifacts.program(
-                kubeproxy.version(settings, cluster, seen), self._report
-            ),
+            program=self._program(kubeproxy.version(settings, cluster, seen), seen),
             tools=Tools(seen.kernel if seen else None, seen.nft if seen else None),
         )
+
+    def _program(self, version: str, seen: GuestSeen | None) -> Program:
+        """Where its hash is not known here, the guest's own is right while it says it is that version."""
+        program = self.site.links.artifacts.program(version)
+        there = seen.files.get(PROGRAM) if seen else None
+        if program.sha256 is None and seen and there and seen.proxy.version in (None, version):
+            return replace(program, sha256=there.sha256)
+        return program
+
+    def missing(self, steps: Sequence[Step]) -> tuple[str, ...]:
+        """What the steps need and is not here, and how it is got."""
+        found = []
+        base = self.site.links.artifacts.base(self.kind)
+        if base.sha256 is None and any(isinstance(step, CreateVm) for step in steps):
+            found.append(f"image: {base.how} when it is applied")
+        for version in self._programs_in(steps):
+            program = self.site.links.artifacts.program(version)
+            if not program.here:
+                found.append(f"kube-proxy {version}: fetched from {program.origin} when it is applied")
+        return tuple(found)
+
+    def obtain(self, steps: Sequence[Step]) -> bool:
+        """Have here what the steps need; whether anything was missing, so that it is known better now."""
+        missing, artifacts = self.missing(steps), self.site.links.artifacts
+        if missing and any(isinstance(step, CreateVm) for step in steps):
+            artifacts.get_image(self.kind, self._report)
+        for version in self._programs_in(steps) if missing else ():
+            artifacts.get_program(version, self._report)
+        return bool(missing)
+
+    def _programs_in(self, steps: Sequence[Step]) -> list[str]:
+        """A new VM needs one too, before its guest can be looked at."""
+        pushed = [step.file for step in steps if isinstance(step, PushFile)]
+        found = [file.version for file in pushed if file.source is not None and file.version is not None]
+        if not found and any(isinstance(step, CreateVm) for step in steps):
+            found.append(self.site.topology.proxy.version or self.site.cluster_seen().version)
+        return found
 
     def wanted_routes(self, cluster: ClusterSeen, marker: Marker | None) -> tuple[Route, ...]:
         return route.wanted(cluster.service_cidrs, self.address(marker).ip)
@@ -323,8 +386,11 @@ class Scope:
             "UserKnownHostsFile": known_hosts,
             "GlobalKnownHostsFile": "/dev/null",
             "StrictHostKeyChecking": "yes",
+            "ForwardAgent": "no",
+            "ControlMaster": "no",
+            "ControlPath": "none",
         }
-        words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+        words = [word for name, value in options.items() for word in ("-o", f"{name}={_quoted(value)}")]
         return [*self.carrier.ssh_command(), *words, f"root@{marker.address.ip}"]
 
     def logs(self, which: Literal["proxy", "cloud-init", "console"], lines: int) -> str:
@@ -412,6 +478,21 @@ class Scope:
             hint=cause.hint or "does the image take a NoCloud seed (cloud-init), and is the address free?",
             details=[*cause.details, *lines],
         )
+
+
+def _quoted(value: object) -> str:
+    """As ssh reads the value of an option: a path may have a space in it."""
+    text = str(value).replace("%", "%%") if isinstance(value, Path) else str(value)
+    return f'"{text}"' if " " in text else text
+
+
+def _same_recipe(fresh: Base, marker: Marker | None) -> bool:
+    """A marker without a recipe is older than recipes are."""
+    if marker is None:
+        return False
+    if fresh.recipe is None or marker.recipe == fresh.recipe:
+        return True
+    return not marker.recipe and fresh.sha256 in (None, marker.image)
 
 
 def _with_marker(seen: CarrierSeen, marker: Marker | None) -> CarrierSeen:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from vmproxy.binaries import pack
-from vmproxy.errors import NotReady, ToolFailed
+from vmproxy.errors import NotReady, RemoteFailed, ToolFailed
 from vmproxy.guest import wire
 from vmproxy.guest.wire import Apply, Converged, Finish, Push, Question, ReachEach, Rule
 from vmproxy.model.names import PROXY_UNIT
@@ -121,15 +120,21 @@ class Guest:
         emulated CPU. Raises ToolFailed when the guest has no cloud-init."""
         output = self.run(_CLOUD_INIT)
         if output.startswith("{"):
-            return CloudInit(ended=True, errors=tuple(map(str, json.loads(output)["v1"]["errors"])))
+            try:
+                return CloudInit(ended=True, errors=wire.cloud_init_errors(output))
+            except ValueError as exc:
+                raise self._nonsense(exc) from exc
         if output.strip() == "disabled":
             raise ToolFailed(f"cannot use VM {self._name}: its cloud-init is disabled, or it has none")
-        failed = tuple(f"{line.split()[0]} failed" for line in output.splitlines())
+        failed = tuple(f"{line.split()[0]} failed" for line in output.splitlines() if line.strip())
         return CloudInit(ended=bool(failed), errors=failed)
 
     def reach(self, endpoints: Sequence[Endpoint]) -> list[Reach]:
         """Real connections from the VM, side by side."""
-        return self._ask(ReachEach(tuple(endpoints)))
+        found = self._ask(ReachEach(tuple(endpoints)))
+        if len(found) != len(endpoints):
+            raise self._nonsense(f"it has {len(found)} endpoints of {len(endpoints)}")
+        return found
 
     def rule_present(self, address: Address, port: int, protocol: Literal["tcp", "udp"]) -> bool:
         """Whether kube-proxy has a rule for that port of a ClusterIP."""
@@ -141,9 +146,20 @@ class Guest:
     def _ask(self, question: Question[T], content: Iterable[bytes] = ()) -> T:
         """`content` is sent after the question."""
         agent, self._agent = self._agent or self._start(), None
-        answer = json.loads(agent.ask(chain([wire.line(question)], content)))
-        self._agent = agent  # one that failed has ended
-        return question.parsed(answer)
+        line = agent.ask(chain([wire.line(question)], content))
+        try:
+            answer = wire.answer(question, line)
+        except ValueError as exc:
+            raise self._nonsense(exc) from exc
+        self._agent = agent  # one that failed has ended, and one that answers nonsense is not asked again
+        return answer
+
+    def _nonsense(self, why: object) -> RemoteFailed:
+        return RemoteFailed(
+            f"cannot understand the answer of VM {self._name}: {why}",
+            hint="does a start-up file of root, such as .bashrc, print something there? "
+            "If nobody changed the VM: remove it on its host, then run apply",
+        )
 
     def _start(self) -> Conversation:
         agent = assets.text("guest/agent.py").encode()

@@ -1,6 +1,7 @@
 """What is asked of the agent in the guest, and what it answers: the other half of templates/guest/agent.py.
 
-A question's fields are sent under their own names. No connection here.
+A question's fields are sent under their own names. No connection here. An answer is checked against the types
+that it is read as: a guest may be broken, or another's.
 """
 
 from __future__ import annotations
@@ -9,24 +10,18 @@ import base64
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
 from ipaddress import ip_address, ip_network
 from itertools import chain
+from math import inf
 from pathlib import PurePosixPath
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, assert_never
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, assert_never, cast
+
+from pydantic import TypeAdapter, ValidationError
 
 from vmproxy.model.names import CLUSTER_CA, PROXY_UNIT, RUNNING_UNITS, TOKEN
 from vmproxy.model.net import Address, Route
-from vmproxy.model.seen import (
-    CanarySeen,
-    Endpoint,
-    FileSeen,
-    GuestQuery,
-    GuestSeen,
-    ProxySeen,
-    Reach,
-    TokenSeen,
-    UnitSeen,
-)
+from vmproxy.model.seen import Endpoint, GuestQuery, GuestSeen, Reach
 from vmproxy.model.steps import (
     GuestStep,
     LoadGuard,
@@ -43,7 +38,11 @@ _API_PORT = 443
 """Of default/kubernetes, in every cluster; no other canary has it."""
 IpProtocol = Literal["tcp", "udp"]
 Json = Mapping[str, Any]
+T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+_LARGEST = 253_402_300_800
+_LONGEST_NUMBER = 40
+_SHOWN = 80
 
 
 class Question(Protocol[T_co]):
@@ -74,25 +73,11 @@ class Observe:
     operation: ClassVar = "observe"
 
     def parsed(self, answer: Json) -> GuestSeen:
-        token, canary = answer["token"], answer["canary"]
-        return GuestSeen(
-            files={path: FileSeen(**file) for path, file in answer["files"].items()},
-            units={name: UnitSeen(**unit) for name, unit in answer["units"].items()},
-            sysctls=answer["sysctls"],
-            guard=answer["guard"],
-            routes=tuple(
-                Route(ip_network(route["prefix"]), _address(route["via"])) for route in answer["routes"]
-            ),
-            token=TokenSeen(**token) if token else None,
-            proxy=ProxySeen(**answer["proxy"]),
-            kernel=answer["kernel"],
-            writes_rules=answer["writes_rules"],
-            nft=answer["nft"],
-            now=answer["now"],
-            canary=CanarySeen(**canary) if canary else None,
-            drops=answer["drops"],
-            repairs=answer["repairs"],
-        )
+        routes = [
+            Route(ip_network(_text(route["prefix"])), _address(route["via"])) for route in answer["routes"]
+        ]
+        seen = {part.name: answer[part.name] for part in fields(GuestSeen)}  # none of them has a default here
+        return _read(GuestSeen, {**seen, "routes": routes})
 
 
 def observe(query: GuestQuery, *, setup: str) -> Observe:
@@ -177,7 +162,7 @@ class Rule:
     operation: ClassVar = "rule"
 
     def parsed(self, answer: Json) -> bool:
-        return bool(answer["there"])
+        return _read(bool, answer["there"])
 
 
 @dataclass(frozen=True)
@@ -188,7 +173,8 @@ class ReachEach:
     operation: ClassVar = "reach"
 
     def parsed(self, answer: Json) -> list[Reach]:
-        return [Reach(**{**item, "via": _address(item["via"])}) for item in answer["endpoints"]]
+        items = [{**item, "via": _address(item["via"])} for item in answer["endpoints"]]
+        return _read(list[Reach], items)
 
 
 @dataclass(frozen=True)
@@ -215,7 +201,7 @@ class Converged:
     operation: ClassVar = "converged"
 
     def parsed(self, answer: Json) -> Convergence:
-        return Convergence(**answer)
+        return _read(Convergence, answer)
 
 
 def needs_token(steps: Sequence[GuestStep]) -> bool:
@@ -290,5 +276,62 @@ def _base64(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
-def _address(text: str | None) -> Address | None:
-    return ip_address(text) if text else None
+def answer(question: Question[T], line: bytes) -> T:
+    """What a line says in answer to the question. Raises ValueError with a reason when it is no answer."""
+    try:
+        found = json.loads(line, parse_constant=_number, parse_int=_number, parse_float=_number)
+        if not isinstance(found, dict):
+            raise ValueError(f"it is not an object, but: {_shown(line)}")
+        return question.parsed(found)
+    except json.JSONDecodeError as exc:
+        raise ValueError(f"it is not JSON, but: {_shown(line)}") from exc
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_input=False)[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from exc
+    except LookupError as exc:
+        raise ValueError(f"it has no {exc}") from exc
+    except RecursionError as exc:
+        raise ValueError("it is nested too deeply") from exc
+    except (AttributeError, TypeError) as exc:
+        raise ValueError("a value is of another type") from exc
+
+
+def cloud_init_errors(text: str) -> tuple[str, ...]:
+    """From cloud-init's result.json. Raises ValueError."""
+    try:
+        return tuple(map(str, _read(list[Any], json.loads(text)["v1"]["errors"])))
+    except (LookupError, TypeError, RecursionError) as exc:
+        raise ValueError("cloud-init's result.json is damaged") from exc
+
+
+def _read(kind: type[T], value: object) -> T:
+    adapter: TypeAdapter[T] = _reader(cast(Any, kind))
+    return adapter.validate_python(value)
+
+
+@cache
+def _reader(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _text(value: object) -> str:
+    """A number would be taken for an address too."""
+    if not isinstance(value, str):
+        raise ValueError("an address is not text")
+    return value
+
+
+def _address(value: object) -> Address | None:
+    return ip_address(_text(value)) if value else None
+
+
+def _number(text: str) -> int | float:
+    """Times are the largest numbers: until the year 9999."""
+    value = float(text) if len(text) < _LONGEST_NUMBER else inf
+    if not -_LARGEST < value < _LARGEST:
+        raise ValueError("a number is out of range")
+    return int(text) if text.lstrip("-").isdigit() else value
+
+
+def _shown(line: bytes) -> str:
+    return line[:_SHOWN].decode(errors="replace").strip()

@@ -233,9 +233,8 @@ class MemoryCarrier:
         if self._name in self._world.vms:
             self._delete()
         wanted = step.vm
-        marker = Marker(
-            wanted.site, wanted.host, wanted.address, wanted.seed, wanted.image, delivery.host_key, routes
-        )
+        known = (wanted.site, wanted.host, wanted.address, wanted.seed, wanted.image, delivery.host_key)
+        marker = Marker(*known, routes, wanted.recipe, wanted.made)
         self._world.vms[self._name] = MemoryVm(marker, wanted.settings, wanted.image, wanted.seed)
 
     def _delete(self) -> None:

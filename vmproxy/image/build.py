@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from vmproxy.errors import ToolFailed, UsageError, VmproxyError
 from vmproxy.image import cache
@@ -176,11 +177,11 @@ def _tree(wanted: Recipe, work: Path, env: Mapping[str, str]) -> Path:
             f"--include={','.join(_PACKAGES)}",
             '--aptopt=APT::Install-Recommends "false"',
             *(f"--dpkgopt=path-exclude={path}" for path in _LEFT_OUT),
-            "--essential-hook=mkdir -p $1/etc/initramfs-tools/conf.d",
-            *(f"--customize-hook=copy-out /{source} {work}" for source in _SIGNED),
-            f"--customize-hook=install -m 0755 {setup} $1/setup.sh",
-            "--customize-hook=chroot $1 sh /setup.sh",
-            "--customize-hook=rm $1/setup.sh",
+            '--essential-hook=mkdir -p "$1/etc/initramfs-tools/conf.d"',
+            *(f"--customize-hook=copy-out /{source} {quote(str(work))}" for source in _SIGNED),
+            f'--customize-hook=install -m 0755 {quote(str(setup))} "$1/setup.sh"',
+            '--customize-hook=chroot "$1" sh /setup.sh',
+            '--customize-hook=rm "$1/setup.sh"',
             wanted.suite,
             str(tree),
         ],

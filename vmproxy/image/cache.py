@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import filelock
+from pydantic import TypeAdapter
 
 from vmproxy.util import paths
 from vmproxy.util.download import file_sha256
@@ -17,13 +20,25 @@ from vmproxy.util.download import file_sha256
 
 @dataclass(frozen=True)
 class Image:
-    """A raw disk in the cache. `origin` is its source, `size` is the disk's size in bytes."""
+    """A raw disk in the cache. `origin` is its source, `size` is the disk's size in bytes, `made` when it was
+    built or fetched, in seconds since the epoch."""
 
     name: str
     raw: Path
     sha256: str
     origin: str
     size: int
+    made: float = 0.0
+
+    @property
+    def key(self) -> str:
+        """What it was made of: it changes with the recipe, not with the packages."""
+        return self.raw.stem
+
+    @property
+    def day(self) -> str:
+        """When it was made, as 2026-01-31."""
+        return datetime.fromtimestamp(self.made, UTC).date().isoformat()
 
 
 def folder() -> Path:
@@ -33,20 +48,23 @@ def folder() -> Path:
 def find(key: str) -> Image | None:
     note, raw = folder() / f"{key}.json", folder() / f"{key}.raw"
     try:
-        data = json.loads(note.read_text())
-    except (FileNotFoundError, ValueError):
+        data = {"made": raw.stat().st_mtime, **json.loads(note.read_bytes())}
+        image = TypeAdapter(Image).validate_python({**data, "raw": raw})
+        return image if raw.stat().st_size == image.size else None
+    except (OSError, ValueError, TypeError):
         return None
-    image = Image(**{**data, "raw": raw})
-    return image if raw.exists() and raw.stat().st_size == image.size else None
 
 
 def keep(key: str, disk: Path, *, name: str, origin: str) -> Image:
     """Move a finished raw disk into the cache."""
-    raw = folder() / f"{key}.raw"
-    image = Image(name, raw, file_sha256(disk), origin, disk.stat().st_size)
+    raw, note, before = folder() / f"{key}.raw", folder() / f"{key}.json", find(key)
+    image = Image(name, raw, file_sha256(disk), origin, disk.stat().st_size, time.time())
     disk.chmod(0o644)
+    note.unlink(missing_ok=True)  # it is of the disk before
     disk.replace(raw)
-    note = folder() / f"{key}.json"
+    if before and before.sha256 != image.sha256:
+        for old in folder().glob(f"{before.sha256}.*"):
+            old.unlink()
     part = note.with_suffix(".part")
     part.write_text(json.dumps({**asdict(image), "raw": str(raw)}))
     part.replace(note)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -13,13 +12,29 @@ from vmproxy.util import download
 from vmproxy.util.events import Report
 
 
+def name_of_url(url: str) -> str:
+    return Path(unquote(urlsplit(url).path)).name.partition(".")[0] or "image"
+
+
+def key_of_url(url: str, sha256: str, name: str | None = None) -> str:
+    return f"{name or name_of_url(url)}-{sha256[:12]}"
+
+
+def key_of_file(path: Path) -> str:
+    """By the file's content. Raises BadArtifact when it cannot be read."""
+    try:
+        return f"file-{download.file_sha256(path)[:12]}"
+    except OSError as exc:
+        raise BadArtifact(f"cannot use image {path}: {exc.strerror}", hint="correct image.path") from exc
+
+
 def fetch(url: str, *, sha256: str, report: Report, name: str | None = None) -> Image:
     """Fetch the image and convert it to a raw disk; `name` None: the file name without extensions.
 
     The checksum is that of the published file. Raises Unreachable, BadArtifact.
     """
-    name = name or Path(unquote(urlsplit(url).path)).name.partition(".")[0] or "image"
-    key = f"{name}-{sha256[:12]}"
+    name = name or name_of_url(url)
+    key = key_of_url(url, sha256, name)
     found = cache.find(key)
     if found is not None:
         return found
@@ -40,12 +55,7 @@ def fetch(url: str, *, sha256: str, report: Report, name: str | None = None) -> 
 
 def use_file(path: Path, *, report: Report) -> Image:
     """Convert the user's image file into the cache, unless it is there and the file is unchanged."""
-    try:
-        seen = path.stat()
-    except OSError as exc:
-        raise BadArtifact(f"cannot use image {path}: {exc.strerror}", hint="correct image.path") from exc
-    stamp = f"{path.resolve()} {seen.st_size} {seen.st_mtime_ns}"
-    key = f"file-{hashlib.sha256(stamp.encode()).hexdigest()[:12]}"
+    key = key_of_file(path)
     with cache.workshop(key) as work:
         found = cache.find(key)
         if found is not None:

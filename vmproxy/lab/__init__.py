@@ -13,6 +13,7 @@ import httpx
 from ruamel.yaml import YAML
 
 from vmproxy import binaries
+from vmproxy.binaries import BinaryFile
 from vmproxy.errors import ToolFailed, UsageError
 from vmproxy.lab import objects
 from vmproxy.lab.cluster import POD_CIDR, SERVER, ControlPlane, apply_objects
@@ -51,7 +52,8 @@ def up(*, name: str, report: Report, binaries: Path | None = None) -> LabStatus:
     _check(name)
     folder = paths.state_dir("lab", name)
     with filelock.FileLock(folder / "lab.lock"):
-        programs = _programs(report, given=binaries)
+        found = _programs(report, given=binaries)
+        programs = {name: program.path for name, program in found.items()}
         _note_programs(folder, programs)
         network = Network(name)
         report("connecting namespaces to a bridge")
@@ -61,7 +63,7 @@ def up(*, name: str, report: Report, binaries: Path | None = None) -> LabStatus:
         _start_backends(folder, network, report)
         with control.api() as api:
             _fill(api, report)
-        _write_site(folder, name, control)
+        _write_site(folder, name, control, found["kube-proxy"])
     return status(name=name)
 
 
@@ -110,12 +112,11 @@ def _check(name: str) -> None:
             raise ToolFailed(f"cannot manage a lab: {tool} is missing", hint=f"install {package}")
 
 
-def _programs(report: Report, *, given: Path | None) -> dict[str, Path]:
+def _programs(report: Report, *, given: Path | None) -> dict[str, BinaryFile]:
     if given is not None and not given.is_dir():
         raise UsageError(f"cannot use binaries from {given}: no such folder")
     return {
-        name: binaries.obtain(name, version, report=report, given=given).path
-        for name, version in PROGRAMS.items()
+        name: binaries.obtain(name, version, report=report, given=given) for name, version in PROGRAMS.items()
     }
 
 
@@ -143,7 +144,7 @@ def _fill(api: httpx.Client, report: Report) -> None:
     apply_objects(api, objects.services())
 
 
-def _write_site(folder: Path, name: str, control: ControlPlane) -> None:
+def _write_site(folder: Path, name: str, control: ControlPlane, proxy: BinaryFile) -> None:
     """Write the site file for the lab's host, unless it exists."""
     path = folder / "vmproxy.yaml"
     if path.exists():
@@ -151,7 +152,7 @@ def _write_site(folder: Path, name: str, control: ControlPlane) -> None:
     site = {
         "name": name,
         "cluster": {"kubeconfig": str(control.kubeconfig), "server": SERVER, "podCIDRs": [POD_CIDR]},
-        "proxy": {"version": KUBERNETES_VERSION},
+        "proxy": binaries.site_entry(proxy),
         "image": {"name": "debian-13"},
         "defaults": {"vm": {"cpus": 2, "memory": "512MiB"}},
         "hosts": [

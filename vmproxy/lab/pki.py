@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-_LIFE = timedelta(days=365)
+_LIFE = timedelta(days=3650)  # nothing renews them: longer than any lab is kept
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,16 +85,21 @@ class Process:
 
 def end(pids: Sequence[int]) -> None:
     """Send SIGTERM, then SIGKILL to those that still run."""
+    started = {pid: _start_time(pid) for pid in pids}  # a later process with the same id is another's
     for number in (signal.SIGTERM, signal.SIGKILL):
-        for pid in pids:
+        for pid in _left(started):
             _signal(pid, number)
-        if _gone(pids, seconds=5.0):
+        if _gone(started, seconds=5.0):
             return
 
 
-def _gone(pids: Sequence[int], *, seconds: float) -> bool:
+def _left(started: Mapping[int, str | None]) -> list[int]:
+    return [pid for pid, when in started.items() if when is not None and _start_time(pid) == when]
+
+
+def _gone(started: Mapping[int, str | None], *, seconds: float) -> bool:
     def probe() -> bool | str:
-        left = [pid for pid in pids if _start_time(pid) is not None]
+        left = _left(started)
         return f"{left} still run" if left else True
 
     try:

@@ -26,7 +26,8 @@ class Marker:
 
     `address` is the VM's, with its prefix length. `seed` is the hash of what the seed is made from
     without private keys, `host_key` the guest's SSH host public key in OpenSSH form, `routes` what was
-    set on the host for this VM.
+    set on the host for this VM. `recipe` names what its image was made of, `made` the day, as 2026-01-31; ""
+    when that is not known.
     """
 
     site: str
@@ -36,6 +37,8 @@ class Marker:
     image: str
     host_key: str
     routes: tuple[Route, ...] = ()
+    recipe: str = ""
+    made: str = ""
 
 
 @dataclass(frozen=True)

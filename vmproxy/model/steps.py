@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from vmproxy.errors import VmproxyError
 from vmproxy.model import names
 from vmproxy.model.drift import ABSENT, Drift, deep_differences, differences
 from vmproxy.model.net import Address, Interface, Network, Route
@@ -107,7 +106,8 @@ def object_key(item: Object) -> str:
 @dataclass(frozen=True)
 class VmWanted:
     """`settings` by the names that the host reports them under; those in `hot` change while the VM runs,
-    those in `fixed` never. `image` and `seed` are hashes."""
+    those in `fixed` never. `image` and `seed` are hashes; `recipe` and `made` are the image's, for the
+    marker."""
 
     name: str
     site: str
@@ -118,6 +118,8 @@ class VmWanted:
     settings: Mapping[str, Any]
     hot: frozenset[str]
     fixed: frozenset[str]
+    recipe: str = ""
+    made: str = ""
 
 
 @dataclass(frozen=True)
@@ -512,8 +514,8 @@ def failing_at(step: Step) -> Iterator[None]:
     """An error inside carries the step that failed."""
     try:
         yield
-    except VmproxyError as exc:
-        exc.step = step
+    except Exception as exc:
+        exc.step = step  # type: ignore[attr-defined]
         raise
 
 

@@ -37,6 +37,7 @@ def plan_host(site: SiteRun, member: Member, report: Reporter) -> Plan:
             )
             silent = _silent(scope, world) if planned.in_sync else ()
             planned = replace(planned, warnings=(*planned.warnings, *silent, *lost))
+        planned = replace(planned, unseen=(*planned.unseen, *scope.missing(planned.steps)))
         for warning in planned.warnings:
             report.send(events.Warned(warning))
         return planned

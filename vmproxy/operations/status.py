@@ -11,6 +11,7 @@ from typing import Literal
 from vmproxy.engine.scope import Scope
 from vmproxy.engine.site import SiteRun
 from vmproxy.errors import VmproxyError
+from vmproxy.image.age import age
 from vmproxy.model.net import Interface, Route
 from vmproxy.model.seen import CarrierSeen, ClientSeen, ClusterSeen, GuestSeen, Unobservable
 from vmproxy.model.topology import Member
@@ -20,11 +21,13 @@ from vmproxy.util.events import Reporter
 
 @dataclass(frozen=True)
 class VmStatus:
-    """`address` has the network's length; None: there is no VM of ours."""
+    """`address` has the network's length; None: there is no VM of ours. `image_age` of what it was made of,
+    in days, None when that is not known."""
 
     state: Literal["running", "stopped", "absent", "foreign"]
     name: str
     address: Interface | None = None
+    image_age: int | None = None
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,8 @@ def _vm(scope: Scope, seen: CarrierSeen) -> VmStatus:
         return VmStatus("absent", name)
     if seen.vm.marker is None:
         return VmStatus("foreign", name)
-    return VmStatus("running" if seen.vm.running else "stopped", name, seen.vm.marker.address)
+    marker = seen.vm.marker
+    return VmStatus("running" if seen.vm.running else "stopped", name, marker.address, age(marker.made))
 
 
 def _proxy(guest: GuestSeen | Unobservable) -> ProxyStatus | Unobservable:

@@ -28,11 +28,19 @@ NO_DNS = "set network.dns, or cluster.server with an address"
 
 @dataclass(frozen=True)
 class Program:
-    """The kube-proxy to run; `version` as v1.36.3."""
+    """The kube-proxy to run; `version` as v1.36.3. Not `here`: it is still to be fetched from `origin`, and
+    `sha256` None when that is not known before."""
 
     path: Path
-    sha256: str
+    sha256: str | None
     version: str
+    here: bool = True
+    origin: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its hash, or where it is got."""
+        return self.sha256 or f"{self.version} from {self.origin}"
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ def files(
     )
     return {
         PROGRAM: ManagedFile(
-            program.sha256, "0755", source=program.path, version=program.version, follow=_RESTART
+            program.name, "0755", source=program.path, version=program.version, follow=_RESTART
         ),
         CONFIG: ManagedFile.of(_configuration(vm, cluster, program, mode), follow=_RESTART),
         f"{UNITS}/{PROXY_UNIT}": ManagedFile.of(unit, follow=Follow(restart=(PROXY_UNIT,), reload=True)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vmproxy.model.topology import Vm
@@ -49,6 +49,11 @@ def spec(vm: Vm, cloud_init: CloudInit, *, user_key: str, mac: str) -> Seed:
     documents = _documents(values, custom, host_key=_NO_KEY, instance_id="")
     digest = hashlib.sha256(assets.tojson(documents).encode()).hexdigest()
     return Seed(values, custom, digest)
+
+
+def redacted(seed: Seed) -> Seed:
+    """For a reader: without the secrets of the user's own cloud-config."""
+    return replace(seed, custom=cloudconfig.redacted(seed.custom))
 
 
 def documents(seed: Seed, *, host_key: HostKey) -> dict[str, str]:

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from datetime import date
 from functools import cache
 from importlib.resources import files
-from io import StringIO
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+import yaml
+from yaml import MarkedYAMLError, YAMLError
 
 from vmproxy.errors import SiteError, UsageError
-from vmproxy.util import assets
+from vmproxy.util import assets, text
 
 if TYPE_CHECKING:
     from jsonschema import Draft4Validator
     from jsonschema.exceptions import ValidationError
 
 _HEADER = "#cloud-config"
+_OWN_TEMPLATE = re.compile(r"\A\s*##\s*template:\s*jinja\s*\n", re.IGNORECASE)
+"""cloud-init's mark of a template; vmproxy renders it before."""
+_MERGE = "tag:yaml.org,2002:merge"
+_SECRET = re.compile(r"passw|secret|token|private|credential|validation_key|activation.key", re.IGNORECASE)
+_HIDDEN = frozenset({"chpasswd", "ssh_keys", "content"})  # whatever is below; content: of files and tunnels
 _HOST_KEY = "vmproxy generates the guest's SSH host key, to verify the first login too"
 _LOGIN = "vmproxy logs in as root with its key"
 PROTECTED = {
@@ -41,10 +47,10 @@ def load(path: Path | None, offered: Mapping[str, Any]) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        source = path.read_text(encoding="utf-8")
+        source = text.read(path)
     except (OSError, UnicodeDecodeError) as exc:
         raise UsageError(f"cannot read cloudInit.userData {path}: {exc}") from exc
-    rendered = assets.render_text(source, origin=path, **offered)
+    rendered = assets.render_text(_OWN_TEMPLATE.sub("", source), origin=path, **offered)
     if rendered.split("\n", 1)[0].strip() != _HEADER:
         raise UsageError(
             f"cannot use {path}: its first line is not {_HEADER}",
@@ -60,11 +66,36 @@ def merged(ours: str, custom: Mapping[str, Any]) -> str:
     return f"{_HEADER}\n{assets.tojson(_merge(parse(ours), custom), indent=2)}\n"
 
 
-def parse(text: str) -> Any:
-    """Parse as cloud-init does: YAML 1.1, where 0644 is octal and `yes` is true."""
-    yaml = YAML(typ="safe", pure=True)
-    yaml.version = (1, 1)
-    return _jsonable(yaml.load(StringIO(text)))
+def parse(document: str) -> Any:
+    """Parse with cloud-init's own reader: 0644 is octal, `yes` is true, and `y` is text. Raises YAMLError,
+    ValueError."""
+    try:
+        return _jsonable(yaml.load(document, Loader=_Loader))  # noqa: S506 (a SafeLoader)
+    except RecursionError as exc:
+        raise ValueError("it is nested too deeply") from exc
+
+
+class _Loader(yaml.SafeLoader):
+    """Says that a key is given twice, where cloud-init would silently take the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE):
+            if key.value in seen:
+                raise MarkedYAMLError(problem=f"{key.value} is given twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return node
+
+
+def redacted(config: Any) -> Any:
+    """The same without what may be a secret, by the names of cloud-init's keys."""
+    if isinstance(config, Mapping):
+        return {
+            key: "(redacted)" if key in _HIDDEN or _SECRET.search(key) else redacted(value)
+            for key, value in config.items()
+        }
+    return [redacted(item) for item in config] if isinstance(config, list) else config
 
 
 def _parsed(rendered: str, path: Path) -> dict[str, Any]:
@@ -127,8 +158,10 @@ def _jsonable(value: Any) -> Any:
     """Converts YAML dates to text, as cloud-init's schema requires."""
     if isinstance(value, dict):
         return {str(key): _jsonable(inner) for key, inner in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_jsonable(inner) for inner in value]
-    if isinstance(value, bytes):
-        raise ValueError("binary values (!!binary) are not supported")
+    if isinstance(value, bytes | set):
+        raise ValueError("binary values and sets (!!binary, !!set) are not supported")
+    if isinstance(value, float) and not isfinite(value):
+        raise ValueError(f"the number {value} is not supported")
     return value.isoformat() if isinstance(value, date) else value

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from vmproxy.site.yamltree import Complaint, Path, Tree
 
@@ -128,10 +129,13 @@ def _network(network: _View) -> Iterator[Complaint]:
             yield gateway.wrong(why)
         if via == own.ip:
             yield gateway.wrong("is the VM's own address")
-    routes = network.at("routes").items()
-    for route in routes:
+    seen: dict[IPv4Network, _View] = {}
+    for route in network.at("routes").items():
         yield from _route(route, own)
-    yield from _routed_twice(routes)
+        if (to := route.at("to").read(IPv4Network)) is not None:
+            if to in seen:
+                yield route.at("to").wrong(f"{to} has a route already, on line {_line(seen[to])}")
+            seen.setdefault(to, route)
 
 
 def _own_address(address: _View, own: IPv4Interface) -> Iterator[Complaint]:
@@ -164,16 +168,6 @@ def _route(route: _View, own: IPv4Interface) -> Iterator[Complaint]:
         yield route.at("to").wrong("is the default route: its next hop is network.gateway")
     elif to is not None and to.subnet_of(own.network):
         yield route.at("to").wrong(f"{to} is in the VM's own network {own.network}: it needs no route")
-
-
-def _routed_twice(routes: list[_View]) -> Iterator[Complaint]:
-    seen: dict[IPv4Network, _View] = {}
-    for route in routes:
-        to = route.at("to").read(IPv4Network)
-        if to is not None and to in seen:
-            yield route.at("to").wrong(f"{to} is routed on line {route.tree.line(seen[to].path)} already")
-        elif to is not None:
-            seen[to] = route
 
 
 def _ranges(top: _View) -> Iterator[tuple[str, _View, IPv4Network]]:
@@ -222,24 +216,29 @@ def _unique(hosts: list[_View]) -> Iterator[Complaint]:
     yield from _shared(hosts)
 
 
+def _line(view: _View) -> int:
+    return view.tree.line(view.path)
+
+
+def same_machine(tree: Tree) -> Iterator[Complaint]:
+    """A Windows host is known by its endpoint's name; two entries would set each other's routes. Of a file
+    whose endpoints are right: in others, the same word is often only a placeholder."""
+    seen: dict[str, _View] = {}
+    for host in _View(tree).at("hosts").items():
+        endpoint = host.at("hyperv", "endpoint")
+        name = urlsplit(str(endpoint.data or "")).hostname
+        if name and name in seen:
+            yield endpoint.wrong(f"{name} is already the host on line {_line(seen[name])}")
+        elif name:
+            seen[name] = host
+
+
 def _shared(hosts: list[_View]) -> Iterator[Complaint]:
-    """A next hop that is another host's VM, and a Windows host that is listed twice."""
+    """A gateway or next hop that is another host's VM."""
     vms = {own.ip: host for host in hosts if (own := host.at("network", "address").read(IPv4Interface))}
-    endpoints: dict[str, _View] = {}
     for host in hosts:
-        for hop in _next_hops(host.at("network")):
+        hops = [route.at("via") for route in host.at("network", "routes").items()]
+        for hop in (host.at("network", "gateway"), *hops):
             other = vms.get(hop.read(IPv4Address) or IPv4Address(0))
             if other is not None and other.path != host.path:
-                line = other.tree.line(other.path)
-                yield hop.wrong(f"{hop.data} is the VM address of the host on line {line}")
-        endpoint = host.at("hyperv", "endpoint")
-        if isinstance(endpoint.data, str):
-            first = endpoints.setdefault(endpoint.data.rstrip("/").lower(), host)
-            if first.path != host.path:
-                line = endpoint.tree.line(first.path)
-                yield endpoint.wrong(f"{endpoint.data} is already the host on line {line}")
-
-
-def _next_hops(network: _View) -> Iterator[_View]:
-    yield network.at("gateway")
-    yield from (route.at("via") for route in network.at("routes").items())
+                yield hop.wrong(f"{hop.data} is the VM address of the host on line {_line(other)}")

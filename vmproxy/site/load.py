@@ -14,6 +14,7 @@ from vmproxy.errors import SiteError, UsageError
 from vmproxy.site import checks, yamltree
 from vmproxy.site.model import Site
 from vmproxy.site.yamltree import Complaint, Tree
+from vmproxy.util import text
 
 _BY_REFERENCE = "secrets are given by reference only: write {env: NAME} or {file: PATH}"
 _KEY_BY_REFERENCE = "secrets are given by reference only: write {file: PATH}"
@@ -42,6 +43,7 @@ def load(path: Path) -> Site:
     else:
         site, wrong = _validated(tree, path.absolute().parent)
         complaints += [*wrong, *checks.conflicts(tree)]
+        complaints += [] if complaints else checks.same_machine(tree)
     if complaints or site is None:
         raise _error(path, complaints)
     return site
@@ -57,7 +59,7 @@ def schema() -> dict[str, Any]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return text.read(path)
     except FileNotFoundError as exc:
         raise UsageError(
             f"cannot read {path}: it does not exist", hint=f"create it: vmproxy init -f {path}"

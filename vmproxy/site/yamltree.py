@@ -14,6 +14,7 @@ from ruamel.yaml.reader import ReaderError
 Path = tuple[str | int, ...]
 
 _TAG = "tag:yaml.org,2002:"
+_MERGE = f"{_TAG}merge"
 _TRUE = "true"
 _MOST_NODES = 100_000
 
@@ -107,10 +108,16 @@ def _item(node: Node, path: Path, tree: Tree, above: frozenset[int]) -> Any:
 
 
 def _mapping(node: MappingNode, path: Path, tree: Tree, above: frozenset[int]) -> dict[str, Any]:
-    """A key without a value is treated as omitted."""
+    """A key without a value is treated as omitted. Own keys win over merged ones."""
+    merged: dict[str, Any] = {}
+    for key, value in node.value:
+        if key.tag == _MERGE:
+            merged = {**_merged(value, path, tree, above), **merged}
     result: dict[str, Any] = {}
     for key, value in node.value:
         name = str(key.value)
+        if key.tag == _MERGE:
+            continue
         if not isinstance(key, ScalarNode):
             tree.complaints.append(Complaint(_line(key), path, "a list or mapping cannot be a key"))
         elif key.tag != _TAG + "str":
@@ -123,7 +130,19 @@ def _mapping(node: MappingNode, path: Path, tree: Tree, above: frozenset[int]) -
         else:
             tree.lines[(*path, name)] = _line(key)
             result[name] = _value(value, (*path, name), tree, above)
-    return {name: value for name, value in result.items() if value is not None}
+    return {name: value for name, value in {**merged, **result}.items() if value is not None}
+
+
+def _merged(node: Node, path: Path, tree: Tree, above: frozenset[int]) -> dict[str, Any]:
+    """What `<<` brings: the keys of a mapping, or of several, of which the first wins."""
+    found: dict[str, Any] = {}
+    for one in node.value if isinstance(node, SequenceNode) else [node]:
+        if not isinstance(one, MappingNode):
+            tree.complaints.append(Complaint(_line(one), path, "<< merges mappings only, such as *name"))
+            continue
+        value = _value(one, path, tree, above)
+        found = {**(value or {}), **found}
+    return found
 
 
 def _scalar(node: Node) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import socket
+import time
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ USER = "root"
 _SECONDS = 60.0
 _SILENCE = 300.0
 _CHUNK = 1 << 18
+_MOST = 64 << 20
+"""Bytes of one answer, or of one command's output."""
 
 
 class Ssh:
@@ -45,7 +48,7 @@ class Ssh:
         """
         with self._errors(), self._start(command) as channel:
             channel.shutdown_write()
-            out, err = _read(channel)
+            out, err = self._read(channel)
             code = channel.recv_exit_status()
         if code != 0:
             raise self._failed(code, err)
@@ -71,6 +74,24 @@ class Ssh:
                 f"cannot continue in {self._what}: the connection was lost: {exc}", hint="run it again"
             ) from exc
 
+    def _read(self, channel: paramiko.Channel) -> tuple[bytes, bytes]:
+        """Both streams to their end. Our commands write little to stderr, so it fits into its buffer."""
+        return b"".join(self._pieces(channel.recv)), b"".join(self._pieces(channel.recv_stderr))
+
+    def _pieces(self, receive: Callable[[int], bytes]) -> Iterator[bytes]:
+        """Until the stream ends. One that never does, or that drips, is an error: Unreachable."""
+        size, deadline = 0, time.monotonic() + 2 * _SILENCE
+        while piece := receive(_CHUNK):
+            size += len(piece)
+            if size > _MOST or time.monotonic() > deadline:
+                self._transport.close()
+                raise Unreachable(
+                    f"cannot continue in {self._what}: it does not stop sending",
+                    hint="look at what runs in that VM; if nobody changed it: remove it on its host, "
+                    "then run apply",
+                )
+            yield piece
+
     def _failed(self, code: int, err: bytes) -> ToolFailed:
         lines = err.decode(errors="replace").strip().splitlines()
         cause = lines[-1] if lines else f"exit code {code}"
@@ -93,14 +114,11 @@ class Conversation:
         self.send(pieces)
         with self._ssh._errors():
             answer = bytearray()
-            while not answer.endswith(b"\n"):
-                chunk = self._channel.recv(_CHUNK)
-                if not chunk:
-                    break
-                answer += chunk
-            else:
-                return bytes(answer)
-            _, err = _read(self._channel)
+            for piece in self._ssh._pieces(self._channel.recv):
+                answer += piece
+                if piece.endswith(b"\n"):
+                    return bytes(answer)
+            _, err = self._ssh._read(self._channel)
             code = self._channel.recv_exit_status()
         raise self._ssh._failed(code, err)
 
@@ -136,13 +154,14 @@ def connect(
         _log_in(transport, host_key, identity, key, what)
     except BaseException:
         transport.close()
+        channel.close()  # a transport that has not started leaves it open
         raise
     return Ssh(transport, what)
 
 
 def _log_in(transport: paramiko.Transport, host_key: str, identity: Path, key: str, what: str) -> None:
     transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = _SECONDS
-    wanted = _public_key(host_key)
+    wanted = _public_key(host_key, what)
     options = transport.get_security_options()
     options.key_types = (wanted.get_name(),)
     options.digests = sorted(options.digests, key=lambda name: "sha2-512" not in name)
@@ -182,16 +201,12 @@ def _other_key(what: str) -> Conflict:
     )
 
 
-def _public_key(line: str) -> paramiko.PKey:
-    kind, data = line.split()[:2]
-    return paramiko.PKey.from_type_string(kind, b64decode(data))
-
-
-def _read(channel: paramiko.Channel) -> tuple[bytes, bytes]:
-    """Read both streams to their end. Our commands write little to stderr, so it fits into its buffer."""
-    out, err = bytearray(), bytearray()
-    while chunk := channel.recv(_CHUNK):
-        out += chunk
-    while chunk := channel.recv_stderr(_CHUNK):
-        err += chunk
-    return bytes(out), bytes(err)
+def _public_key(line: str, what: str) -> paramiko.PKey:
+    try:
+        kind, data = line.split()[:2]
+        return paramiko.PKey.from_type_string(kind, b64decode(data))
+    except Exception as exc:  # a text that others may have changed; the library documents no errors here
+        raise Conflict(
+            f"cannot trust {what}: the SSH host key in its marker is damaged",
+            hint="the marker was edited; remove that VM on its host, then run apply",
+        ) from exc

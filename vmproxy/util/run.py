@@ -28,10 +28,20 @@ def run(
     words = [str(word) for word in command]
     try:
         done = subprocess.run(
-            words, input=stdin, env=env, cwd=cwd, timeout=timeout, text=True, capture_output=True, check=False
+            words,
+            input=stdin,
+            env=env,
+            cwd=cwd,
+            timeout=timeout,
+            text=True,
+            errors="replace",  # tools quote what others wrote
+            capture_output=True,
+            check=False,
         )
     except FileNotFoundError as exc:
         raise ToolFailed(f"cannot run {words[0]}: not installed", hint=f"install {words[0]}") from exc
+    except (OSError, ValueError) as exc:
+        raise ToolFailed(f"cannot run {words[0]}: {exc}") from exc
     except subprocess.TimeoutExpired as exc:
         raise ToolFailed(f"cannot run {words[0]}: timed out after {timeout:.0f} s") from exc
     if done.returncode not in ok:

@@ -43,7 +43,7 @@ PAGE = (ROOT / "docs/json.md").read_text()
 ROUTE = route("10.96.0.0/16", "192.168.10.5")
 STEP = SetRoute(ROUTE, (), (ROUTE,))
 STATUS = HostStatus(
-    vm=VmStatus("running", "vmproxy-a-win-01", ip_interface("192.168.10.5/24")),
+    vm=VmStatus("running", "vmproxy-a-win-01", ip_interface("192.168.10.5/24"), image_age=12),
     proxy=ProxyStatus("live", "nftables", "v1.36.3", rule_age=4.2, failures=0),
     route=RouteStatus("set", (ROUTE,)),
     credential=CredentialStatus("valid", datetime(2026, 11, 25, 9, 39, 26, tzinfo=UTC)),
@@ -72,6 +72,7 @@ IMAGE = Image(
     sha256="5f3e8d6c0b7a41928374655647382910a1b2c3d4e5f60718293a4b5c6d7e8f90",
     origin="https://images.corp.example/debian-13.qcow2",
     size=2 << 30,
+    made=datetime(2026, 11, 25, tzinfo=UTC).timestamp(),
 )
 LAB = LabStatus(
     running=True,

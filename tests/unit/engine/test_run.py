@@ -28,11 +28,14 @@ from vmproxy.engine.run import HostResult, apply_host, destroy_host, for_each
 from vmproxy.engine.site import SiteRun
 from vmproxy.errors import Busy, Conflict, NotReady, VmproxyError
 from vmproxy.hosts.memory import MemoryVm, MemoryWorld
+from vmproxy.model import names
 from vmproxy.model.seen import Marker
 from vmproxy.model.steps import ReconfigureVm, Step
 from vmproxy.model.topology import Member, Topology, compile_site
 from vmproxy.site.model import Site
 from vmproxy.util.events import Progress, Reporter, Warned
+
+VERSION = "v1.36.3"
 
 many = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 fewer = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -223,15 +226,76 @@ def test_a_new_image_is_a_new_vm_and_needs_consent() -> None:
     world = made()
     product = Product(world, artifacts=MemoryArtifacts("b" * 64))
     world.consent = False
-    assert [step.verb for step in product.apply(yes=False).left.steps] == [
+    assert product.plan().in_sync
+    assert [step.verb for step in product.apply(yes=False, new_image=True).left.steps] == [
         "remove",
         "recreate",
         "start",
         "add",
     ]
     world.consent = True
+    assert product.apply(new_image=True).error is None
+    assert world.vms[VM].disk == "b" * 64
+    assert product.apply(new_image=True).done == ()
+
+
+def test_a_changed_recipe_is_a_new_vm() -> None:
+    world = made()
+    product = Product(world, artifacts=MemoryArtifacts("b" * 64, recipe="debian-13-2"))
     assert product.apply().error is None
     assert world.vms[VM].disk == "b" * 64
+
+
+def test_a_lost_cache_is_no_drift() -> None:
+    product = Product(made(), artifacts=MemoryArtifacts(cache=False))
+    assert product.plan().in_sync
+    assert product.apply().done == ()
+    assert product.artifacts.got == []
+
+
+def test_a_lost_cache_and_a_changed_recipe_are_told_without_building() -> None:
+    product = Product(made(), artifacts=MemoryArtifacts("b" * 64, recipe="debian-13-2", cache=False))
+    planned = product.plan()
+    assert ("image: built when it is applied") in planned.unseen
+    assert "recreate" in [step.verb for step in planned.steps]
+    assert product.artifacts.got == []
+    assert product.apply(yes=False).left.steps
+    assert product.artifacts.got == []
+
+
+def test_a_plan_from_nothing_says_what_it_would_get_and_apply_gets_it_once_before_any_change() -> None:
+    product = Product(MemoryWorld(routes=list(FOREIGN)), artifacts=MemoryArtifacts(cache=False))
+    planned = product.plan()
+    assert planned.unseen[-2:] == (
+        "image: built when it is applied",
+        f"kube-proxy {VERSION}: fetched from https://a.example when it is applied",
+    )
+    assert product.artifacts.got == []
+    moments: list[list[str]] = []
+    product.world.moment = lambda _what: moments.append(list(product.artifacts.got))
+    result = product.apply()
+    assert (result.error, result.left.in_sync) == (None, True)
+    assert moments[0] == product.artifacts.got == ["image", "program"]
+    assert product.world.vms[VM].disk == "a" * 64
+    assert product.plan().in_sync
+
+
+def test_a_vm_that_is_made_anew_for_another_reason_gets_the_image_that_is_here() -> None:
+    world = made()
+    world.vms[VM].seed = None
+    assert Product(world, artifacts=MemoryArtifacts("b" * 64)).apply().error is None
+    assert world.vms[VM].disk == "b" * 64
+
+
+def test_kube_proxy_of_another_version_is_fetched_when_it_is_not_here() -> None:
+    world = made()
+    guest = world.vms[VM].guest
+    del guest.files[names.PROGRAM]
+    product = Product(world, artifacts=MemoryArtifacts(cache=False))
+    assert f"kube-proxy {VERSION}: fetched from https://a.example when it is applied" in product.plan().unseen
+    assert product.apply().error is None
+    assert product.artifacts.got == ["program"]
+    assert product.plan().in_sync
 
 
 def test_a_foreign_route_is_named_and_nothing_is_changed() -> None:

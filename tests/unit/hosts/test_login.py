@@ -90,3 +90,10 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path, key: str) -> None:
     with pytest.raises(UsageError, match=r"cannot read .*nowhere: No such file") as caught:
         login(about(**{key: str(tmp_path / "nowhere")}), "win-01")
     assert caught.value.hint == f"see hyperv.{key}"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-8"])
+def test_a_byte_order_mark_is_no_part_of_the_password(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "password"
+    file.write_bytes("s3crät\r\n".encode(encoding))
+    assert login(about(password={"file": str(file)}), "win-01").password == "s3crät"

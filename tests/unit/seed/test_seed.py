@@ -343,3 +343,75 @@ def test_the_references_example_of_user_data_works(tmp_path: Path) -> None:
 def test_the_reference_names_every_protected_key() -> None:
     last = REFERENCE.partition("cannot set them")[2]
     assert set(re.findall(r"`(\w+)`", last)) == set(cloudconfig.PROTECTED)
+
+
+BOM = "\ufeff"
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "## template: jinja\n",
+        "##template:jinja\r\n",
+        "## Template: Jinja \n",
+        f"{BOM}",
+        f"{BOM}## template: jinja\n",
+    ],
+    ids=ascii,
+)
+def test_a_mark_before_the_header_is_taken_off(tmp_path: Path, start: str) -> None:
+    merged = user_data(tmp_path, f"{start}#cloud-config\r\ntimezone: {{{{ host }}}}\r\n")
+    assert merged["timezone"] == "win-01"
+
+
+def test_user_data_saved_by_windows_as_utf_16_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "mine.j2"
+    path.write_text("#cloud-config\ntimezone: Zürich\n", encoding="utf-16")
+    text = seed.documents(spec(site(path)), host_key=seed.HostKey(private="", public=""))["user-data"]
+    assert cloudconfig.parse(text)["timezone"] == "Zürich"
+
+
+@pytest.mark.parametrize("name", ["y", "n", "Y", "N", "1e3", "0o17", "1:60x", "~x"])
+def test_a_plain_word_is_text_where_cloud_init_reads_text(tmp_path: Path, name: str) -> None:
+    merged = user_data(tmp_path, f"#cloud-config\nusers:\n- name: {name}\n- {name}\n")
+    assert merged["users"][-2:] == [{"name": name}, name]
+
+
+def test_merge_keys_and_aliases_of_the_user_work(tmp_path: Path) -> None:
+    merged = user_data(
+        tmp_path,
+        "#cloud-config\nwrite_files:\n- &a {path: /a, owner: root}\n"
+        "- {<<: *a, path: /b}\n- {<<: [*a], path: /c}\n",
+    )
+    assert [item["path"] for item in merged["write_files"][-3:]] == ["/a", "/b", "/c"]
+    assert {item["owner"] for item in merged["write_files"][-3:]} == {"root"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("timezone: a\ntimezone: b", "timezone is given twice at line 3"),
+        ("runcmd: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("bootcmd: [[.inf]]", "inf is not supported"),
+        ("a: !!set {b}", "sets"),
+        ("a: !!python/object:os.system x", "could not determine a constructor"),
+        ("a: *nothing", "undefined alias"),
+    ],
+)
+def test_what_no_guest_could_read_is_one_error(tmp_path: Path, text: str, said: str) -> None:
+    assert said in complaint(tmp_path, f"#cloud-config\n{text}\n")
+
+
+def test_what_render_shows_of_the_users_cloud_config_has_no_secret(tmp_path: Path) -> None:
+    config = """#cloud-config
+password: s3cret
+chpasswd: {users: [{name: a, password: s3cret}], expire: false}
+users: [{name: b, passwd: s3cret, hashed_passwd: s3cret, plain_text_passwd: s3cret, groups: [adm]}]
+write_files: [{path: /etc/x, content: s3cret}]
+timezone: UTC
+"""
+    shown = seed.redacted(spec(site(custom(tmp_path, config))))
+    text = seed.documents(shown, host_key=seed.HostKey(private="", public=""))["user-data"]
+    assert "s3cret" not in text
+    for kept in ("/etc/x", "adm", "UTC"):
+        assert kept in text

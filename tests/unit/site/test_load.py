@@ -290,3 +290,73 @@ def test_an_api_server_that_is_of_no_use_or_unsafe_is_refused(tmp_path: Path, se
     found = mistakes(written(tmp_path, f"cluster: {{server: '{server}'}}\n"))
     assert any("cluster.server" in one and what in one for one in found)
     assert not any("word" in one for one in found)
+
+
+MERGING = """name: a
+hosts:
+- &first
+  name: win-01
+  qemu: {}
+  network: &net {address: 192.0.2.5/24, gateway: 192.0.2.1, vlan: 7}
+  vm: {cpus: 3}
+- <<: *first
+  name: win-02
+  network: {<<: *net, address: 192.0.2.6/24}
+- name: win-03
+  <<: [{vm: {cpus: 5}}, *first]
+  network: {address: 192.0.2.7/24, <<: *net, vlan: }
+"""
+
+
+def test_merge_keys_bring_what_is_not_there(tmp_path: Path) -> None:
+    hosts = load.load(written(tmp_path, MERGING)).hosts
+    assert [host.name for host in hosts] == ["win-01", "win-02", "win-03"]
+    assert [str(host.network.address.ip) for host in hosts] == ["192.0.2.5", "192.0.2.6", "192.0.2.7"]
+    assert [host.network.vlan for host in hosts] == [7, 7, 0]
+    assert [host.vm.cpus for host in hosts] == [3, 3, 5]
+
+
+@pytest.mark.parametrize("value", ["5", "[5]", "text", "[[a]]"])
+def test_a_merge_of_anything_else_is_a_mistake_in_its_line(tmp_path: Path, value: str) -> None:
+    path = written(tmp_path, MERGING + f"<<: {value}\n")
+    assert mistakes(path) == [f"{path}:14: << merges mappings only, such as *name"]
+
+
+def test_a_merge_of_itself_is_a_mistake(tmp_path: Path) -> None:
+    path = written(tmp_path, MERGING + "image: &x {<<: *x, name: debian-13}\n")
+    assert any("contains itself" in line for line in mistakes(path))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_site_file_may_begin_with_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "vmproxy.yaml"
+    path.write_bytes((CASES / "valid-minimal.yaml").read_text().replace("\n", "\r\n").encode(encoding))
+    assert load.load(path).hosts
+
+
+WINDOWS = """- name: {name}
+  hyperv: {{endpoint: "{endpoint}", username: a, password: {{env: P}}}}
+  switch: {{name: External}}
+  network:
+    address: 192.0.2.{number}/24
+    gateway: 192.0.2.1
+    routes: [{{to: 10.1.0.0/16, via: {via}}}{more}]
+"""
+
+
+def test_the_same_windows_host_twice_is_a_mistake(tmp_path: Path) -> None:
+    one = WINDOWS.format(name="w1", endpoint="https://win:5986", number=5, via="192.0.2.8", more="")
+    two = WINDOWS.format(name="w2", endpoint="http://WIN", number=6, via="192.0.2.8", more="")
+    (said,) = mistakes(written(tmp_path, f"name: a\nhosts:\n{one}{two}"))
+    assert "hosts[1].hyperv.endpoint: win is already the host on line 3" in said
+
+
+def test_a_next_hop_that_is_a_vm_and_a_second_route_to_a_network_are_mistakes(tmp_path: Path) -> None:
+    more = ", {to: 10.1.0.0/16, via: 192.0.2.9}"
+    one = WINDOWS.format(name="w1", endpoint="https://w1", number=5, via="192.0.2.6", more=more)
+    two = WINDOWS.format(name="w2", endpoint="https://w2", number=6, via="192.0.2.8", more="")
+    said = mistakes(written(tmp_path, f"name: a\nhosts:\n{one}{two}"))
+    assert [line.split(": ", 2)[-1] for line in said] == [
+        "192.0.2.6 is the VM address of the host on line 10",
+        "10.1.0.0/16 has a route already, on line 9",
+    ]

@@ -150,7 +150,8 @@ class HypervCarrier:
     def _create(self, vm: VmWanted, delivery: Delivery, routes: tuple[Route, ...], report: Report) -> None:
         there = vm.image in self._images
         Bringer(self._session.shell, self._paths, self._name, report).bring(vm.image, delivery, there=there)
-        marker = Marker(vm.site, vm.host, vm.address, vm.seed, vm.image, delivery.host_key, routes)
+        known = (vm.site, vm.host, vm.address, vm.seed, vm.image, delivery.host_key)
+        marker = Marker(*known, routes, vm.recipe, vm.made)
         report(f"making the VM's disk from the image on {self._name}")
         data = {
             "marker": notes.block(marker),

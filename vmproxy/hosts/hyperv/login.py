@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from vmproxy.site.model import Hyperv, SecretFromEnv, SecretRef
 from vmproxy.transport.accounts import Accounts
 from vmproxy.transport.powershell import PowerShell
 from vmproxy.transport.winrm import Login, WinRM
+from vmproxy.util import text
 
 
 @contextmanager
@@ -49,11 +49,6 @@ def _readable(file: Path | None, key: str, host: str) -> None:
         ) from exc
 
 
-def _decoded(content: bytes) -> str:
-    """Windows' editors begin a file with a byte order mark; its Notepad and PowerShell also write UTF-16."""
-    return content.decode("utf-16" if content[:2] in {BOM_UTF16_LE, BOM_UTF16_BE} else "utf-8-sig")
-
-
 def _secret(reference: SecretRef, host: str) -> str:
     if isinstance(reference, SecretFromEnv):
         value = os.environ.get(reference.env)
@@ -64,7 +59,7 @@ def _secret(reference: SecretRef, host: str) -> str:
             )
         return value
     try:
-        return _decoded(reference.file.read_bytes()).rstrip("\r\n")
+        return text.read(reference.file).rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "it is not text"
         raise UsageError(

@@ -23,6 +23,8 @@ def block(marker: Marker) -> str:
         "image": marker.image,
         "hostKey": marker.host_key,
         "routes": [[str(route.prefix), str(route.via or "")] for route in marker.routes],
+        "recipe": marker.recipe,
+        "made": marker.made,
     }
     return f"[vmproxy]{json.dumps(data, separators=(',', ':'))}[/vmproxy]"
 
@@ -42,8 +44,10 @@ def parse(notes: str) -> Marker | None:
             image=str(data["image"]),
             host_key=str(data["hostKey"]),
             routes=tuple(_route(prefix, via) for prefix, via in data["routes"]),
+            recipe=str(data.get("recipe", "")),
+            made=str(data.get("made", "")),
         )
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return None
 
 

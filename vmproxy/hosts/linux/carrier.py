@@ -151,7 +151,8 @@ class QemuCarrier:
     def _create(self, vm: VmWanted, deliver: Callable[[], Delivery], routes: tuple[Route, ...]) -> None:
         self._vm.delete()
         delivery = deliver()
-        marker = Marker(vm.site, vm.host, vm.address, vm.seed, vm.image, delivery.host_key, routes)
+        known = (vm.site, vm.host, vm.address, vm.seed, vm.image, delivery.host_key)
+        marker = Marker(*known, routes, vm.recipe, vm.made)
         self._vm.create(Definition(vm.settings, marker), image=delivery.image(), seed=delivery.seed)
 
     def _set(self, step: SetVm) -> None:

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from ipaddress import ip_address, ip_interface, ip_network
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
 from vmproxy.errors import NotReady, ToolFailed, VmproxyError
 from vmproxy.hosts.linux.accel import accelerator
-from vmproxy.model.net import Route
 from vmproxy.model.seen import Marker
 from vmproxy.util import netns, wait
 from vmproxy.util.run import run
@@ -36,6 +37,33 @@ class Definition:
 
     settings: Mapping[str, Any]
     marker: Marker
+
+
+class _Settings(BaseModel):
+    """Those that QEMU is started with; others may follow."""
+
+    cpus: int
+    memory: int
+    mac: str
+    switch: str
+    vlan: int
+
+
+_HASH = re.compile("[0-9a-f]{1,64}")
+
+
+def _read(text: bytes) -> Definition:
+    """Raises ValueError for what vmproxy did not write: the file may have been edited."""
+    try:
+        found = TypeAdapter(Definition).validate_json(text, strict=True)
+        _Settings.model_validate(found.settings, strict=True)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_input=False)[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}") from exc
+    for name, value in (("seed", found.marker.seed), ("image", found.marker.image)):
+        if not _HASH.fullmatch(value):
+            raise ValueError(f"marker.{name} is not a hash")
+    return found
 
 
 class QemuVm:
@@ -61,19 +89,12 @@ class QemuVm:
         """None: no VM. Raises VmproxyError if the file is damaged."""
         path = self.folder / "vm.json"
         try:
-            data = json.loads(path.read_text())
-            marker = data["marker"]
-            routes = tuple(
-                Route(ip_network(route["prefix"]), ip_address(route["via"])) for route in marker.pop("routes")
-            )
-            address = ip_interface(marker.pop("address"))
-            return Definition(data["settings"], Marker(**marker, address=address, routes=routes))
+            return _read(path.read_bytes())
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError) as exc:
-            raise VmproxyError(
-                f"cannot read {path}: {exc}", hint=f"remove the folder {self.folder} and run apply again"
-            ) from exc
+        except ValueError as exc:
+            hint = f"remove the folder {self.folder} and run apply again"
+            raise VmproxyError(f"cannot read {path}: {exc}", hint=hint) from exc
 
     def define(self, definition: Definition) -> None:
         path = self.folder / "vm.json"

@@ -8,15 +8,20 @@ from vmproxy.engine.scope import Scope
 from vmproxy.engine.site import SiteRun
 from vmproxy.errors import VmproxyError
 from vmproxy.hosts.protocols import Connection
+from vmproxy.image.age import OLD_DAYS, age, days
 from vmproxy.model.seen import CarrierSeen
 from vmproxy.model.topology import Member
-from vmproxy.operations.doctor.finding import Finding, enough, failed
+from vmproxy.operations.doctor.finding import Finding, checked, enough, failed
 from vmproxy.operations.doctor.linux import DISK_NEEDED, carrier_findings, controller_findings
 from vmproxy.operations.doctor.windows import windows_findings
 from vmproxy.resources import kubeproxy, route, switch, vm
 from vmproxy.resources.kubeproxy import NO_DNS
 from vmproxy.util.events import Reporter
 
+_NEWER = (
+    "run: vmproxy image build --again, or name a newer image in the site file; "
+    "then: vmproxy apply --yes --new-image"
+)
 __all__ = ["Finding", "doctor_host"]
 
 
@@ -80,6 +85,7 @@ def _host_findings(scope: Scope) -> Iterator[Finding]:
         yield Finding("switch", ok=True, detail=own.carrier.switch)
         yield from _sizes(scope, seen)
         vm.destroy_plan(own.name, site=own.site, host=own.host, seen=seen)
+        yield _image(scope, seen)
         yield Finding("VM name", ok=True, detail="free" if seen.vm is None else "ours")
         if seen.vm is None:
             yield _address_free(scope)
@@ -90,6 +96,16 @@ def _host_findings(scope: Scope) -> Iterator[Finding]:
         yield Finding("routes", ok=True, detail="nothing overlaps the Service ranges")
     except VmproxyError as exc:
         yield failed("host", exc)
+
+
+def _image(scope: Scope, seen: CarrierSeen) -> Finding:
+    """What the VM was made of, or would be."""
+    base = scope.site.links.artifacts.base(scope.kind)
+    made = seen.marker.made if seen.marker else base.made
+    known = age(made)
+    if known is None:
+        return Finding("image", ok=True, detail=base.how or "its age is not known")
+    return checked("image", ok=known < OLD_DAYS, detail=f"{days(made)} old", otherwise=_NEWER)
 
 
 def _sizes(scope: Scope, seen: CarrierSeen) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from vmproxy.hosts.linux.accel import accelerator
 from vmproxy.hosts.linux.vm import FIRMWARE, free_memory
 from vmproxy.model.topology import Vm
 from vmproxy.operations.doctor.finding import Finding, checked, enough
+from vmproxy.util import paths
 
 DISK_NEEDED = 3 << 30
 
@@ -57,7 +58,7 @@ def _tools(tools: Mapping[str, str]) -> Iterator[Finding]:
 def _sizes(vm: Vm) -> Iterator[Finding]:
     needed = vm.size.memory
     yield enough("memory", free_memory(), needed, otherwise="stop something, or set vm.memory to less")
-    disk = shutil.disk_usage(_existing(Path.home() / ".local" / "state")).free
+    disk = shutil.disk_usage(_existing(paths.state_dir())).free
     yield enough("disk", disk, DISK_NEEDED, otherwise="free disk space")
 
 
