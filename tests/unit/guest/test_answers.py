@@ -6,7 +6,7 @@ import copy
 import json
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,7 +45,11 @@ GOOD: dict[str, Any] = {
         "failures": 0,
         "denied": 0,
         "version": "v1.36.3",
+        "age": 12.5,
     },
+    "canary": {"rule": True, "status": 200, "why": ""},
+    "drops": {"transit": 3},
+    "repairs": {"routes": 1},
     "kernel": "6.12.0",
     "writes_rules": True,
     "nft": "1.0.9",
@@ -95,11 +99,11 @@ def test_a_value_of_another_kind_is_an_error_or_one_that_a_plan_can_be_made_of(p
     world = made()
     product = Product(world)
     with Scope(product.site(), product.topology.members[0], Reporter(lambda *_: None)) as scope:
-        cluster = scope.cluster_seen()
+        looked = scope.look()
         for junk in JUNK:
             try:
                 seen = wire.answer(observe, line(spoilt(path, junk)))
-                inside.plan(scope.wanted_guest(cluster, None, seen), seen)
+                inside.plan(scope.wanted_guest(replace(looked, guest=seen)), seen)
             except (ValueError, VmproxyError):
                 continue
 
@@ -113,10 +117,11 @@ def test_a_key_that_is_missing_is_an_error_or_has_a_default(path: tuple[Any, ...
     for part in path[:-1]:
         at = at[part]
     del at[path[-1]]
-    if path[-1] == "version":
-        assert wire.answer(observe, line(answer)).proxy.version is None
+    if path[-1] in {"version", "age"}:
+        assert getattr(wire.answer(observe, line(answer)).proxy, path[-1]) is None
         return
-    if path[:1] in {("files",), ("units",), ("sysctls",)} and len(path) == 2:
+    listed = path[:1] in {("files",), ("units",), ("sysctls",), ("drops",), ("repairs",)} and len(path) == 2
+    if listed or path == ("canary", "why"):
         assert wire.answer(observe, line(answer))
         return
     with pytest.raises(ValueError, match=str(path[-1])):
