@@ -35,7 +35,7 @@ function Invoke-WebDownload {
     $Protocols = [Net.ServicePointManager]::SecurityProtocol
     [Net.ServicePointManager]::SecurityProtocol = $Protocols -bor [Net.SecurityProtocolType]::Tls12
     $Client = New-Object Net.WebClient
-    $Client.UseDefaultCredentials = $true
+    $Client.UseDefaultCredentials = -not $Curl  # curl.exe, where it is there, has offered no log-in either
     $Part = [IO.File]::Create($Data.part)
     try {
         $Source = $Client.OpenRead($From)
