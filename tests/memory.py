@@ -15,6 +15,7 @@ from vmproxy import seed
 from vmproxy.engine.links import GuestLink, Links, Login
 from vmproxy.engine.run import HostResult, apply_host, destroy_host
 from vmproxy.engine.site import SiteRun
+from vmproxy.errors import VmproxyError
 from vmproxy.hosts.memory import (
     MemoryCarrier,
     MemoryClient,
@@ -54,7 +55,15 @@ class MemoryArtifacts:
     """Nothing is fetched or built; `image` is the hash of the one that is here, of that `recipe`. Without
     `cache` nothing is here, and only what `got` names was got."""
 
-    def __init__(self, image: str = IMAGE, *, recipe: str = "debian-13-1", cache: bool = True) -> None:
+    def __init__(
+        self,
+        image: str = IMAGE,
+        *,
+        recipe: str = "debian-13-1",
+        cache: bool = True,
+        problem: VmproxyError | None = None,
+    ) -> None:
+        self._problem = problem
         self._image = image
         self._recipe = recipe
         self._cache = cache
@@ -72,7 +81,8 @@ class MemoryArtifacts:
 
     def base(self, kind: Kind) -> Base:
         here = self._cache or "image" in self.got
-        return Base(self._recipe, self._image if here else None, "built", "2026-01-31" if here else "")
+        day = "2026-01-31" if here else ""
+        return Base(self._recipe, self._image if here else None, "built", day, self._problem)
 
     def get_image(self, kind: Kind, report: Report) -> None:
         report(f"an image for {kind.name}: in memory")

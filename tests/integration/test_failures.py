@@ -88,7 +88,9 @@ def test_an_image_that_is_missing_or_is_none(world: World, tmp_path: Path) -> No
     says(world.vmproxy("plan"), 1, "none.qcow2")
     (tmp_path / "text.qcow2").write_text("not a disk\n" * 1000)
     world.change(image={"path": str(tmp_path / "text.qcow2")})
-    says(world.vmproxy("plan"), 1, "not a disk image")
+    before = world.started()
+    says(world.vmproxy("apply", "--yes"), 1, "not a disk image")
+    assert world.started() == before, "found before anything is changed"
 
 
 def test_a_switch_that_is_not_there(world: World) -> None:

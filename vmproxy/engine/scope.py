@@ -161,13 +161,20 @@ class Scope:
     # What is wanted, from what was seen.
 
     def wanted_vm(self, seen: CarrierSeen) -> VmWanted:
-        """Made of the image that it was made of, while that has the same recipe."""
+        """Made of the image that it was made of, while that has the same recipe. Raises VmproxyError when a
+        new VM is needed and cannot be made of the site's image."""
         fresh = self.site.links.artifacts.base(self.kind)
         wanted = self._made_from(fresh, seen)
         kept = replace(wanted, image=seen.marker.image) if seen.marker and seen.vm else None
         if kept is None or seen.vm is None or self._new_image or not _same_recipe(fresh, seen.marker):
-            return wanted
-        return wanted if made_of(kept, seen.vm) else kept
+            return self._possible(wanted, fresh)
+        return self._possible(wanted, fresh) if made_of(kept, seen.vm) else kept
+
+    @staticmethod
+    def _possible(wanted: VmWanted, fresh: Base) -> VmWanted:
+        if fresh.problem is not None:
+            raise fresh.problem
+        return wanted
 
     def _made_from(self, base: Base, seen: CarrierSeen) -> VmWanted:
         vm = self.member.vm
@@ -189,7 +196,7 @@ class Scope:
             settings=settings,
             hot=self.kind.hot,
             fixed=self.kind.fixed,
-            recipe=base.recipe or "",
+            recipe=base.recipe,
             made=base.made,
         )
 
@@ -490,7 +497,7 @@ def _same_recipe(fresh: Base, marker: Marker | None) -> bool:
     """A marker without a recipe is older than recipes are."""
     if marker is None:
         return False
-    if fresh.recipe is None or marker.recipe == fresh.recipe:
+    if marker.recipe == fresh.recipe:
         return True
     return not marker.recipe and fresh.sha256 in (None, marker.image)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vmproxy.errors import BadArtifact, UsageError
+from vmproxy.errors import BadArtifact, UsageError, VmproxyError
 from vmproxy.image import cache
 from vmproxy.image.build import SUITES, build, recipe
 from vmproxy.image.cache import Image, listing
@@ -18,13 +18,14 @@ from vmproxy.util.events import Report
 @dataclass(frozen=True)
 class Base:
     """What a new VM is made from, as far as it is known without work. `recipe` names what the image is made
-    of, None: it cannot be known now. `sha256` None: it is not here, and `how` says how it is got. `made` is
-    the day on which it was, "" when that is not known."""
+    of; of one that was fetched, its name. `sha256` None: it is not here, and `how` says how it is got. `made`
+    is the day on which it was, "" when that is not known. `problem`: why no new VM can be made of it."""
 
-    recipe: str | None
+    recipe: str
     sha256: str | None
     how: str
     made: str = ""
+    problem: VmproxyError | None = None
 
     @property
     def name(self) -> str:
@@ -33,7 +34,7 @@ class Base:
 
 
 def base(wanted: model.Image) -> Base:
-    """Nothing is built, fetched or converted. Raises UsageError for a name that is unknown."""
+    """Nothing is built, fetched or converted."""
     if wanted.path is not None:
         return _of_file(wanted)
     if wanted.url is not None and wanted.sha256 is not None:
@@ -43,10 +44,11 @@ def base(wanted: model.Image) -> Base:
     suite = _suite(wanted)
     if suite is not None:
         return _known(recipe(suite).key, f"built from the packages of Debian {suite}")
+    name = f"name:{wanted.name}"
     for image in listing():
         if image.name == wanted.name:
-            return Base(image.key, image.sha256, "", image.day)
-    return Base(None, None, f"fetched: there is no image named {wanted.name} here yet")
+            return Base(name, image.sha256, "", image.day)
+    return Base(name, None, "fetched", problem=_unknown(wanted))
 
 
 def base_of_download(published: Download) -> Base:
@@ -66,8 +68,12 @@ def resolve(wanted: model.Image, *, report: Report) -> Image:
     for image in listing():
         if image.name == wanted.name:
             return image
+    raise _unknown(wanted)
+
+
+def _unknown(wanted: model.Image) -> UsageError:
     known = sorted({*SUITES.values(), *(image.name for image in listing())})
-    raise UsageError(
+    return UsageError(
         f"cannot find an image named {wanted.name}",
         hint=f"known: {', '.join(known)}; add others with: vmproxy image fetch URL --sha256 HASH --name NAME",
     )
@@ -86,5 +92,5 @@ def _of_file(wanted: model.Image) -> Base:
     assert wanted.path is not None
     try:
         return _known(key_of_file(wanted.path), f"converted from {wanted.path}")
-    except BadArtifact:
-        return Base(None, None, f"converted from {wanted.path}, which cannot be read")
+    except BadArtifact as exc:
+        return Base(f"path:{wanted.path}", None, f"converted from {wanted.path}", problem=exc)

@@ -26,7 +26,7 @@ from tests.memory import (
 from vmproxy.engine import phases
 from vmproxy.engine.run import HostResult, apply_host, destroy_host, for_each
 from vmproxy.engine.site import SiteRun
-from vmproxy.errors import Busy, Conflict, NotReady, VmproxyError
+from vmproxy.errors import Busy, Conflict, NotReady, UsageError, VmproxyError
 from vmproxy.hosts.memory import MemoryVm, MemoryWorld
 from vmproxy.model import names
 from vmproxy.model.seen import Marker
@@ -251,6 +251,20 @@ def test_a_lost_cache_is_no_drift() -> None:
     assert product.plan().in_sync
     assert product.apply().done == ()
     assert product.artifacts.got == []
+
+
+def test_another_image_that_cannot_be_had_is_an_error_and_a_lost_one_of_the_same_name_is_none() -> None:
+    world, unknown = made(), UsageError("cannot find an image named corp")
+    lost = Product(world, artifacts=MemoryArtifacts(cache=False, problem=unknown))
+    assert lost.plan().in_sync
+    other = Product(world, artifacts=MemoryArtifacts(recipe="name:corp", cache=False, problem=unknown))
+    with pytest.raises(UsageError, match="corp"):
+        other.plan()
+    assert other.apply().error is unknown
+    assert other.apply().done == ()
+    nothing = Product(MemoryWorld(), artifacts=MemoryArtifacts(cache=False, problem=unknown))
+    with pytest.raises(UsageError, match="corp"):
+        nothing.plan()
 
 
 def test_a_lost_cache_and_a_changed_recipe_are_told_without_building() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.unit.image.test_fetch import DISK, quiet, sha256
 from vmproxy import image
+from vmproxy.errors import BadArtifact, UsageError
 from vmproxy.image import cache
 from vmproxy.image.age import age, days
 from vmproxy.image.build import recipe
@@ -56,7 +57,9 @@ def test_a_file_is_known_by_its_content_not_by_its_time(tmp_path: Path) -> None:
     os.utime(path, (1, 1))
     assert image.base(wanted).sha256 == found.sha256
     path.unlink()
-    assert image.base(wanted).recipe is None
+    gone = image.base(wanted)
+    assert isinstance(gone.problem, BadArtifact)
+    assert "own.img" in gone.problem.message
 
 
 def test_an_image_by_its_url_is_known_by_its_checksum() -> None:
@@ -67,7 +70,10 @@ def test_an_image_by_its_url_is_known_by_its_checksum() -> None:
 
 
 def test_an_image_of_an_unknown_name_is_no_error_before_it_is_needed() -> None:
-    assert image.base(model.Image(name="plan-9")).recipe is None
+    base = image.base(model.Image(name="plan-9"))
+    assert (base.recipe, base.sha256) == ("name:plan-9", None)
+    assert isinstance(base.problem, UsageError)
+    assert "debian-13" in str(base.problem.hint)
 
 
 @pytest.mark.parametrize("note", ["", "[]", "null", "{}", '{"size": "x"}', "\xff"])
