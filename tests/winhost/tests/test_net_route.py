@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.winhost import net
+from tests.winhost.net.naming import GONE
 from tests.winhost.tests.asking import Failure, Windows, namespace, windows
 
 pytestmark = pytest.mark.winhost
@@ -237,7 +238,7 @@ def test_a_lasting_route_outlives_its_interface_and_can_be_cleared(host: Windows
         "Remove-NetRoute 10.98.0.0/16 -Confirm:$false;"
         " Get-NetRoute 10.98.0.0/16 -PolicyStore PersistentStore",
     )
-    assert orphan == "0 |"
+    assert orphan == f"{GONE.index} |"
     _not_found(active, "CmdletizationQuery_NotFound_DestinationPrefix")
     _not_found(gone, "CmdletizationQuery_NotFound_DestinationPrefix")
 

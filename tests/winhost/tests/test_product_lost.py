@@ -21,7 +21,7 @@ pytestmark = pytest.mark.winhost
 MESSAGES = [
     ("Create", 1),
     ("Command", 1),
-    *(("Send", nth) for nth in range(1, 20)),
+    *(("Send", nth) for nth in range(1, 21)),
     ("Signal", 1),
     ("Delete", 1),
 ]
