@@ -226,19 +226,22 @@ def test_a_reboot_leaves_what_lasts_and_numbers_interfaces_anew(host: Windows) -
     assert default == "192.168.100.1"
 
 
-def test_a_lasting_route_outlives_its_interface_and_can_be_cleared(host: Windows) -> None:
+def test_a_lasting_route_outlives_its_interface_and_only_route_exe_clears_it(host: Windows) -> None:
     _in(host, "link", "add", "spare", "type", "veth", "peer", "name", "other")
     _in(host, "link", "set", "spare", "up")
     host.ask("New-NetRoute -DestinationPrefix 10.98.0.0/16 -InterfaceAlias 'vEthernet (spare)'")
     _in(host, "link", "del", "spare")
-    orphan, active, gone = host.ask(
-        "Get-NetRoute 10.98.0.0/16 -PolicyStore PersistentStore"
-        ' | ForEach-Object { "$($_.InterfaceIndex) $($_.InterfaceAlias)|" }',
+    look = "Get-NetRoute 10.98.0.0/16 -PolicyStore PersistentStore"
+    shown = ' | ForEach-Object { "$($_.InterfaceIndex) $($_.InterfaceAlias)|" }'
+    orphan, by_its_index, active, still, gone = host.ask(
+        look + shown,
+        f"{look} -InterfaceIndex {GONE.index}",
         "Get-NetRoute 10.98.0.0/16",
-        "Remove-NetRoute 10.98.0.0/16 -Confirm:$false;"
-        " Get-NetRoute 10.98.0.0/16 -PolicyStore PersistentStore",
+        f"Remove-NetRoute 10.98.0.0/16 -Confirm:$false; {look}{shown}",
+        f"route.exe delete 10.98.0.0 mask 255.255.0.0 0.0.0.0 | Out-Null; {look}",
     )
-    assert orphan == f"{GONE.index} |"
+    assert orphan == still == f"{GONE.index} |"
+    _not_found(by_its_index, "CmdletizationQuery_NotFound")
     _not_found(active, "CmdletizationQuery_NotFound_DestinationPrefix")
     _not_found(gone, "CmdletizationQuery_NotFound_DestinationPrefix")
 
