@@ -730,11 +730,11 @@ def api_status(address: str, port: int, ca: str, token: str = "") -> tuple[int, 
     """
     import ssl
 
-    context = ssl.create_default_context(cafile=ca if os.path.exists(ca) else None)
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # a CA may be older than the key identifiers it asks for
     path = "/api/v1/services?limit=1" if token else "/livez"
     request = "GET %s HTTP/1.0\r\nHost: %s\r\n%s\r\n" % (path, address, authorization(token))
     try:
+        context = ssl.create_default_context(cafile=ca if os.path.exists(ca) else None)
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # a CA may be older than the key identifiers it wants
         plain = socket.create_connection((address, port), timeout=5)
         with plain, context.wrap_socket(plain, server_hostname=address) as channel:
             channel.sendall(request.encode())
@@ -749,9 +749,10 @@ def authorization(token: str) -> str:
     """The header with the token in that file; empty without it."""
     try:
         with open(token) as file:
-            return "Authorization: Bearer %s\r\n" % file.read().strip()
-    except OSError:
+            words = file.read().split()
+    except (OSError, ValueError):
         return ""
+    return "Authorization: Bearer %s\r\n" % words[0] if words else ""
 
 
 OPERATIONS: Mapping[str, Callable[[Any], object]] = {

@@ -44,7 +44,7 @@ sys.path.insert(0, LIBRARY)  # setup.py is there
 
 
 class Fault:
-    """Something that can be wrong and be repaired. `broken` says what is wrong, or None."""
+    """Something that can be wrong and be repaired. `broken` says what is wrong, or None. Either may fail."""
 
     def __init__(self, name: str, broken: Callable[[], str | None], repair: Callable[[], None]) -> None:
         self.name = name
@@ -62,8 +62,8 @@ class Fault:
             if what is None:
                 return False
             self.repair()
-        except (OSError, ValueError, KeyError, subprocess.CalledProcessError) as error:
-            say("cannot repair %s: %s" % (self.name, error))
+        except Exception as error:  # whatever is wrong with one must not keep the others from being repaired
+            say("cannot repair %s: %s" % (self.name, error or repr(error)))
             self.slow_down(now)
             return False
         say("repaired %s: %s" % (self.name, what))
@@ -112,7 +112,11 @@ def settings() -> dict[str, str]:
 
     with open(SYSCTLS) as file:
         pairs = [line.split("=", 1) for line in file if "=" in line and not line.startswith("#")]
-    return {**{name.strip(): value.strip() for name, value in pairs}, setup.FORWARD: "1"}
+    found = {name.strip(): value.strip() for name, value in pairs}
+    # Nothing is forwarded without the guard table.
+    if setting(setup.FORWARD) != "1" and guard_broken() is None:
+        found[setup.FORWARD] = "1"
+    return found
 
 
 def sysctls_broken() -> str | None:
@@ -280,10 +284,13 @@ def faults() -> list[Fault]:
 
 
 def count(counts: dict[str, int]) -> None:
-    os.makedirs(os.path.dirname(REPAIRS), exist_ok=True)
-    with open(REPAIRS + ".part", "w") as file:
-        json.dump(counts, file)
-    os.replace(REPAIRS + ".part", REPAIRS)
+    try:
+        os.makedirs(os.path.dirname(REPAIRS), exist_ok=True)
+        with open(REPAIRS + ".part", "w") as file:
+            json.dump(counts, file)
+        os.replace(REPAIRS + ".part", REPAIRS)
+    except OSError as error:
+        say("cannot count the repairs: %s" % error)
 
 
 def counted() -> dict[str, int]:

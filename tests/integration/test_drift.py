@@ -83,6 +83,10 @@ CASES = {
     "kubeconfig edited": Case(
         in_guest("echo >> /etc/vmproxy/kubeconfig"), ("/etc/vmproxy/kubeconfig: sha256",)
     ),
+    "cluster's CA damaged": Case(
+        in_guest("echo x > /etc/vmproxy/cluster-ca.crt"),
+        ("/etc/vmproxy/cluster-ca.crt: sha256",),
+    ),
     "token removed": Case(in_guest("rm /etc/vmproxy/token"), ("token",)),
     "token damaged": Case(in_guest("echo x > /etc/vmproxy/token"), ("token",)),
     "token revoked": Case(account_deleted, ("serviceaccount/it-win-01", "token")),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vmproxy.model import names
 from vmproxy.model.names import (
+    CLUSTER_CA,
     CREDENTIAL,
     KEEPER,
     KEEPER_CONFIG,
@@ -100,7 +101,8 @@ def wanted(
 
 
 def plan(want: GuestWanted, seen: GuestSeen | Unobservable) -> tuple[GuestStep, ...]:
-    """Each difference is a step of its own; what follows from a file's change belongs to it."""
+    """Each difference is a step of its own; what follows from a file's change belongs to it. A canary that
+    was checked by a damaged CA says nothing of kube-proxy."""
     if isinstance(seen, Unobservable):
         return ()
     pushed = tuple(
@@ -109,14 +111,16 @@ def plan(want: GuestWanted, seen: GuestSeen | Unobservable) -> tuple[GuestStep, 
         if (step := PushFile(path, file, seen.files.get(path))).drift
     )
     follows = [step.file.follow for step in pushed]
+    units = tuple(_units(want, seen, follows))
+    judged = replace(seen, canary=None) if any(step.path == CLUSTER_CA for step in pushed) else seen
     return (
         *pushed,
         *sysctls.plan(want.sysctls, seen),
         *firewall.plan(want.guard, seen, follows),
         *guestroutes.plan(want.routes, seen, follows),
         *token.plan(want.subject, want.uid, seen, follows),
-        *(units := tuple(_units(want, seen, follows))),
-        *kubeproxy.plan(want.mode, want.version, seen, follows, [step.unit for step in units]),
+        *units,
+        *kubeproxy.plan(want.mode, want.version, judged, follows, [step.unit for step in units]),
     )
 
 

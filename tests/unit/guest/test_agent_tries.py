@@ -278,6 +278,31 @@ def test_without_a_rule_nothing_is_tried(machine: Machine, proxy: Served, api: A
     assert api.asked == []
 
 
+@pytest.mark.parametrize("token", [b"\xff\xfe", b"", b"a b\r\nX: y"])
+def test_a_damaged_token_is_tried_as_far_as_it_is_one(
+    machine: Machine, proxy: Served, api: ApiServer, pki: Pki, token: bytes
+) -> None:
+    converge(machine, proxy, api)
+    api.status = 401
+    (seen,) = machine.agent(look(api, pki, machine.write("/etc/vmproxy/token", token)))
+    assert seen["canary"] == {"rule": True, "status": 401, "why": ""}
+    ((_line, headers, _body),) = api.asked
+    assert headers.get("Authorization") in (None, "Bearer a")
+    assert "X" not in headers
+
+
+@pytest.mark.parametrize("content", [b"", b"no certificate", b"\xff"])
+def test_a_damaged_ca_keeps_nothing_from_being_seen(
+    machine: Machine, proxy: Served, api: ApiServer, pki: Pki, content: bytes
+) -> None:
+    converge(machine, proxy, api)
+    ca = machine.write("/etc/vmproxy/cluster-ca.crt", content)
+    (seen,) = machine.agent(look(api, pki, machine.path("/etc/vmproxy/token")) | {"ca": str(ca)})
+    assert (seen["canary"]["rule"], seen["canary"]["status"]) == (True, 0)
+    assert seen["canary"]["why"]
+    assert seen["proxy"]["live"]
+
+
 def test_a_canary_that_does_not_answer_says_why(
     machine: Machine, proxy: Served, api: ApiServer, pki: Pki
 ) -> None:

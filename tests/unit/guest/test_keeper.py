@@ -55,6 +55,7 @@ def test_a_route_that_is_gone_is_named(machine: Machine) -> None:
 
 
 def test_kernel_settings_are_put_back_and_others_left_alone(machine: Machine) -> None:
+    guarded(machine)
     machine.write("/etc/sysctl.d/99-vmproxy.conf", "net.ipv4.conf.all.rp_filter = 2\nnet.not.there = 1\n")
     loose = machine.write("/proc/sys/net/ipv4/conf/all/rp_filter", "1\n")
     forward = machine.write("/proc/sys/net/ipv4/ip_forward", "0\n")
@@ -63,6 +64,25 @@ def test_kernel_settings_are_put_back_and_others_left_alone(machine: Machine) ->
     watching.set_sysctls()
     assert (loose.read_text(), forward.read_text()) == ("2", "1")
     assert watching.sysctls_broken() is None
+
+
+def guarded(machine: Machine) -> None:
+    """The guard table is loaded, and as it was loaded."""
+    machine.write("/etc/vmproxy/guard.nft", "table")
+    machine.records("nft", says=json.dumps({"nftables": [{"rule": {"expr": [{"drop": None}]}}]}))
+    assert machine.run("setup.py", "guard").returncode == 0
+
+
+def test_nothing_is_let_forward_without_the_guard_table(machine: Machine) -> None:
+    machine.write("/etc/sysctl.d/99-vmproxy.conf", "net.ipv4.conf.all.rp_filter = 2\n")
+    loose = machine.write("/proc/sys/net/ipv4/conf/all/rp_filter", "1\n")
+    forward = machine.write("/proc/sys/net/ipv4/ip_forward", "0\n")
+    guarded(machine)
+    machine.records("nft", then="exit 1")
+    watching = keeper(machine)
+    assert watching.sysctls_broken() == "net.ipv4.conf.all.rp_filter"
+    watching.set_sysctls()
+    assert (loose.read_text(), forward.read_text()) == ("2", "0\n")
 
 
 def test_a_guard_table_that_is_gone_or_changed_is_told_from_a_good_one(machine: Machine) -> None:
@@ -185,6 +205,33 @@ def test_a_repair_is_said_and_counted_and_the_count_survives_the_keeper(
 def test_a_broken_count_begins_again(machine: Machine, content: str) -> None:
     machine.write("/run/vmproxy/keeper.json", content)
     assert keeper(machine).counted() == {}
+
+
+@pytest.mark.parametrize("content", ["5", "[5]", '["x"]', "{", "[{}]", "\xff"])
+def test_a_damaged_file_keeps_no_other_repair_from_being_made(
+    machine: Machine, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    machine.path("/etc/vmproxy/routes.json").write_bytes(content.encode("latin-1"))
+    machine.write("/proc/net/route", HEAD)
+    watching = keeper(machine)
+    broken = ["gone", None]
+    faults = [
+        watching.Fault("routes", watching.routes_broken, lambda: None),
+        watching.Fault("other", lambda: broken.pop(0), lambda: None),
+    ]
+    watching.keep(faults, {})
+    said = capsys.readouterr().out
+    assert "cannot repair routes: " in said
+    assert "repaired other: gone" in said
+
+
+def test_a_count_that_cannot_be_kept_is_said_and_ends_nothing(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.path("/run/vmproxy").write_text("not a folder")
+    watching = keeper(machine)
+    watching.keep([watching.Fault("routes", lambda: "gone", lambda: None)], {})
+    assert "cannot count the repairs: " in capsys.readouterr().out
 
 
 def test_what_is_repaired_again_and_again_is_looked_at_less_often(

@@ -250,6 +250,12 @@ def test_a_kube_proxy_that_a_changed_file_restarts_is_not_restarted_twice(what: 
     assert not any(isinstance(step, RestartProxy) for step in guest.plan(wanted(), lost))
 
 
+def test_a_canary_that_a_damaged_ca_hides_restarts_nothing() -> None:
+    seen = replace(good(wanted()), canary=CanarySeen(rule=True, status=0, why="no certificate"))
+    seen = replace(seen, files={**seen.files, names.CLUSTER_CA: FileSeen("0" * 64, "0644", "root")})
+    assert [step.target for step in guest.plan(wanted(), seen)] == [names.CLUSTER_CA]
+
+
 def test_a_change_that_was_queued_a_moment_ago_is_not_late() -> None:
     proxy = replace(LIVE, last_synced=NOW - 9, last_queued=NOW - 1)
     assert guest.plan(wanted(), replace(good(wanted()), proxy=proxy)) == ()
