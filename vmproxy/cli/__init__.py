@@ -97,8 +97,8 @@ def _stop(_signal: int, _frame: FrameType | None) -> None:
 def _stopped() -> NoReturn:
     """Other hosts' threads are not waited for: each change that they make is whole.
 
-    What was registered to run at exit does run: the Kubernetes library removes the keys that it wrote to
-    temporary files.
+    What was registered to run at exit does run: a temporary folder, such as the one with a client
+    certificate's key, is removed.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

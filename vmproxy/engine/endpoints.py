@@ -9,8 +9,10 @@ from itertools import zip_longest
 from typing import Literal
 
 from vmproxy.engine.links import GuestLink
-from vmproxy.model.net import Address
+from vmproxy.model.net import Address, Network
 from vmproxy.model.seen import ClusterSeen, Endpoint, EndpointSeen, NodeSeen, Reach, ServiceSeen
+from vmproxy.model.topology import Vm
+from vmproxy.resources import guestroutes
 
 MOST_CONNECTIONS = 60
 """That one question opens from the VM, whatever the number of endpoints."""
@@ -41,21 +43,32 @@ def targets_of(services: Iterable[ServiceSeen]) -> Iterator[Target]:
                 yield Target(service, port, "udp" if protocol == "udp" else "tcp")
 
 
-def unreachable(
-    guest: GuestLink, services: Iterable[ServiceSeen], cluster: ClusterSeen, *, node: str | None = None
-) -> tuple[str, ...]:
-    """A warning for each network of endpoints of which the VM does not reach a sample; TCP only. `node`: the
-    one that the VM acts for."""
+@dataclass(frozen=True)
+class Ways:
+    """How the VM gets to endpoints: the Nodes are in `cluster`, `node` is the one that it acts for, `routed`
+    are the networks to which vmproxy sets routes in it."""
+
+    cluster: ClusterSeen
+    node: str | None = None
+    routed: frozenset[Network] = frozenset()
+
+
+def ways(vm: Vm, cluster: ClusterSeen) -> Ways:
+    return Ways(cluster, vm.acts_for, frozenset(route.prefix for route in guestroutes.wanted(vm, cluster)))
+
+
+def unreachable(guest: GuestLink, services: Iterable[ServiceSeen], known: Ways) -> tuple[str, ...]:
+    """A warning for each network of endpoints of which the VM does not reach a sample; TCP only."""
     samples: dict[_Key, dict[Endpoint, Target]] = {}
     nodes: dict[Address, str] = {}
     for target in targets_of(services):
         if target.protocol == "tcp":
-            for seen in _known(target, node):
+            for seen in _known(target, known.node):
                 few = samples.setdefault(_network(seen.ip), {})
                 if len(few) < _A_NETWORK:
                     few.setdefault(_endpoint(seen, target), target)
                     nodes |= {seen.ip: seen.node} if seen.node else {}
-    why = _tried(guest, _spread([list(few) for few in samples.values()]), cluster, nodes)
+    why = _tried(guest, _spread([list(few) for few in samples.values()]), known, nodes)
     lost = [
         f"Service {few[first]}: {why[first]}"
         for few in samples.values()
@@ -80,14 +93,12 @@ def _spread(groups: Sequence[Sequence[Endpoint]]) -> list[Endpoint]:
     return list(listed)[:MOST_CONNECTIONS]
 
 
-def broken(
-    guest: GuestLink, targets: Sequence[Target], cluster: ClusterSeen, *, node: str | None = None
-) -> list[str | None]:
+def broken(guest: GuestLink, targets: Sequence[Target], known: Ways) -> list[str | None]:
     """For each target why the VM does not reach one of a sample of its ready endpoints; None when it reaches
     them, or when UDP is only silent and no route to it is missing."""
-    of_target = [_sample(target, node) for target in targets]
+    of_target = [_sample(target, known.node) for target in targets]
     nodes = {seen.ip: seen.node for target in targets for seen in target.service.endpoints if seen.node}
-    why = _tried(guest, _spread(of_target), cluster, nodes)
+    why = _tried(guest, _spread(of_target), known, nodes)
     return [next((text for item in endpoints if (text := why.get(item))), None) for endpoints in of_target]
 
 
@@ -102,7 +113,7 @@ def _sample(target: Target, node: str | None) -> list[Endpoint]:
 
 
 def _tried(
-    guest: GuestLink, endpoints: Sequence[Endpoint], cluster: ClusterSeen, nodes: Mapping[Address, str]
+    guest: GuestLink, endpoints: Sequence[Endpoint], known: Ways, nodes: Mapping[Address, str]
 ) -> dict[Endpoint, str | None]:
     """Why the VM does not reach them. What the time does not suffice for is not tried."""
     reached: list[Reach] = []
@@ -111,7 +122,7 @@ def _tried(
         some = endpoints[start : start + _AT_ONCE]
         reached += guest.reach(some) if time.monotonic() < deadline else [_UNTRIED] * len(some)
     return {
-        item: _why(item, reach, cluster, nodes.get(item.address))
+        item: _why(item, reach, known, nodes.get(item.address))
         for item, reach in zip(endpoints, reached, strict=True)
     }
 
@@ -128,27 +139,27 @@ def _endpoint(seen: EndpointSeen, target: Target) -> Endpoint:
     return Endpoint(seen.ip, seen.ports[target.port, target.protocol], target.protocol)
 
 
-def _why(endpoint: Endpoint, reach: Reach, cluster: ClusterSeen, node: str | None) -> str | None:
+def _why(endpoint: Endpoint, reach: Reach, known: Ways, node: str | None) -> str | None:
     if reach.why is None:
         return None
-    missing = "" if reach.refused else _missing_route(endpoint.address, reach.via, cluster, node)
+    missing = "" if reach.refused else _missing_route(endpoint.address, reach.via, known, node)
     if reach.silent and endpoint.protocol == "udp" and not missing:
         return None
     return f"the VM does not reach {endpoint.address}:{endpoint.port}: {reach.why}{missing}"
 
 
-def _missing_route(address: Address, via: Address | None, cluster: ClusterSeen, name: str | None) -> str:
+def _missing_route(address: Address, via: Address | None, known: Ways, name: str | None) -> str:
     """The route that the VM lacks: the pod's Node is the way to it, and packets go another way. The endpoint
     names its Node, which has the pod's address in its podCIDR or not."""
-    node = _node_of(address, cluster, name)
+    node = _node_of(address, known.cluster, name)
     if node is None or not node.internal_ips or via in node.internal_ips or address in node.internal_ips:
         return ""
     cidr = next((cidr for cidr in node.pod_cidrs if address in cidr), None)
     if cidr is not None:
-        return (
-            f"; missing route: {cidr} via {node.internal_ips[0]} (Node {node.name}): "
-            "set network.podRoutes: nodes, or network.routes"
-        )
+        do = "set network.podRoutes: nodes, or network.routes"
+        if cidr in known.routed:
+            do = "vmproxy sets it: run vmproxy apply"
+        return f"; missing route: {cidr} via {node.internal_ips[0]} (Node {node.name}): {do}"
     if via is None:  # it is on the VM's own link
         return ""
     return (

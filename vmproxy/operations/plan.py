@@ -32,9 +32,8 @@ def plan_host(site: SiteRun, member: Member, report: Reporter) -> Plan:
         settled = not any(isinstance(step, VmStep) for step in planned.steps)
         if isinstance(world.guest, GuestSeen) and settled:
             report("trying the Services' endpoints from the VM")
-            lost = endpoints.unreachable(
-                scope.guest(), site.services(), world.cluster, node=member.vm.acts_for
-            )
+            known = endpoints.ways(member.vm, world.cluster)
+            lost = endpoints.unreachable(scope.guest(), site.services(), known)
             silent = _silent(scope, world) if planned.in_sync else ()
             planned = replace(planned, warnings=(*planned.warnings, *silent, *lost))
         planned = replace(planned, unseen=(*planned.unseen, *scope.missing(planned.steps)))

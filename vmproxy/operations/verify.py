@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from vmproxy.engine.endpoints import Target, broken, targets_of
+from vmproxy.engine.endpoints import Target, broken, targets_of, ways
 from vmproxy.engine.links import GuestLink
 from vmproxy.engine.scope import Scope
 from vmproxy.engine.site import SiteRun
@@ -87,7 +87,7 @@ class Diagnosis:
             return "endpoints", _unusable(target.service, node)
         if not guest.rule_present(target.service.cluster_ip, target.port, target.protocol):
             return "proxy", "kube-proxy has no rule for it; see: vmproxy logs"
-        if lost := broken(guest, [target], self._cluster, node=node)[0]:
+        if lost := broken(guest, [target], ways(self._scope.member.vm, self._cluster))[0]:
             return "endpoint", lost
         if answer.ok is None:
             return None, answer.detail

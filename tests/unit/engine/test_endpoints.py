@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 import pytest
 
 from tests.values import node
-from vmproxy.engine.endpoints import Target, broken, unreachable
+from vmproxy.engine.endpoints import Target, Ways, broken, unreachable
 from vmproxy.guest.connection import Guest
 from vmproxy.model.net import Address
 from vmproxy.model.seen import ClusterSeen, Endpoint, EndpointSeen, Reach, ServiceSeen
@@ -59,7 +59,7 @@ class Answers:
 
 def lost(target: Target, reach: Reach) -> str | None:
     guest = cast(Guest, Answers(**{target.protocol: reach}))
-    return broken(guest, [target], CLUSTER)[0]
+    return broken(guest, [target], Ways(CLUSTER))[0]
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
@@ -74,6 +74,14 @@ def test_silence_on_another_way_than_over_the_node_is_a_missing_route(
             "the VM does not reach 10.244.1.10:8080: no answer within 3 s; missing route: 10.244.1.0/24 via "
             "192.168.100.20 (Node node-01): set network.podRoutes: nodes, or network.routes"
         )
+
+
+def test_a_route_that_vmproxy_sets_and_is_missing_names_apply_and_no_setting() -> None:
+    silent = Reach("no answer within 3 s", silent=True, refused=False, via=None)
+    known = Ways(CLUSTER, routed=frozenset({ip_network("10.244.1.0/24")}))
+    (why,) = broken(cast(Guest, Answers(tcp=silent)), [target("tcp", POD)], known)
+    assert why is not None
+    assert why.endswith("10.244.1.0/24 via 192.168.100.20 (Node node-01): vmproxy sets it: run vmproxy apply")
 
 
 def test_with_the_route_there_a_silent_tcp_endpoint_is_lost_and_no_route_is_named() -> None:
@@ -100,15 +108,15 @@ def test_a_refusal_is_proof_but_of_no_missing_route(protocol: Literal["tcp", "ud
 def test_targets_that_share_an_endpoint_ask_for_it_once() -> None:
     guest = Answers()
     pair = [target("tcp", POD, "10.244.1.11"), target("tcp", POD)]
-    assert broken(cast(Guest, guest), pair, CLUSTER) == [None, None]
+    assert broken(cast(Guest, guest), pair, Ways(CLUSTER)) == [None, None]
     assert guest.asked == [POD, "10.244.1.11"]
-    assert broken(cast(Guest, guest), [target("tcp")], CLUSTER) == [None]
+    assert broken(cast(Guest, guest), [target("tcp")], Ways(CLUSTER)) == [None]
 
 
 def test_one_network_is_warned_of_once_and_named_by_its_service() -> None:
     guest = Answers(tcp=Reach("No route to host", silent=False, refused=False, via=hop(ELSEWHERE)))
     services = [target("tcp", POD, "10.244.1.11").service, target("udp", POD).service]
-    (warning,) = unreachable(cast(Guest, guest), services, CLUSTER)
+    (warning,) = unreachable(cast(Guest, guest), services, Ways(CLUSTER))
     assert warning.startswith(
         "Service demo/web:80: the VM does not reach 10.244.1.10:8080: No route to host; missing"
     )
@@ -131,7 +139,7 @@ def pods(count: int) -> list[EndpointSeen]:
 def test_a_plan_opens_at_most_60_connections_whatever_the_number_of_endpoints() -> None:
     guest = Answers(tcp=silent())
     services = [service(f"demo/{number}", *pods(5000)) for number in range(3)]
-    warnings = unreachable(cast(Guest, guest), services, CLUSTER)
+    warnings = unreachable(cast(Guest, guest), services, Ways(CLUSTER))
     assert warnings[10:] == ("the VM does not reach endpoints in 50 more networks",)
     assert 0 < len(guest.asked) <= 60
     assert len({address.rpartition(".")[0] for address in guest.asked}) == 60, "each in another network"
@@ -140,7 +148,7 @@ def test_a_plan_opens_at_most_60_connections_whatever_the_number_of_endpoints() 
 def test_a_service_with_thousands_of_silent_endpoints_is_tried_by_a_sample() -> None:
     guest = Answers(tcp=silent())
     target = Target(service("demo/web", *pods(5000)), 80, "tcp")
-    (why,) = broken(cast(Guest, guest), [target], CLUSTER)
+    (why,) = broken(cast(Guest, guest), [target], Ways(CLUSTER))
     assert why is not None
     assert len(guest.asked) <= 60
 
@@ -148,7 +156,7 @@ def test_a_service_with_thousands_of_silent_endpoints_is_tried_by_a_sample() -> 
 def test_what_takes_too_long_is_left_untried_and_not_said_to_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vmproxy.engine.endpoints._SECONDS", -1.0)
     guest = Answers(tcp=silent())
-    assert unreachable(cast(Guest, guest), [service("demo/web", *pods(5000))], CLUSTER) == ()
+    assert unreachable(cast(Guest, guest), [service("demo/web", *pods(5000))], Ways(CLUSTER)) == ()
     assert guest.asked == []
 
 
@@ -156,10 +164,10 @@ def test_the_slice_names_the_node_where_no_podcidr_holds_the_pods_address() -> N
     """As with Calico's own address management."""
     here = EndpointSeen(ip_address("10.77.0.9"), True, {(80, "tcp"): 8080}, "node-01")
     guest = Answers(tcp=silent())
-    (warning,) = unreachable(cast(Guest, guest), [service("demo/web", here)], CLUSTER)
+    (warning,) = unreachable(cast(Guest, guest), [service("demo/web", here)], Ways(CLUSTER))
     assert f"via {NODE} (Node node-01, whose podCIDR does not hold it)" in warning
     host_network = EndpointSeen(ip_address(NODE), True, {(80, "tcp"): 8080}, "node-01")
-    (warning,) = unreachable(cast(Guest, guest), [service("demo/web", host_network)], CLUSTER)
+    (warning,) = unreachable(cast(Guest, guest), [service("demo/web", host_network)], Ways(CLUSTER))
     assert "missing route" not in warning
 
 
@@ -168,8 +176,8 @@ def test_of_a_service_with_a_local_policy_only_the_own_nodes_endpoints_are_tried
     there = EndpointSeen(ip_address(POD), True, {(80, "tcp"): 8080}, "node-01")
     local = service("demo/web", there, local=True)
     for other in (None, "win-01"):
-        assert unreachable(cast(Guest, guest), [local], CLUSTER, node=other) == ()
-    assert len(unreachable(cast(Guest, guest), [local], CLUSTER, node="node-01")) == 1
+        assert unreachable(cast(Guest, guest), [local], Ways(CLUSTER, other)) == ()
+    assert len(unreachable(cast(Guest, guest), [local], Ways(CLUSTER, "node-01"))) == 1
 
 
 def ask_agent(*endpoints: tuple[str, int]) -> list[dict[str, Any]]:

@@ -37,7 +37,9 @@ class Guest:
 
 def broken(seen: ServiceSeen, node: str | None) -> tuple[str | None, str]:
     scope = SimpleNamespace(
-        member=SimpleNamespace(vm=SimpleNamespace(acts_for=node)),
+        member=SimpleNamespace(
+            vm=SimpleNamespace(acts_for=node, network=SimpleNamespace(routes=(), pod_routes="none"))
+        ),
         address=lambda _marker: SimpleNamespace(ip=VM),
         guest=Guest,
     )
