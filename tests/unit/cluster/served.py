@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import ssl
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+from tests.unit.https import https
 from vmproxy.lab.pki import Pki
 
 
@@ -63,17 +62,5 @@ def serving(pki: Pki, answers: Answers) -> Iterator[Api]:
         def log_message(self, format: str, *args: object) -> None:
             """Silent."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pki.certificate_file("apiserver"), pki.key_file("apiserver"))
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    api.port = server.server_address[1]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with https(pki, Handler) as api.port:
         yield api
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

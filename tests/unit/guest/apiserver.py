@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import ssl
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+from tests.unit.https import https
 from vmproxy.lab.pki import Pki
 
 
@@ -30,19 +29,8 @@ class ApiServer:
 def answering(pki: Pki) -> Iterator[ApiServer]:
     """The certificate is the one of `pki` for its API server."""
     state = ApiServer()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(state))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pki.certificate_file("apiserver"), pki.key_file("apiserver"))
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    state.port = server.server_address[1]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with https(pki, _handler(state)) as state.port:
         yield state
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def _handler(state: ApiServer) -> type[BaseHTTPRequestHandler]:
