@@ -189,26 +189,29 @@ def tool(*command: str) -> str | None:
 
 
 class Proxy:
-    """`known`: it was live since it was last started; `ruled`: its rule was there since."""
+    """`known`: it was live since it was last started; `ruled`: its rule was there since. `lived`: when it was
+    live last, by the monotonic clock."""
 
     def __init__(self, begun: float) -> None:
         self.begun = begun
         self.known = self.ruled = False
+        self.lived = 0.0
         self.silent = 0
 
     def broken(self) -> str | None:
-        """Stopped, or silent twice though it has had its time to start."""
+        """Stopped, or silent twice though it was live before or has had its time to start."""
         if not os.path.exists(PROGRAM):
             return None
         if status(HEALTH, "/livez") in (200, 404):  # 404: before 1.28
-            self.known, self.silent = True, 0
+            self.known, self.lived, self.silent = True, time.monotonic(), 0
             return None
         self.silent += 1
         state, age = self.unit()
         if state not in ("active", "activating", "reloading", "deactivating"):
             new = time.monotonic() - self.begun < STARTS and not self.known
             return None if new else "it was %s" % (state or "unknown")
-        hangs = state == "active" and age > STARTS and self.silent > 1
+        started = age > STARTS or time.monotonic() - age < self.lived  # the very one that was live
+        hangs = state == "active" and started and self.silent > 1
         return "it did not answer for %d s" % (self.silent * LOOKS) if hangs else None
 
     def unit(self) -> tuple[str, float]:

@@ -152,6 +152,13 @@ def test_a_kube_proxy_that_hangs_is_found_at_its_second_silence(machine: Machine
         unit(machine, "active", since=int(watching.time.monotonic() * 1e6))
         starts = watching.Proxy(0.0)
         assert [starts.broken(), starts.broken()] == [None, None]
+        unit(machine, "active", since=int((watching.time.monotonic() - 20) * 1e6))
+        lived = watching.Proxy(0.0)
+        lived.lived = watching.time.monotonic() - 10
+        assert [lived.broken(), lived.broken()] == [None, "it did not answer for 6 s"]
+        another = watching.Proxy(0.0)
+        another.lived = watching.time.monotonic() - 30
+        assert [another.broken(), another.broken()] == [None, None], "it was started after that"
 
 
 def test_without_the_program_nothing_is_missed(machine: Machine) -> None:
