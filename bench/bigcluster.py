@@ -9,7 +9,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from multiprocessing import Process, Queue, get_context
+from multiprocessing import Queue, get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -122,7 +122,7 @@ def measured() -> tuple[float, float]:
         pki = Pki(Path(folder))
         pki.make(server_names=("127.0.0.1",))
         urls, found = processes.Queue(), processes.Queue()
-        server: Process = processes.Process(target=serve, args=(folder, urls), daemon=True)  # type: ignore[assignment]
+        server = processes.Process(target=serve, args=(folder, urls), daemon=True)
         server.start()
         try:
             ca = pki.certificate_file("ca").read_text()
