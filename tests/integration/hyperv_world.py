@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.winhost.host import WinHost
 from tests.winhost.hyperv.machine import Machines
 from tests.winhost.hyperv.model import VM, hyperv
 from vmproxy import lab
-from vmproxy.util import netns, wait
+from vmproxy.util import wait
 
 
 @dataclass
@@ -27,8 +27,9 @@ class HypervWorld(World):
 
     windows: WinHost
 
-    def command(self, *words: str, env: Mapping[str, str] | None = None) -> list[str]:
-        return netns.run_in(self.status.namespaces["client"], super().command(*words, env=env))
+    @property
+    def controller(self) -> str:
+        return self.status.namespaces["client"]
 
     def original(self) -> dict[str, Any]:
         assert self.status.site is not None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from ruamel.yaml import YAML
 
 from tests import hypervisors
 from tests.hypervisors import Tier
+from tests.preloaded import Ran, run
 from vmproxy import lab
 from vmproxy.lab.cluster import ControlPlane, apply_objects
 from vmproxy.lab.network import Network
@@ -25,19 +25,6 @@ from vmproxy.util import netns
 SECONDS = 1500
 SITE = "it"
 """The site's name, whatever the lab's: tests name what is made for it."""
-
-
-@dataclass(frozen=True)
-class Ran:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 SSH_OPTIONS = (
@@ -70,6 +57,11 @@ class World:
         return self.folder / "vmproxy.yaml"
 
     @property
+    def controller(self) -> str | None:
+        """The network namespace that vmproxy runs in; None: this process's."""
+        return None
+
+    @property
     def state(self) -> Path:
         return self.folder / "state"
 
@@ -83,16 +75,10 @@ class World:
 
     def vmproxy(self, *words: str, stdin: str = "", env: dict[str, str] | None = None) -> Ran:
         self.clean = self.clean and words[0] in LOOKING
-        done = subprocess.run(
-            self.command(*words, env=env),
-            text=True,
-            input=stdin,
-            capture_output=True,
-            timeout=SECONDS,
-            check=False,
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        return Ran(done.returncode, done.stdout, done.stderr)
+        whole = {**os.environ, **self._own(), **(env or {})}
+        ran = run(self._words(words), env=whole, namespace=self.controller, stdin=stdin, timeout=SECONDS)
+        assert "Traceback" not in ran.err, ran.err
+        return ran
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """It hears Ctrl-C as one started in a terminal does, also when these tests run in the background."""
@@ -109,14 +95,20 @@ class World:
                 return process
         raise AssertionError(f"{words} ended with {process.wait()} without saying {said!r}")
 
-    def command(self, *words: str, env: Mapping[str, str] | None = None) -> list[str]:
-        """With keys of its own, and what carries its VM behind QEMU's name."""
+    def command(self, *words: str) -> list[str]:
+        """A command line for a process from nothing."""
+        settings = [f"{name}={value}" for name, value in self._own().items()]
+        command = ["env", *settings, sys.executable, "-m", "vmproxy", *self._words(words)]
+        return netns.run_in(self.controller, command) if self.controller else command
+
+    def _words(self, words: Sequence[str]) -> list[str]:
         verb, *rest = words
-        own = {"XDG_STATE_HOME": str(self.state), **(env or {})}
-        if self.tier == "container":
-            own["PATH"] = hypervisors.path("container")
-        settings = [f"{name}={value}" for name, value in own.items()]
-        return ["env", *settings, sys.executable, "-m", "vmproxy", verb, "-f", str(self.site_file), *rest]
+        return [verb, "-f", str(self.site_file), *rest]
+
+    def _own(self) -> dict[str, str]:
+        """Keys of its own, and what carries its VM behind QEMU's name."""
+        own = {"XDG_STATE_HOME": str(self.state)}
+        return {**own, "PATH": hypervisors.path("container")} if self.tier == "container" else own
 
     def apply(self, *words: str) -> Ran:
         """An apply that must succeed."""

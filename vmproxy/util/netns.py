@@ -54,7 +54,7 @@ def _inside(namespace: str, make: Callable[[], T]) -> T:
 
     def work() -> None:
         try:
-            _enter(namespace)
+            enter(namespace)
             made.append(make())
         except OSError as exc:
             failed.append(exc)
@@ -67,7 +67,8 @@ def _inside(namespace: str, make: Callable[[], T]) -> T:
     return made[0]
 
 
-def _enter(namespace: str) -> None:
+def enter(namespace: str) -> None:
+    """This thread, and those that it starts later. Raises OSError."""
     descriptor = os.open(_path(namespace), os.O_RDONLY | os.O_CLOEXEC)
     try:
         if _LIBC.setns(descriptor, _CLONE_NEWNET) != 0:
