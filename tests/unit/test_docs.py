@@ -51,6 +51,6 @@ def test_the_picture_of_the_house_is_drawn_from_the_contracts() -> None:
 
 
 def test_the_phases_in_contributing_are_the_phases() -> None:
-    code = (ROOT / "vmproxy/engine/phases.py").read_text()
-    (shown,) = re.findall(r"```python\n(IDENTITY.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    code = (ROOT / "vmproxy/engine/phases/__init__.py").read_text()
+    (shown,) = re.findall(r"```python\n(PHASES.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
     assert shown.strip() in code

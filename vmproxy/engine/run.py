@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from vmproxy.engine import phases
-from vmproxy.engine.phases import PHASES, Leaving, Phase, Progress
+from vmproxy.engine.phases import PHASES
+from vmproxy.engine.phases.phase import Leaving, Phase, Progress
 from vmproxy.engine.scope import Scope, World
 from vmproxy.engine.site import SiteRun
 from vmproxy.errors import NotReady, VmproxyError

@@ -65,13 +65,15 @@ _HOST_KEY = re.compile(r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp\d+) [A-Za-z0-9+/]
 
 @dataclass(frozen=True)
 class World:
-    """One look at everything that belongs to a member. `booted`: its guest was waited for in this run."""
+    """One look at everything that belongs to a member. `booted`: its guest was waited for in this run.
+    `interrupted`: a step before this one stops or moves the VM while it is in use."""
 
     cluster: ClusterSeen
     carrier: CarrierSeen
     client: ClientSeen
     guest: GuestSeen | Unobservable
     booted: bool = False
+    interrupted: bool = False
 
     @property
     def marked(self) -> tuple[Route, ...]:

@@ -14,7 +14,7 @@ from vmproxy.model.topology import Member, Topology
 T = TypeVar("T")
 
 
-class _Once(Generic[T]):
+class Once(Generic[T]):
     """A value that is made by the first who asks; the others wait, and get the same value or error."""
 
     def __init__(self, make: Callable[[], T]) -> None:
@@ -43,9 +43,9 @@ class SiteRun:
         self.topology = topology
         self.members = members
         self.links = links
-        self._cluster = _Once(links.cluster)
-        self._seen = _Once(self._look)
-        self._services = _Once(self._list_services)
+        self._cluster = Once(links.cluster)
+        self._seen = Once(self._look)
+        self._services = Once(self._list_services)
 
     @property
     def cluster(self) -> ClusterLink:

@@ -26,6 +26,7 @@ from vmproxy.model.seen import (
     CloudInit,
     ClusterSeen,
     Endpoint,
+    EndpointSeen,
     FileSeen,
     GuestQuery,
     GuestSeen,
@@ -475,8 +476,10 @@ class MemoryClusterLink:
         return f"system:serviceaccount:{names.NAMESPACE}:{account} {item['metadata']['uid']}"
 
     def services(self) -> list[ServiceSeen]:
+        """The API server's own, behind the canary."""
         self._cluster.lists += 2  # Services, EndpointSlices
-        return []
+        server = EndpointSeen(IPv4Address("192.168.10.4"), ready=True, ports={(443, "tcp"): 6443}, node=None)
+        return [ServiceSeen("default/kubernetes", _API, ((443, "tcp"),), (server,))]
 
     def missing_rights(self) -> tuple[str, ...]:
         return ()

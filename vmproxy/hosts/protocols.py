@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from vmproxy.image import Download
+from vmproxy.model.finding import Finding
 from vmproxy.model.net import Address, Route
 from vmproxy.model.seen import CarrierSeen, ClientSeen, Marker
 from vmproxy.model.steps import VmStep
 from vmproxy.model.topology import Client, Vm
 from vmproxy.transport.accounts import Accounts
 from vmproxy.util.events import Report
+
+Facts = Mapping[str, Mapping[str, Any]]
+"""What doctor is told of a host, by name: {"value"} or {"error"}."""
+DISK_NEEDED = 3 << 30
+"""Bytes that a VM's disk and its image may take."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +91,8 @@ class CarrierDriver(Protocol):
     def symptoms(self) -> list[str]:
         """What the carrier sees of a VM that does not answer; a line each."""
 
-    def examine(self) -> Mapping[str, Mapping[str, Any]]:
-        """Facts for doctor by name, {"value"} or {"error"}; none where this machine is the carrier."""
+    def examine(self) -> Facts:
+        """For doctor; none where this machine is the carrier."""
 
 
 class ClientDriver(Protocol):
@@ -123,7 +129,8 @@ class Kind:
     `settings` are the VM settings, by the VM's name, that do not come from the site file; those in `hot`
     change while the VM runs, those in `fixed` never, all others only while it is off. `image_format` is
     what it makes a VM of: a raw disk or a gzip'd VHDX. `fetches`: it can fetch an image itself. `local`: it
-    is this machine. `scripts` are the folders of templates/ that run on it.
+    is this machine. `scripts` are the folders of templates/ that run on it. `needs` says what this machine
+    needs for it, where it converts images or not; `findings` judges the facts that were found on the host.
     """
 
     name: Literal["hyperv", "qemu"]
@@ -134,4 +141,6 @@ class Kind:
     settings: Callable[[str], dict[str, object]]
     hot: frozenset[str]
     fixed: frozenset[str]
+    needs: Callable[[Vm, bool], Iterator[Finding]]
+    findings: Callable[[Vm, Facts], Iterator[Finding]]
     open: Callable[[Vm, Client, Accounts], AbstractContextManager[Drivers]]

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
+from vmproxy.engine.look import Look, or_why
+from vmproxy.engine.phases import PHASES
 from vmproxy.engine.scope import Scope
 from vmproxy.engine.site import SiteRun
-from vmproxy.errors import VmproxyError
 from vmproxy.image.age import age
 from vmproxy.model.net import Interface, Route
 from vmproxy.model.seen import CarrierSeen, ClientSeen, ClusterSeen, GuestSeen, Unobservable
 from vmproxy.model.topology import Member
-from vmproxy.resources import kubeproxy, route, token
+from vmproxy.resources import route, token
 from vmproxy.util.events import Reporter
 
 
@@ -74,11 +75,11 @@ class HostStatus:
 
 
 def status_host(site: SiteRun, member: Member, report: Reporter) -> HostStatus:
+    """Raises VmproxyError when the host itself cannot be looked at."""
     with Scope(site, member, report) as scope:
-        seen, client = scope.look_at_carrier(), scope.client.observe()
-        cluster = _cluster(scope)
-        guest = _guest(scope, seen, cluster)
-        problems = tuple(_problems(scope, cluster, guest))
+        look = Look(scope)
+        seen, client, cluster, guest = look.carrier(), look.client(), or_why(look.cluster), or_why(look.guest)
+        problems = tuple(problem for phase in PHASES for problem in phase.problems(look))
         return HostStatus(
             vm=_vm(scope, seen),
             proxy=_proxy(guest),
@@ -89,39 +90,6 @@ def status_host(site: SiteRun, member: Member, report: Reporter) -> HostStatus:
             drops=guest.drops if isinstance(guest, GuestSeen) else {},
             repairs=guest.repairs if isinstance(guest, GuestSeen) else {},
         )
-
-
-def _problems(
-    scope: Scope, cluster: ClusterSeen | Unobservable, guest: GuestSeen | Unobservable
-) -> Iterator[str]:
-    """What keeps Services from being answered now."""
-    if isinstance(guest, Unobservable):
-        yield guest.because
-        return
-    for item in kubeproxy.health(guest):
-        yield f"{item.field}: {item.seen}"
-    if isinstance(cluster, Unobservable):
-        yield cluster.because
-        return
-    answer, (address, port) = scope.ask_through(cluster), cluster.canary
-    if not answer.ok:
-        yield f"{address}:{port} does not answer {scope.member.client.name}: {answer.detail}"
-
-
-def _cluster(scope: Scope) -> ClusterSeen | Unobservable:
-    try:
-        return scope.cluster_seen()
-    except VmproxyError as exc:
-        return Unobservable(exc.message)
-
-
-def _guest(scope: Scope, seen: CarrierSeen, cluster: ClusterSeen | Unobservable) -> GuestSeen | Unobservable:
-    if seen.vm is None or not seen.vm.running or seen.vm.marker is None:
-        return Unobservable("the VM does not run")
-    try:
-        return scope.look_at_guest(cluster)
-    except VmproxyError as exc:
-        return Unobservable(exc.message)
 
 
 def _vm(scope: Scope, seen: CarrierSeen) -> VmStatus:

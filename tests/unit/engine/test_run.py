@@ -23,7 +23,7 @@ from tests.memory import (
     topology,
     worlds,
 )
-from vmproxy.engine import phases
+from vmproxy.engine.phases import routes
 from vmproxy.engine.run import HostResult, apply_host, destroy_host, for_each
 from vmproxy.engine.site import SiteRun
 from vmproxy.errors import Busy, Conflict, NotReady, UsageError, VmproxyError
@@ -460,16 +460,16 @@ def test_the_first_of_two_waits_that_fails_ends_both() -> None:
 
     try:
         with pytest.raises(NotReady, match="cloud-init"):
-            phases._side_by_side([lambda: never.wait(60) and None, fails])
+            routes._side_by_side([lambda: never.wait(60) and None, fails])
     finally:
         never.set()
 
 
 def test_both_waits_are_waited_for() -> None:
     done: list[int] = []
-    phases._side_by_side([lambda: done.append(1), lambda: done.append(2)])
+    routes._side_by_side([lambda: done.append(1), lambda: done.append(2)])
     assert sorted(done) == [1, 2]
-    phases._side_by_side([])
+    routes._side_by_side([])
 
 
 def test_all_in_sync_and_no_answer_is_an_error_and_not_nothing_to_do() -> None:

@@ -7,10 +7,10 @@ import pytest
 
 from tests.unit.hosts.test_hyperv import MEMBER, NAME, World
 from tests.unit.hosts.windows import failed
+from vmproxy.hosts.hyperv import doctor
+from vmproxy.model.finding import Finding
 from vmproxy.model.mac import static_mac
 from vmproxy.model.names import UEFI_CA
-from vmproxy.operations.doctor.finding import Finding
-from vmproxy.operations.doctor.windows import windows_findings
 
 
 def facts() -> dict[str, dict[str, object]]:
@@ -47,7 +47,7 @@ def findings(tmp_path: Path, **changes: dict[str, object]) -> dict[str, Finding]
     world = World(tmp_path)
     world.windows.examined = {**facts(), **changes}
     with world.place() as place:
-        return {item.check: item for item in windows_findings(MEMBER.vm, place.drivers.carrier.examine())}
+        return {item.check: item for item in doctor.findings(MEMBER.vm, place.drivers.carrier.examine())}
 
 
 def test_a_good_host_has_no_problem(tmp_path: Path) -> None:
@@ -126,4 +126,4 @@ def test_a_host_where_the_scripts_do_not_run_is_an_error(tmp_path: Path) -> None
     world = World(tmp_path)
     world.windows.breaks["doctor.ps1"] = failed("out of memory")
     with world.place() as place, pytest.raises(Exception, match="cannot look at the host on win-01"):
-        list(windows_findings(MEMBER.vm, place.drivers.carrier.examine()))
+        list(doctor.findings(MEMBER.vm, place.drivers.carrier.examine()))

@@ -10,10 +10,11 @@ import pytest
 
 from tests.unit.engine.test_endpoints import CLUSTER
 from vmproxy.engine.endpoints import Target
+from vmproxy.engine.look import Look
 from vmproxy.engine.scope import Scope
 from vmproxy.hosts.protocols import Answer
-from vmproxy.model.seen import CarrierSeen, EndpointSeen, Reach, ServiceSeen
-from vmproxy.operations.verify import Diagnosis, _targets
+from vmproxy.model.seen import EndpointSeen, Reach, ServiceSeen
+from vmproxy.operations.verify import _check, _targets
 
 VM = ip_address("192.168.100.5")
 
@@ -42,10 +43,12 @@ def broken(seen: ServiceSeen, node: str | None) -> tuple[str | None, str]:
         ),
         address=lambda _marker: SimpleNamespace(ip=VM),
         guest=Guest,
+        site=SimpleNamespace(cluster_seen=lambda: CLUSTER),
+        cluster_seen=lambda: CLUSTER,
+        look_at_carrier=lambda: SimpleNamespace(marker=None, vm=SimpleNamespace(running=True, marker="ours")),
     )
-    carrier = SimpleNamespace(marker=None, vm=SimpleNamespace(running=True, marker="ours"))
-    diagnosis = Diagnosis(cast(Scope, scope), CLUSTER, cast(CarrierSeen, carrier))
-    check = diagnosis.check(Target(seen, 80, "tcp"), Answer(ok=False, detail="no answer", via=VM))
+    look = Look(cast(Scope, scope))
+    check = _check(look, Target(seen, 80, "tcp"), Answer(ok=False, detail="no answer", via=VM))
     return check.hop, check.detail
 
 

@@ -10,9 +10,9 @@ import pytest
 from tests.winhost.presence import require
 from tests.winhost.system.state import System
 from tests.winhost.tests.product import Windows, windows
+from vmproxy.hosts.hyperv import doctor
+from vmproxy.model.finding import Finding
 from vmproxy.model.topology import compile_site
-from vmproxy.operations.doctor.finding import Finding
-from vmproxy.operations.doctor.windows import windows_findings
 
 pytestmark = pytest.mark.winhost
 
@@ -27,7 +27,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Windows]:
 def findings(world: Windows) -> dict[str, Finding]:
     member = compile_site(world.site).members[0]
     with world.place() as place:
-        return {item.check: item for item in windows_findings(member.vm, place.drivers.carrier.examine())}
+        return {item.check: item for item in doctor.findings(member.vm, place.drivers.carrier.examine())}
 
 
 @pytest.mark.parametrize("world", ["2016", "2019", "2022", "2025"], indirect=True)

@@ -8,10 +8,11 @@ from typing import Any
 
 from vmproxy.hosts.hyperv.errors import NO_HYPERVISOR
 from vmproxy.hosts.hyperv.seen import items
+from vmproxy.hosts.protocols import Facts
+from vmproxy.model.finding import Finding, checked
 from vmproxy.model.mac import static_mac
 from vmproxy.model.names import UEFI_CA
 from vmproxy.model.topology import Vm
-from vmproxy.operations.doctor.finding import Finding, checked
 from vmproxy.site.model import Hyperv
 
 _SKEW_SECONDS = 60.0
@@ -19,11 +20,8 @@ _MTU = 1500
 _ROLE = "Install-WindowsFeature Hyper-V -IncludeManagementTools -Restart"
 _NOT_OBSERVED = "find out why that cannot be observed; apply may fail in the same way"
 
-Facts = Mapping[str, Mapping[str, Any]]
-"""By name: {"value"} or {"error"}, as doctor.ps1 gives them."""
 
-
-def windows_findings(vm: Vm, facts: Facts) -> Iterator[Finding]:
+def findings(vm: Vm, facts: Facts) -> Iterator[Finding]:
     assert isinstance(vm.carrier.connection, Hyperv)
     yield Finding("WinRM", ok=True, detail=f"{vm.carrier.connection.endpoint} answers, and lets us in")
     for check, (fact, look) in _LOOKS.items():

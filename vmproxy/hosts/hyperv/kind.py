@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
-from vmproxy.hosts.hyperv import login, settings
+from vmproxy.hosts import controller
+from vmproxy.hosts.hyperv import doctor, login, settings
 from vmproxy.hosts.hyperv.carrier import HypervCarrier
 from vmproxy.hosts.hyperv.client import WindowsClient
 from vmproxy.hosts.hyperv.image import Shell
@@ -48,5 +49,7 @@ HYPERV = Kind(
     settings=settings.own,
     hot=settings.HOT,
     fixed=settings.FIXED,
+    needs=lambda _vm, converts: controller.needs(converts=converts),
+    findings=doctor.findings,
     open=open_host,
 )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from vmproxy.errors import UsageError, VmproxyError
+from vmproxy.hosts.linux import doctor
 from vmproxy.hosts.linux.carrier import QemuCarrier
 from vmproxy.hosts.linux.client import NamespaceClient
 from vmproxy.hosts.protocols import Drivers, Kind
@@ -45,5 +46,7 @@ LINUX = Kind(
     settings=lambda _: {},
     hot=frozenset({"switch", "vlan"}),
     fixed=frozenset(),
+    needs=lambda vm, _converts: doctor.needs(vm),
+    findings=lambda _vm, _facts: iter(()),
     open=_open,
 )

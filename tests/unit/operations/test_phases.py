@@ -1,0 +1,82 @@
+"""The commands that only look, by way of the phases: what they say of a world that is not as it should be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.memory import CHANGES, Product, links, made
+from vmproxy.engine.links import ClusterLink
+from vmproxy.engine.phases import PHASES
+from vmproxy.engine.site import SiteRun
+from vmproxy.errors import Unreachable
+from vmproxy.hosts.memory import MemoryWorld
+from vmproxy.operations.doctor import doctor_host
+from vmproxy.operations.verify import Check, verify_host
+from vmproxy.util.events import Reporter
+
+QUIET = Reporter(lambda _host, _event: None)
+
+
+def verified(product: Product) -> set[tuple[bool | None, str | None]]:
+    found: tuple[Check, ...] = verify_host(product.site(), product.topology.members[0], QUIET, services=())
+    assert found
+    return {(check.ok, check.hop) for check in found}
+
+
+def test_a_good_world_is_good_for_every_command() -> None:
+    product = Product(made())
+    assert product.status().problems == ()
+    assert verified(product) == {(True, None)}
+    found = doctor_host(product.site(), product.topology.members[0], QUIET)
+    assert {"cluster", "switch", "VM name", "routes"} <= {item.check for item in found if item.ok}
+
+
+@pytest.mark.parametrize(
+    ("change", "hop", "problem"),
+    [
+        ("no route", "route", "does not answer"),
+        ("route elsewhere", "route", "does not answer"),
+        ("VM off", "vm", "the VM is stopped"),
+        ("rules flushed", "proxy", "rule"),
+    ],
+)
+def test_what_is_broken_has_its_phase_s_words(change: str, hop: str, problem: str) -> None:
+    world = made()
+    CHANGES[change](world)
+    product = Product(world)
+    assert verified(product) == {(False, hop)}
+    problems = product.status().problems
+    assert problem in " ".join(problems)
+    product.apply()
+    assert product.status().converged
+    assert verified(product) == {(True, None)}
+
+
+def test_without_a_vm_status_says_so_once() -> None:
+    status = Product(MemoryWorld()).status()
+    assert (status.converged, status.problems) == (False, ("there is no VM",))
+
+
+def test_a_cluster_that_does_not_answer_is_a_problem_beside_the_vms() -> None:
+    class Unanswered(Product):
+        def site(self) -> SiteRun:
+            given = replace(links({"win-01": self.world}), cluster=unanswered)
+            return SiteRun(self.topology, self.topology.members, given)
+
+    def unanswered() -> ClusterLink:
+        raise Unreachable("cannot reach the cluster: no route to host")
+
+    world = made()
+    CHANGES["VM off"](world)
+    product = Unanswered(world)
+    assert product.status().problems == (
+        "cannot reach the cluster: no route to host",
+        "the VM is stopped",
+    )
+    assert verified(product) == {(False, "api")}
+
+
+def test_the_phases_have_names_of_their_own() -> None:
+    assert len({phase.name for phase in PHASES}) == len(PHASES)

@@ -1,0 +1,53 @@
+"""What commands that only look see of a member: each thing once, when the first phase asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from vmproxy.engine.links import GuestLink
+from vmproxy.engine.scope import Scope
+from vmproxy.engine.site import Once
+from vmproxy.errors import Unreachable, VmproxyError
+from vmproxy.model.seen import ClientSeen, GuestSeen, Unobservable
+
+T = TypeVar("T")
+
+
+class Look:
+    """Each method raises VmproxyError where it cannot look, the same one each time."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.carrier = Once(scope.look_at_carrier)
+        self.client = Once(self._client)
+        self.cluster = Once(scope.cluster_seen)
+        self.link = Once(self._link)
+        self.guest = Once(self._guest)
+
+    def _client(self) -> ClientSeen:
+        return self.scope.client.observe()
+
+    def _link(self) -> GuestLink:
+        """Raises Unreachable, too, when there is no VM of ours that runs."""
+        vm = self.carrier().vm
+        if vm is None:
+            raise Unreachable("there is no VM")
+        if not vm.running:
+            raise Unreachable("the VM is stopped")
+        if vm.marker is None:
+            raise Unreachable("the VM was not made by vmproxy")
+        return self.scope.guest()
+
+    def _guest(self) -> GuestSeen:
+        """Without the cluster only what does not depend on it."""
+        self.link()
+        return self.scope.look_at_guest(or_why(self.cluster))
+
+
+def or_why(look: Callable[[], T]) -> T | Unobservable:
+    """What is seen, or why it cannot be."""
+    try:
+        return look()
+    except VmproxyError as exc:
+        return Unobservable(exc.message)
