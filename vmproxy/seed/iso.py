@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping
 
-import pycdlib
-
 _SECTOR = 2048
 _DESCRIPTORS = 16 * _SECTOR
 _ROOT_RECORD = 156
@@ -18,6 +16,8 @@ _EPOCH = bytes([70, 1, 1, 0, 0, 0, 0])  # years since 1900, month, day, hour, mi
 
 def image(label: str, files: Mapping[str, bytes]) -> bytes:
     """An image with `files` in its root folder, in any order."""
+    import pycdlib  # noqa: PLC0415 (slow, and only a new VM has a seed)
+
     volume = pycdlib.PyCdlib()
     volume.new(interchange_level=1, vol_ident=label, joliet=3)
     for number, name in enumerate(sorted(files)):

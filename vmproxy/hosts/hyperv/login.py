@@ -6,18 +6,23 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vmproxy.errors import UsageError
 from vmproxy.site.model import Hyperv, SecretFromEnv, SecretRef
 from vmproxy.transport.accounts import Accounts
 from vmproxy.transport.powershell import PowerShell
-from vmproxy.transport.winrm import Login, WinRM
 from vmproxy.util import text
+
+if TYPE_CHECKING:
+    from vmproxy.transport.winrm import Login
 
 
 @contextmanager
 def connect(about: Hyperv, host: str, accounts: Accounts) -> Iterator[PowerShell]:
     """One shell with one powershell.exe in it, until the block ends."""
+    from vmproxy.transport.winrm import WinRM  # noqa: PLC0415 (slow, and for Windows hosts only)
+
     ca = str(about.ca) if about.ca else None
     with (
         WinRM(about.endpoint, login(about, host), ca=ca, accounts=accounts) as winrm,
@@ -28,6 +33,8 @@ def connect(about: Hyperv, host: str, accounts: Accounts) -> Iterator[PowerShell
 
 def login(about: Hyperv, host: str) -> Login:
     """Raises UsageError for a missing file or secret; never shows a secret's value."""
+    from vmproxy.transport.winrm import Login  # noqa: PLC0415 (slow, and for Windows hosts only)
+
     for key in ("ca", "certificate", "key"):
         _readable(getattr(about, key), key, host)
     return Login(
