@@ -3,7 +3,7 @@
 # make check  ruff, mypy, import-linter
 # make winhost  an emulated Windows host beside a lab, until Ctrl-C; it says how to use it
 # make bench  the benchmarks; docs/performance.md says how to read them
-# make versions  the unit tests with the lowest and the newest versions that pyproject.toml allows
+# make versions  the unit tests with the lowest versions that pyproject.toml allows, and with the newest on Python 3.13
 # make clean  take the labs down and remove what was cached
 SHELL := /bin/bash
 .ONESHELL:
@@ -40,8 +40,8 @@ bench:
 	$(as_root) "$$venv/bin/python" -m bench $(ARGS)
 
 versions:
-	scripts/versions lowest
-	scripts/versions newest
+	scripts/versions lowest 3.11 -n 2
+	scripts/versions newest 3.13 -n 2
 
 clean:
 	venv=$$(scripts/prepare run)

@@ -260,6 +260,7 @@ def unfolding(deep: int) -> str:
         (unfolding(9), "aliases expand to too much data"),
         ("name: plant-a\nhosts: [{name: a, network: {vlan: " + "9" * 5000 + "}}]\n", "vlan"),
     ],
+    ids=["lists", "maps", "aliases", "number"],
 )
 def test_a_file_made_to_break_the_reader_is_a_mistake_like_others(
     tmp_path: Path, text: str, what: str
