@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_interface
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from vmproxy.hosts.memory import (
 )
 from vmproxy.hosts.protocols import Delivery, Drivers, Kind
 from vmproxy.image import Base
+from vmproxy.model import names
 from vmproxy.model.net import Route
 from vmproxy.model.seen import Marker, TokenSeen, UnitSeen
 from vmproxy.model.steps import Plan
@@ -115,7 +116,7 @@ def links(worlds: Mapping[str, MemoryWorld], artifacts: MemoryArtifacts | None =
     @contextmanager
     def log_in(login: Login) -> Iterator[GuestLink]:
         login.open_socket().close()
-        yield MemoryGuestLink(by_vm[login.vm], login.vm, login.mint)
+        yield MemoryGuestLink(by_vm[login.vm], login.vm, login.mint, login.renewal)
 
     first = next(iter(worlds.values()))
     return Links(lambda: MemoryClusterLink(first), open_host, log_in, artifacts or MemoryArtifacts())
@@ -245,10 +246,27 @@ def _object_gone(kind: str) -> Change:
     return change
 
 
-def _rule_widened(world: MemoryWorld) -> None:
-    for name, item in world.cluster.objects.items():
-        if name.startswith("clusterrole/"):
-            world.cluster.objects[name] = {**item, "rules": [{"verbs": ["*"]}]}
+def _of_object(kind: str, **parts: object) -> Change:
+    def change(world: MemoryWorld) -> None:
+        for name, item in world.cluster.objects.items():
+            if name.startswith(f"{kind}/"):
+                world.cluster.objects[name] = {**item, **parts}
+
+    return change
+
+
+def _renewal_account_gone(world: MemoryWorld) -> None:
+    """Kubernetes removes its Secret with it."""
+    for kind in ("serviceaccount", "secret"):
+        world.cluster.objects.pop(f"{kind}/a-win-01-renewal", None)
+
+
+def _renewal(**state: str) -> Change:
+    def change(guest: MemoryGuest) -> None:
+        if seen := guest.files.get(names.RENEWAL):
+            guest.files[names.RENEWAL] = replace(seen, **state)
+
+    return _guest(change)
 
 
 def _marker_routes(world: MemoryWorld) -> None:
@@ -284,7 +302,15 @@ CHANGES: dict[str, Change] = {
     "trial route left": _marker_routes,
     "account gone": _object_gone("serviceaccount"),
     "role gone": _object_gone("role"),
-    "rule widened": _rule_widened,
+    "rule widened": _of_object("clusterrole", rules=[{"verbs": ["*"]}]),
+    "renewal token gone": _guest(lambda guest: guest.files.pop(names.RENEWAL, None) and None),
+    "renewal token damaged": _renewal(sha256="0" * 64),
+    "renewal token readable": _renewal(mode="0644"),
+    "renewal account gone": _renewal_account_gone,
+    "renewal Secret gone": _object_gone("secret"),
+    "renewal Secret emptied": _of_object("secret", data={}),
+    "renewal Secret of another type": _of_object("secret", type="Opaque"),
+    "another signing key": lambda world: setattr(world.cluster, "key", world.cluster.key + 1),
     "leftovers": lambda world: setattr(world, "leftovers", ("/images/x.part",)),
 }
 

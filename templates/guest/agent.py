@@ -41,17 +41,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any, BinaryIO, TypedDict
 
+    class ApiServer(TypedDict):
+        """Where its URL leads. `name` is the one in its certificate, `ca` a file."""
+
+        host: str
+        port: int
+        path: str
+        name: str
+        ca: str
+
     class ObserveRequest(TypedDict):
         """What to look at. `setup` is the text of setup.py, `canary` (ClusterIP, port) of default/kubernetes
-        or None, `ca` a file."""
+        or None, `ca` a file. `token` and `renewal` are files; `api` None: the second is not tried."""
 
         files: list[str]
         units: list[str]
         sysctls: list[str]
         token: str
+        renewal: str
         setup: str
         canary: tuple[str, int] | None
         ca: str
+        api: ApiServer | None
 
     class FileSeen(TypedDict):
         sha256: str
@@ -105,6 +116,7 @@ if TYPE_CHECKING:
         token: TokenSeen | None
         proxy: ProxySeen
         canary: CanarySeen | None
+        renewal: int
         drops: dict[str, int]
         repairs: dict[str, int]
         kernel: str
@@ -449,8 +461,18 @@ def canary(request: ObserveRequest) -> CanarySeen | None:
     return {"rule": True, "status": status, "why": why}
 
 
+def renewal(request: ObserveRequest) -> int:
+    """The API server's status for the token that renews the other, as renew.py reaches it; 0: no answer, or
+    there is none."""
+    api = request["api"]
+    if api is None or not authorization(request["renewal"]):
+        return 0
+    path = api["path"] + "/version"
+    return api_status(api["host"], api["port"], api["ca"], request["renewal"], path, api["name"])[0]
+
+
 def observe(request: ObserveRequest) -> ObserveAnswer:
-    way = beside(lambda: canary(request))
+    tried = beside(lambda: (canary(request), renewal(request)))
     properties = "--property=Id,ActiveState,NeedDaemonReload,ActiveEnterTimestampMonotonic"
     shown = start("systemctl", "show", properties, *request["units"])
     rules = start("nft", "-j", "list", "table", "inet", "vmproxy")
@@ -458,6 +480,7 @@ def observe(request: ObserveRequest) -> ObserveAnswer:
     found = start("ip", "-j", "-4", "route", "show", "proto", "250")
     seen = files(request["files"])  # the programs run meanwhile
     told, table = finish(shown) or "", finish(rules)
+    way, status = joined(tried)
     return {
         "files": seen,
         "sysctls": sysctls(request["sysctls"]),
@@ -471,7 +494,8 @@ def observe(request: ObserveRequest) -> ObserveAnswer:
         "drops": drops(table),
         "repairs": repairs(),
         "routes": routes(finish(found)),
-        "canary": joined(way),
+        "canary": way,
+        "renewal": status,
         "now": time.time(),
     }
 
@@ -717,26 +741,29 @@ def not_converged(seen: ProxySeen, failures: int, request: ConvergedRequest) -> 
 def canary_status(way: Endpoint, ca: str, token: str = "") -> tuple[int, str]:
     """As `api_status`. Without `ca` it is another Service, which is only connected to: 200, it answers."""
     if ca:
-        return api_status(way["address"], way["port"], ca, token)
+        path = "/api/v1/services?limit=1" if token else "/livez"
+        return api_status(way["address"], way["port"], ca, token, path)
     silent = lost(way, socket.SOCK_STREAM)
     return (0, silent) if silent else (200, "")
 
 
-def api_status(address: str, port: int, ca: str, token: str = "") -> tuple[int, str]:
-    """The status of a request to the API server at its ClusterIP; 0 and why there was no answer.
+def api_status(
+    address: str, port: int, ca: str, token: str = "", path: str = "/livez", name: str = ""
+) -> tuple[int, str]:
+    """The status of a request to the API server; 0 and why there was no answer. `name`: the one in its
+    certificate, if that is not its address.
 
     `token` is the file of one that is tried: 401 means that it is refused. The standard library's HTTP client
     would take the HTTP proxy of the guest's environment, and a second to load on an emulated CPU.
     """
     import ssl
 
-    path = "/api/v1/services?limit=1" if token else "/livez"
     request = "GET %s HTTP/1.0\r\nHost: %s\r\n%s\r\n" % (path, address, authorization(token))
     try:
         context = ssl.create_default_context(cafile=ca if os.path.exists(ca) else None)
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # a CA may be older than the key identifiers it wants
         plain = socket.create_connection((address, port), timeout=5)
-        with plain, context.wrap_socket(plain, server_hostname=address) as channel:
+        with plain, context.wrap_socket(plain, server_hostname=name or address) as channel:
             channel.sendall(request.encode())
             return int(channel.recv(64).split()[1]), ""
     except OSError as error:

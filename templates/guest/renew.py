@@ -1,6 +1,9 @@
 #!/usr/bin/python3 -I
-"""Renew this VM's token with itself, when half of the life that the API server gave it is over by the wall
-clock. vmproxy-token.timer starts it every minute."""
+"""Renew kube-proxy's token, when half of the life that the API server gave it is over by the wall clock, with
+the token of an account that may do only that. vmproxy-token.timer starts it every minute.
+
+The one that renews does not expire: a VM that was off for weeks gets a new token when it starts.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import http.client
 import json
 import os
 import ssl
+import subprocess
 import sys
 import time
 import urllib.error
@@ -16,13 +20,15 @@ import urllib.request
 
 CREDENTIAL = "/etc/vmproxy/credential.json"
 TOKEN = "/etc/vmproxy/token"
+RENEWAL = "/etc/vmproxy/renewal-token"
+PROXY_UNIT = "vmproxy-kube-proxy.service"
 
 TYPE_CHECKING = False  # not imported: typing is slow to load on an emulated CPU
 if TYPE_CHECKING:
     from typing import Any, TypedDict
 
     class Credential(TypedDict):
-        """`ca` is a file, `ttl` the seconds that a new token is to live."""
+        """`account` is kube-proxy's. `ca` is a file, `ttl` the seconds that a new token is to live."""
 
         server: str
         ca: str
@@ -49,14 +55,15 @@ def main() -> None:
     try:
         with open(CREDENTIAL) as file:
             credential: Named = json.load(file)
-        with open(TOKEN) as file:
-            token = file.read().strip()
+        with open(RENEWAL) as file:
+            renewal = file.read().strip()
     except (OSError, ValueError) as error:
         sys.exit("cannot renew the token: %s; run vmproxy apply" % error)
-    if not due(token, time.time()):
+    now, (issued, expires) = time.time(), life()
+    if now < (issued + expires) / 2:
         return
     try:
-        status = asked(credential, token)["status"]
+        status = asked(credential, renewal)["status"]
         renewed, until = status["token"], status["expirationTimestamp"]
     except urllib.error.HTTPError as error:
         sys.exit("the API server refuses a new token: %s; run vmproxy apply" % error)
@@ -66,17 +73,25 @@ def main() -> None:
         sys.exit("the API server's answer holds no token; run vmproxy apply")
     write(renewed)
     print("renewed until", until)
+    if expires <= now < life()[1]:  # by a wrong clock, every token has expired
+        restart()
 
 
-def due(token: str, now: float) -> bool:
-    """Whether half of its life is over; the API server may have given less than was asked for. What cannot be
-    read is due."""
+def life() -> tuple[float, float]:
+    """When the token that is there was issued, and when it expires: the API server may have given less than
+    was asked for. 0 for both: there is none that can be read."""
     try:
-        part = token.split(".")[1]
+        with open(TOKEN) as file:
+            part = file.read().split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
-        return bool(now >= (float(claims["iat"]) + float(claims["exp"])) / 2)
-    except (ValueError, KeyError, IndexError, TypeError):
-        return True
+        return float(claims["iat"]), float(claims["exp"])
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return 0.0, 0.0
+
+
+def restart() -> None:
+    """kube-proxy rereads the token within a minute only, and may wait half a minute more after a refusal."""
+    subprocess.run(["systemctl", "try-restart", "--no-block", PROXY_UNIT], check=False)
 
 
 class Context(ssl.SSLContext):
@@ -90,7 +105,7 @@ class Context(ssl.SSLContext):
         return super().wrap_socket(*args, **settings)
 
 
-def asked(credential: Named, token: str) -> TokenRequest:
+def asked(credential: Named, renewal: str) -> TokenRequest:
     path = "/api/v1/namespaces/%(namespace)s/serviceaccounts/%(account)s/token" % credential
     request = urllib.request.Request(
         credential["server"].rstrip("/") + path,
@@ -102,7 +117,7 @@ def asked(credential: Named, token: str) -> TokenRequest:
                 "spec": {"expirationSeconds": credential["ttl"]},
             }
         ).encode(),
-        headers={"Authorization": "Bearer " + token, "Content-Type": "application/json"},
+        headers={"Authorization": "Bearer " + renewal, "Content-Type": "application/json"},
     )
     ca = credential["ca"] if os.path.exists(credential["ca"]) else None
     context = Context(ssl.PROTOCOL_TLS_CLIENT)

@@ -19,6 +19,7 @@ PLACES = ("qemu", "hyperv")
 UNIT = "vmproxy-kube-proxy.service"
 CONFIG = "/etc/vmproxy/kube-proxy.yaml"
 PROGRAM = "/usr/local/lib/vmproxy/kube-proxy"
+RENEWAL = "/etc/vmproxy/renewal-token"
 RANGE = "10.96.0.0/16"
 VM = "192.168.100.5"
 
@@ -51,17 +52,50 @@ def account_deleted(world: World) -> None:
     world.delete("/api/v1/namespaces/vmproxy/serviceaccounts/it-win-01")
 
 
-def role_widened(world: World) -> None:
-    path = "/apis/rbac.authorization.k8s.io/v1/namespaces/vmproxy/roles/it-win-01"
-    rule = {
-        "apiGroups": [""],
-        "resources": ["serviceaccounts/token"],
-        "verbs": ["create", "get"],
-        "resourceNames": ["it-win-01"],
-    }
-    with world.api() as api:
-        kind = {"Content-Type": "application/merge-patch+json"}
-        api.patch(path, json={"rules": [rule]}, headers=kind).raise_for_status()
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
+SECRET = "/api/v1/namespaces/vmproxy/secrets/it-win-01-renewal"
+
+
+def patched(path: str, **parts: object) -> Callable[[World], object]:
+    """An object in the cluster of which somebody changed a part."""
+
+    def change(world: World) -> None:
+        world.clean = False
+        with world.api() as api:
+            kind = {"Content-Type": "application/merge-patch+json"}
+            api.patch(path, json=parts, headers=kind).raise_for_status()
+
+    return change
+
+
+def deleted(path: str) -> Callable[[World], object]:
+    return lambda world: world.delete(path)
+
+
+def renewal_account_deleted(world: World) -> None:
+    """Kubernetes removes the Secret with its token then."""
+    world.delete("/api/v1/namespaces/vmproxy/serviceaccounts/it-win-01-renewal")
+
+    def gone() -> bool | str:
+        with world.api() as api:
+            return api.get(SECRET).status_code == 404 or "it is there"
+
+    wait.until("the removal of the account's Secret", gone, timeout=30)
+
+
+WIDENED = {
+    "apiGroups": [""],
+    "resources": ["serviceaccounts/token"],
+    "verbs": ["create", "get"],
+    "resourceNames": ["it-win-01"],
+}
+THEMSELVES = [{"kind": "ServiceAccount", "name": "it-win-01", "namespace": "vmproxy"}]
+TIMER = "vmproxy-token.timer: active"
+
+
+def unrenewed(command: str) -> Callable[[World], object]:
+    """What the guest's timer would repair by itself within a minute."""
+    return in_guest(f"systemctl stop vmproxy-token.timer && {command}")
 
 
 CASES = {
@@ -88,10 +122,28 @@ CASES = {
         in_guest("echo x > /etc/vmproxy/cluster-ca.crt"),
         ("/etc/vmproxy/cluster-ca.crt: sha256",),
     ),
-    "token removed": Case(in_guest("rm /etc/vmproxy/token"), ("token",)),
-    "token damaged": Case(in_guest("echo x > /etc/vmproxy/token"), ("token",)),
+    "token removed": Case(unrenewed("rm /etc/vmproxy/token"), ("token", TIMER)),
+    "token damaged": Case(unrenewed("echo x > /etc/vmproxy/token"), ("token", TIMER)),
     "token revoked": Case(account_deleted, ("serviceaccount/it-win-01", "token")),
-    "role widened": Case(role_widened, ("role/it-win-01: rules[0].verbs",)),
+    "renewal token removed": Case(in_guest(f"rm {RENEWAL}"), ("renewal token",)),
+    "renewal token damaged": Case(in_guest(f"echo x > {RENEWAL}"), ("renewal token",)),
+    "renewal token readable by everybody": Case(in_guest(f"chmod 0644 {RENEWAL}"), ("renewal token",)),
+    "renewal account deleted": Case(
+        renewal_account_deleted,
+        ("serviceaccount/it-win-01-renewal", "secret/it-win-01-renewal"),
+    ),
+    "renewal Secret deleted": Case(deleted(SECRET), ("secret/it-win-01-renewal",)),
+    "renewal Secret's token damaged": Case(
+        patched(SECRET, data={"token": "eA=="}), ("secret/it-win-01-renewal: token",)
+    ),
+    "role widened": Case(
+        patched(f"{RBAC}/namespaces/vmproxy/roles/it-win-01", rules=[WIDENED]),
+        ("role/it-win-01: rules[0].verbs",),
+    ),
+    "tokens created by kube-proxy's account": Case(
+        patched(f"{RBAC}/namespaces/vmproxy/rolebindings/it-win-01", subjects=THEMSELVES),
+        ("rolebinding/it-win-01: subjects[0].name",),
+    ),
     "renewal timer stopped": Case(
         in_guest("systemctl stop vmproxy-token.timer"), ("vmproxy-token.timer: active",)
     ),
@@ -228,7 +280,7 @@ def test_a_config_changed_and_changed_back_is_seen_by_the_unit_that_runs(world: 
     assert world.drift() == []
 
 
-def test_a_token_renews_itself_in_the_guest(world: World) -> None:
+def test_a_token_is_renewed_in_the_guest(world: World) -> None:
     before = world.guest("cat /etc/vmproxy/token")
     world.guest("systemctl start vmproxy-token.service")
     assert world.guest("cat /etc/vmproxy/token") == before  # half of its life is not over
@@ -236,6 +288,24 @@ def test_a_token_renews_itself_in_the_guest(world: World) -> None:
     after = world.guest("cat /etc/vmproxy/token")
     assert before != after
     assert "600 root" in world.guest("stat -c '%a %U' /etc/vmproxy/token")
+    assert world.drift() == []
+    assert world.curl("web") in {"web-1", "web-2"}
+
+
+def test_an_expired_token_is_replaced_within_two_minutes_and_kube_proxy_uses_the_new_one(
+    world: World,
+) -> None:
+    world.expire_token()
+    world.guest(f"systemctl restart {UNIT} vmproxy-token.timer")
+    before = world.guest(f"systemctl show -P MainPID {UNIT}").strip()
+
+    def works() -> bool | str:
+        status = world.vmproxy("status", "-o", "json").json["hosts"][0]
+        done = status["credential"]["state"] == "valid" and status["converged"]
+        return done or f"{status['credential']['state']}, {status['problems']}"
+
+    wait.until("kube-proxy to work with a new token", works, timeout=120)
+    assert world.guest(f"systemctl show -P MainPID {UNIT}").strip() != before
     assert world.drift() == []
     assert world.curl("web") in {"web-1", "web-2"}
 

@@ -1,9 +1,10 @@
-"""From inside the VM, with the VM's own token: what kube-proxy needs works, everything else is refused."""
+"""From inside the VM, with its own tokens: what the VM needs works, everything else is refused."""
 
 from __future__ import annotations
 
 import json
 import shlex
+from functools import partial
 
 import pytest
 
@@ -18,8 +19,8 @@ API = "https://192.168.100.2:6443"
 
 ASK = """
 import json, ssl, sys, urllib.error, urllib.request
-method, url, body = sys.argv[1:]
-token = open("/etc/vmproxy/token").read()
+method, url, body, file = sys.argv[1:]
+token = open(file).read()
 headers = {"Authorization": "Bearer " + token, "Content-Type": "application/json"}
 request = urllib.request.Request(url, method=method, data=body.encode() or None, headers=headers)
 try:
@@ -30,9 +31,14 @@ except urllib.error.HTTPError as error:
 """
 
 
-def ask(world: World, method: str, path: str, body: dict[str, object] | None = None) -> int:
-    """The HTTP status that the API server answers to the VM."""
-    words = (method, API + path, json.dumps(body) if body else "")
+KUBE_PROXYS, RENEWAL = "/etc/vmproxy/token", "/etc/vmproxy/renewal-token"
+
+
+def ask(
+    world: World, method: str, path: str, body: dict[str, object] | None = None, *, token: str = KUBE_PROXYS
+) -> int:
+    """The HTTP status that the API server answers to the VM; `token` is a file in it."""
+    words = (method, API + path, json.dumps(body) if body else "", token)
     return int(world.guest(f"python3 - {shlex.join(words)}", stdin=ASK))
 
 
@@ -47,6 +53,7 @@ ALLOWED = [
 REFUSED = [
     ("GET", "/api/v1/secrets"),
     ("GET", "/api/v1/namespaces/vmproxy/secrets"),
+    ("GET", "/api/v1/namespaces/vmproxy/secrets/it-win-01-renewal"),
     ("GET", "/api/v1/configmaps"),
     ("GET", "/api/v1/pods"),
     ("GET", "/api/v1/nodes"),
@@ -79,11 +86,24 @@ TOKEN_REQUEST: dict[str, object] = {
 }
 
 
-def test_it_makes_tokens_for_itself_and_for_nobody_else(world: World) -> None:
-    assert ask(world, "POST", f"{TOKENS}/it-win-01/token", TOKEN_REQUEST) == 201
-    assert ask(world, "POST", f"{TOKENS}/default/token", TOKEN_REQUEST) == 403
-    other = "/api/v1/namespaces/kube-system/serviceaccounts/default/token"
-    assert ask(world, "POST", other, TOKEN_REQUEST) == 403
+def test_kube_proxys_token_makes_no_tokens(world: World) -> None:
+    assert ask(world, "POST", f"{TOKENS}/it-win-01/token", TOKEN_REQUEST) == 403
+    assert ask(world, "POST", f"{TOKENS}/it-win-01-renewal/token", TOKEN_REQUEST) == 403
+
+
+def test_the_renewal_token_makes_tokens_for_kube_proxy_and_for_nobody_else(world: World) -> None:
+    def made(path: str) -> int:
+        return ask(world, "POST", f"{path}/token", TOKEN_REQUEST, token=RENEWAL)
+
+    assert made(f"{TOKENS}/it-win-01") == 201
+    assert made(f"{TOKENS}/it-win-01-renewal") == 403
+    assert made(f"{TOKENS}/default") == 403
+    assert made("/api/v1/namespaces/kube-system/serviceaccounts/default") == 403
+
+
+@pytest.mark.parametrize(("method", "path"), [*ALLOWED, *REFUSED])
+def test_the_renewal_token_does_nothing_else(world: World, method: str, path: str) -> None:
+    assert ask(world, method, path, token=RENEWAL) == 403
 
 
 def test_it_writes_nothing_but_events(world: World) -> None:
@@ -99,45 +119,69 @@ def test_it_writes_nothing_but_events(world: World) -> None:
         "kind": "Event",
         "metadata": {"generateName": "x-"},
         "reason": "Test",
-        "involvedObject": {"kind": "Node", "name": "win-01", "namespace": "demo"},
+        "involvedObject": {"kind": "Node", "name": "win-01"},
     }
-    assert ask(world, "POST", "/api/v1/namespaces/demo/events", event) == 201
+    assert ask(world, "POST", "/api/v1/namespaces/default/events", event) == 201
+    assert ask(world, "POST", "/api/v1/namespaces/default/events", event, token=RENEWAL) == 403
 
 
-def test_the_rules_that_the_api_server_knows_are_just_these(world: World) -> None:
+RULES = {"services", "endpointslices", "servicecidrs", "nodes", "events"}
+
+
+@pytest.mark.parametrize(
+    ("account", "namespace", "wanted"),
+    [
+        ("it-win-01", "demo", RULES),
+        ("it-win-01", "default", RULES),
+        ("it-win-01", "vmproxy", RULES),
+        ("it-win-01-renewal", "demo", set()),
+        ("it-win-01-renewal", "default", set()),
+        ("it-win-01-renewal", "vmproxy", {"serviceaccounts/token"}),
+    ],
+)
+def test_the_rules_that_the_api_server_knows_are_just_these(
+    world: World, account: str, namespace: str, wanted: set[str]
+) -> None:
     review = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectRulesReview",
-        "spec": {"namespace": "demo"},
+        "spec": {"namespace": namespace},
     }
     with world.api() as api:
         answer = api.post(
             "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews",
             json=review,
             headers={
-                "Impersonate-User": "system:serviceaccount:vmproxy:it-win-01",
+                "Impersonate-User": f"system:serviceaccount:vmproxy:{account}",
                 "Impersonate-Group": "system:serviceaccounts",
             },
         ).raise_for_status()
     rules = answer.json()["status"]["resourceRules"]
     resources = {resource for rule in rules for resource in rule["resources"]}
     everybody = {"selfsubjectreviews", "selfsubjectaccessreviews", "selfsubjectrulesreviews"}
-    assert resources - everybody == {"services", "endpointslices", "servicecidrs", "nodes", "events"}
+    assert resources - everybody == wanted
 
 
-def test_deleting_the_account_revokes_its_token(world: World) -> None:
+def test_deleting_the_accounts_revokes_their_tokens(world: World) -> None:
     """The API server remembers a token that it has checked for ten seconds."""
+    world.guest(f"cp -p {RENEWAL} /root/stolen")
     world.delete(f"{TOKENS}/it-win-01")
+    world.delete(f"{TOKENS}/it-win-01-renewal")
 
-    def refused() -> bool | str:
-        status = ask(world, "GET", "/api/v1/services")
+    def refused(token: str) -> bool | str:
+        status = ask(world, "GET", "/api/v1/services", token=token)
         return status == 401 or f"HTTP {status}"
 
-    wait.until("the token to be refused", refused, timeout=30)
+    for token in (KUBE_PROXYS, RENEWAL):
+        wait.until("the token to be refused", partial(refused, token), timeout=30)
     world.apply()
+    assert world.drift() == []
     assert ask(world, "GET", "/api/v1/services") == 200
+    assert ask(world, "POST", f"{TOKENS}/it-win-01/token", TOKEN_REQUEST, token=RENEWAL) == 201
+    assert refused("/root/stolen") is True
+    world.guest("rm /root/stolen")
 
 
 def test_no_secret_is_readable_by_others_in_the_guest(world: World) -> None:
-    assert world.guest("stat -c %a /etc/vmproxy/token").strip() == "600"
+    assert world.guest(f"stat -c %a {KUBE_PROXYS} {RENEWAL}").split() == ["600", "600"]
     assert "PRIVATE KEY" not in world.guest("cat /etc/vmproxy/* | grep -v BEGIN.CERT || true")

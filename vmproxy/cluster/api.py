@@ -8,61 +8,29 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import assert_never
 
-from vmproxy.cluster import discovery, login, tenants
+from vmproxy.cluster import discovery, login, renewal, rights, tenants
 from vmproxy.cluster.client import Client, Object
+from vmproxy.cluster.paths import collection, path_of
 from vmproxy.errors import Conflict, Forbidden, NotReady, UsageError, VmproxyError
-from vmproxy.model.names import MANAGED_BY, NAMESPACE, identity, key
+from vmproxy.model import names
+from vmproxy.model.names import MANAGED_BY, NAMESPACE
 from vmproxy.model.net import Address, addresses, networks
 from vmproxy.model.seen import ClusterSeen, EndpointSeen, NodeSeen, ServiceSeen
-from vmproxy.model.steps import ClusterStep, CreateObject, DeleteObject, UpdateObject
+from vmproxy.model.steps import (
+    ClusterStep,
+    CreateObject,
+    DeleteObject,
+    UpdateObject,
+    object_key,
+    object_name,
+)
 from vmproxy.site import model
 from vmproxy.util import wait
 
 _GOING_SECONDS = 120.0
 _DNS = "kube-system/kube-dns"
 _API_PORT = 443
-_RBAC = "/apis/rbac.authorization.k8s.io/v1"
-_PLURALS = {
-    "Namespace": "/api/v1/namespaces",
-    "ServiceAccount": f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts",
-    "ClusterRole": f"{_RBAC}/clusterroles",
-    "ClusterRoleBinding": f"{_RBAC}/clusterrolebindings",
-    "Role": f"{_RBAC}/namespaces/{NAMESPACE}/roles",
-    "RoleBinding": f"{_RBAC}/namespaces/{NAMESPACE}/rolebindings",
-}
-RIGHTS = (
-    *(
-        (verb, group, resource)
-        for group, resource in (
-            ("", "namespaces"),
-            ("", "serviceaccounts"),
-            ("rbac.authorization.k8s.io", "clusterroles"),
-            ("rbac.authorization.k8s.io", "clusterrolebindings"),
-            ("rbac.authorization.k8s.io", "roles"),
-            ("rbac.authorization.k8s.io", "rolebindings"),
-        )
-        for verb in ("get", "create", "patch", "delete")
-    ),
-    ("list", "", "serviceaccounts"),
-    ("create", "", "serviceaccounts/token"),
-    ("list", "", "nodes"),
-    ("get", "", "services"),
-    ("list", "", "services"),
-    ("list", "discovery.k8s.io", "endpointslices"),
-)
-"""What apply, plan, verify and destroy cannot do without, as (verb, API group, resource)."""
-
-OPTIONAL_RIGHTS = (
-    ("list", "networking.k8s.io", "servicecidrs"),
-    ("get", "", "configmaps"),
-    ("list", "", "pods"),
-    ("get", "config.openshift.io", "networks"),
-    ("create", "", "services"),
-)
-"""By which ranges and the cluster's own CA are found; each has another way. Services: a dry run only."""
-
-_OWN = {"serviceaccounts", "roles", "rolebindings"}
-"""Of these, only those in vmproxy's namespace."""
+_ACCOUNTS = collection("ServiceAccount", NAMESPACE)
 
 
 class Cluster:
@@ -128,25 +96,26 @@ class Cluster:
         )
 
     def identity(self, account: str) -> dict[str, Object]:
-        """The live objects of the account's identity by "kind/name", without those that do not exist."""
-        paths = _paths(account)
+        """The live objects of the account's identity by "kind/name", without those that do not exist. The
+        Secret's content is what ClusterSeen.identity says."""
+        wanted = names.identity(account)
         with ThreadPoolExecutor(8) as pool:
-            live = list(pool.map(self._client.find, paths.values()))
-        found = zip(paths, live, strict=True)
-        return {name: item for name, item in found if item and not _is_being_deleted(item)}
+            live = list(pool.map(lambda name: self._client.find(path_of(name)), wanted))
+        found = zip(wanted, live, strict=True)
+        there = {name.key: item for name, item in found if item and not _is_being_deleted(item)}
+        return renewal.sealed(there, account)
 
     def do(self, step: ClusterStep, warn: Callable[[str], None]) -> bool:
-        """Create, update or delete an object. False: nothing is left to do, or not yet, as other hosts'
-        runs share the namespace; or not at all, and `warn` gets the reason. An error names the missing
-        right."""
-        collection = _PLURALS[step.object["kind"]]
-        path = f"{collection}/{step.object['metadata']['name']}"
+        """Create, update or delete an object. A new Secret is waited for until it holds a token. False:
+        nothing is left to do, or not yet, as other hosts' runs share the namespace; or not at all, and `warn`
+        gets the reason. An error names the missing right."""
+        path = path_of(object_name(step.object))
         match step:
             case CreateObject():
                 self._wait_until_gone(step.target, path)
-                return self._create(collection, step.object, path)
+                return self._create(step.object, path)
             case UpdateObject():
-                self._update(collection, path, step)
+                self._update(path, step)
                 return True
             case DeleteObject():
                 if step.object["kind"] == "Namespace" and not self._empty(warn):
@@ -163,9 +132,19 @@ class Cluster:
             "kind": "TokenRequest",
             "spec": {"expirationSeconds": seconds},
         }
-        path = f"{_PLURALS['ServiceAccount']}/{account}/token"
+        path = f"{_ACCOUNTS}/{account}/token"
         token: str = self._client.create(path, body)["status"]["token"]
         return token
+
+    def renewal(self, secret: Object) -> str:
+        """The token in that Secret of ours, which renews the VM's own. One that the API server refuses is
+        replaced: its signing key is another one now. Raises NotReady when Kubernetes gives none."""
+        name, path = object_key(secret), path_of(object_name(secret))
+        token = renewal.filled(self._client, name, path)
+        if self._client.takes(token):
+            return token
+        self._replace(secret, self._client.get(path), path)
+        return renewal.filled(self._client, name, path)
 
     def services(self) -> list[ServiceSeen]:
         """Every Service with an IPv4 ClusterIP, and its endpoints. Of each page only this is kept."""
@@ -182,27 +161,10 @@ class Cluster:
                 found[of][2].extend(_endpoints(item, found[of][1]))
         return [replace(service, endpoints=tuple(behind)) for service, _, behind in found.values()]
 
-    def missing_rights(self) -> tuple[str, ...]:
-        """What apply and destroy need and these credentials do not have, as "create clusterroles"."""
-
-        def missing(right: tuple[str, str, str]) -> str | None:
-            verb, group, resource = right
-            plural, _, sub = resource.partition("/")
-            attributes = {"verb": verb, "group": group, "resource": plural, "subresource": sub}
-            if plural in _OWN:
-                attributes["namespace"] = NAMESPACE
-            elif (verb, plural) == ("get", "services"):
-                attributes |= {"namespace": "default", "name": "kubernetes"}
-            review = {
-                "apiVersion": "authorization.k8s.io/v1",
-                "kind": "SelfSubjectAccessReview",
-                "spec": {"resourceAttributes": attributes},
-            }
-            answer = self._client.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
-            return None if answer["status"]["allowed"] else f"{verb} {resource}"
-
-        with ThreadPoolExecutor(8) as pool:
-            return tuple(text for text in pool.map(missing, RIGHTS) if text)
+    def missing_rights(self, account: str) -> tuple[str, ...]:
+        """What apply and destroy of that account's VM need and these credentials do not have, as "create
+        clusterroles"."""
+        return rights.missing(self._client, account)
 
     def _empty(self, warn: Callable[[str], None]) -> bool:
         """Whether the namespace may go: it has no account of another host, and nothing of anybody else."""
@@ -213,21 +175,27 @@ class Cluster:
             warn(f"namespace {NAMESPACE} stays: others have something in it: {', '.join(others)}")
         return not others
 
-    def _update(self, collection: str, path: str, step: UpdateObject) -> None:
+    def _update(self, path: str, step: UpdateObject) -> None:
         item, live = step.object, step.live
-        if item.get("roleRef", live.get("roleRef")) != live.get("roleRef"):
-            self._client.delete(path, uid=live["metadata"]["uid"])  # the API lets nobody change a roleRef
-            self._client.create(collection, item)
+        # The API lets nobody change a roleRef, and a Secret gets a new token only when it is new.
+        if item["kind"] == "Secret" or item.get("roleRef", live.get("roleRef")) != live.get("roleRef"):
+            self._replace(item, live, path)
         else:
             self._client.merge(path, {name: value for name, value in item.items() if name != "kind"})
 
-    def _create(self, collection: str, item: Object, path: str) -> bool:
+    def _replace(self, item: Object, live: Object, path: str) -> None:
+        self._client.delete(path, uid=live["metadata"]["uid"])
+        self._create(item, path)
+
+    def _create(self, item: Object, path: str) -> bool:
         try:
-            self._client.create(collection, item)
+            self._client.create(path.rpartition("/")[0], item)
         except Conflict:
             if item["kind"] == "Namespace" and self._client.find(path):
                 return False
             raise
+        if item["kind"] == "Secret":
+            renewal.filled(self._client, object_key(item), path)
         return True
 
     def _wait_until_gone(self, name: str, path: str) -> None:
@@ -263,18 +231,13 @@ class Cluster:
         return str(((found or {}).get("data") or {}).get("ca.crt") or "")
 
     def _accounts(self) -> list[str]:
-        items = self._client.items(_PLURALS["ServiceAccount"], labelSelector="=".join(MANAGED_BY))
+        items = self._client.items(_ACCOUNTS, labelSelector="=".join(MANAGED_BY))
         return [item["metadata"]["name"] for item in items]
 
 
 def _is_being_deleted(live: Object) -> bool:
     """Whether it was deleted but still exists."""
     return bool(live["metadata"].get("deletionTimestamp"))
-
-
-def _paths(account: str) -> dict[str, str]:
-    """The paths of the identity's objects by "kind/name"."""
-    return {key(kind, name): f"{_PLURALS[kind]}/{name}" for kind, name in identity(account).items()}
 
 
 def _version(git_version: str) -> str:

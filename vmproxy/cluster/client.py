@@ -10,6 +10,7 @@ import json
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
@@ -20,6 +21,7 @@ from urllib3 import BaseHTTPResponse, HTTPHeaderDict, PoolManager, ProxyManager,
 from urllib3.exceptions import HTTPError
 
 from vmproxy.cluster import errors, login
+from vmproxy.cluster.credentials import Fixed
 from vmproxy.errors import Unreachable, UsageError
 
 Object = dict[str, Any]
@@ -107,6 +109,13 @@ class Client:
     def delete(self, path: str, *, uid: str) -> None:
         """Delete exactly this object; it may already be gone."""
         self._call("DELETE", path, body={"preconditions": {"uid": uid}}, missing_ok=True)
+
+    def takes(self, token: str) -> bool:
+        """Whether the API server knows whose this bearer token is, with no other credentials beside it."""
+        alone = Client(replace(self._session, credentials=Fixed(token=token), impersonate=()))
+        answer = alone._send("GET", f"{self.server}/version", body=None, content=_JSON)
+        alone.close()
+        return answer.status != errors.UNAUTHORIZED
 
     def _call(
         self,

@@ -22,7 +22,8 @@ from vmproxy.errors import Conflict, Forbidden, NotReady, Unreachable, UsageErro
 
 BAD = 400
 NOT_FOUND = 404
-_UNAUTHORIZED, _FORBIDDEN, _CONFLICT, _GONE = 401, 403, 409, 410
+UNAUTHORIZED = 401
+_FORBIDDEN, _CONFLICT, _GONE = 403, 409, 410
 TOO_MANY = 429
 _BUSY = {TOO_MANY, 500, 502, 503, 504}
 _VERBS = {"GET": "get", "POST": "create", "PATCH": "patch", "DELETE": "delete"}
@@ -39,7 +40,7 @@ def refused(method: str, path: str, status: int, body: dict[str, Any], *, reason
     """The error for a response of the API server. `body` is its Status object, or its text as message."""
     said = " ".join(str(body.get("message") or reason).split())
     doing = _doing(method, path)
-    if status == _UNAUTHORIZED:
+    if status == UNAUTHORIZED:
         return Unreachable(
             f"cannot {doing} in the cluster: the API server refuses the login ({said})",
             hint="the kubeconfig's credentials are wrong or expired; test them with: kubectl auth whoami",

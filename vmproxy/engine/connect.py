@@ -29,7 +29,7 @@ def connections(topology: Topology) -> Links:
             key=identity.openssh(),
             what=f"VM {login.vm}",
         ) as connection:
-            yield Guest(connection, name=login.vm, mint=login.mint)
+            yield Guest(connection, name=login.vm, mint=login.mint, renewal=login.renewal)
 
     accounts = Accounts()
 

@@ -12,8 +12,16 @@ from typing import Any, Literal, Protocol
 from vmproxy.hosts.protocols import Delivery, Drivers, Kind
 from vmproxy.image import Base
 from vmproxy.model.net import Address
-from vmproxy.model.seen import CloudInit, ClusterSeen, Endpoint, GuestQuery, GuestSeen, Reach, ServiceSeen
-from vmproxy.model.steps import ClusterStep, GuestStep
+from vmproxy.model.seen import (
+    CloudInit,
+    ClusterSeen,
+    Endpoint,
+    GuestQuery,
+    GuestSeen,
+    Reach,
+    ServiceSeen,
+)
+from vmproxy.model.steps import ClusterStep, GuestStep, Object
 from vmproxy.model.topology import Member
 from vmproxy.resources.kubeproxy import Program
 from vmproxy.seed import Seed
@@ -53,9 +61,12 @@ class ClusterLink(Protocol):
 
     def mint(self, account: str, *, seconds: int) -> str: ...
 
+    def renewal(self, secret: Object) -> str:
+        """The token in that Secret, which is made anew when the API server refuses its token."""
+
     def services(self) -> list[ServiceSeen]: ...
 
-    def missing_rights(self) -> tuple[str, ...]: ...
+    def missing_rights(self, account: str) -> tuple[str, ...]: ...
 
 
 class Artifacts(Protocol):
@@ -88,12 +99,14 @@ class Artifacts(Protocol):
 
 @dataclass(frozen=True)
 class Login:
-    """How a guest is logged in to. `mint` makes a new token for its VM."""
+    """How a guest is logged in to. `mint` makes a new token for its VM, `renewal` gets the one that renews
+    it."""
 
     vm: str
     open_socket: Callable[[], socket.socket]
     host_key: str
     mint: Callable[[], str]
+    renewal: Callable[[], str]
 
 
 @dataclass(frozen=True)

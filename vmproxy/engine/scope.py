@@ -49,7 +49,7 @@ from vmproxy.model.steps import (
 )
 from vmproxy.model.topology import Member, Vm
 from vmproxy.resources import guest as inside
-from vmproxy.resources import kubeproxy, route
+from vmproxy.resources import identity, kubeproxy, route
 from vmproxy.resources.guest import GuestWanted
 from vmproxy.resources.kubeproxy import Program, Tools
 from vmproxy.util import events, paths, wait
@@ -448,8 +448,12 @@ class Scope:
         seconds = self.site.topology.proxy.token_ttl
         return self.site.cluster.mint(self.member.vm.account, seconds=seconds)
 
+    def _renewal(self) -> str:
+        return self.site.cluster.renewal(identity.secret(self.member.vm))
+
     def _log_in(self, open_socket: Callable[[], socket.socket]) -> GuestLink:
-        login = Login(self.member.vm.name, open_socket, self._made_by_us().host_key, self._mint)
+        key = self._made_by_us().host_key
+        login = Login(self.member.vm.name, open_socket, key, self._mint, self._renewal)
         return self._stack.enter_context(self.site.links.log_in(login))
 
     def _open_ssh(self) -> socket.socket:

@@ -11,7 +11,7 @@ from vmproxy.binaries import pack
 from vmproxy.errors import NotReady, RemoteFailed, ToolFailed
 from vmproxy.guest import wire
 from vmproxy.guest.wire import Apply, Converged, Finish, Push, Question, ReachEach, Rule
-from vmproxy.model.names import PROXY_UNIT
+from vmproxy.model.names import PROXY_UNIT, RENEWAL, TOKEN
 from vmproxy.model.net import Address
 from vmproxy.model.seen import CloudInit, Endpoint, GuestQuery, GuestSeen, Reach
 from vmproxy.model.steps import GuestStep, ManagedFile, PushFile, StartUnit, failing_at
@@ -40,12 +40,13 @@ cat result.json 2>/dev/null || systemctl list-units --state=failed --plain --no-
 
 
 class Guest:
-    """`mint` makes a new token for this VM in the cluster."""
+    """`mint` makes a new token for this VM in the cluster, `renewal` gets the one that renews it."""
 
-    def __init__(self, ssh: Ssh, *, name: str, mint: Callable[[], str]) -> None:
+    def __init__(self, ssh: Ssh, *, name: str, mint: Callable[[], str], renewal: Callable[[], str]) -> None:
         self._ssh = ssh
         self._name = name
         self._mint = mint
+        self._renewal = renewal
         self._agent: Conversation | None = None
 
     def run(self, command: str) -> str:
@@ -63,14 +64,19 @@ class Guest:
         if rest:
             report(f"{len(rest)} change{'s' if len(rest) > 1 else ''} in the guest")
         with failing_at((rest or large)[0]):
-            token = self._mint() if wire.needs_token(steps) else None
-        changes = wire.changes(steps, token=token)
+            secrets = self._secrets(steps)
+        changes = wire.changes(steps, secrets=secrets)
         if not large:
             with failing_at(rest[0]):
                 self._ask(changes)
             yield from rest
         else:
             yield from self._beside_large_files(large, rest, changes, report)
+
+    def _secrets(self, steps: Sequence[GuestStep]) -> dict[str, str]:
+        """The new tokens that the steps need, by path."""
+        found = {RENEWAL: self._renewal()} if wire.needs_renewal(steps) else {}
+        return found | ({TOKEN: self._mint()} if wire.needs_token(steps) else {})
 
     def _beside_large_files(
         self, large: Sequence[PushFile], rest: Sequence[GuestStep], changes: Apply, report: Report

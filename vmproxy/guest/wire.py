@@ -19,10 +19,11 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar, assert_never, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from vmproxy.model.names import CLUSTER_CA, PROXY_UNIT, RUNNING_UNITS, TOKEN
+from vmproxy.model.names import CLUSTER_CA, PROXY_UNIT, RUNNING_UNITS
 from vmproxy.model.net import Address, Route
-from vmproxy.model.seen import Endpoint, GuestQuery, GuestSeen, Reach
+from vmproxy.model.seen import ApiServer, Endpoint, GuestQuery, GuestSeen, Reach
 from vmproxy.model.steps import (
+    GiveRenewal,
     GuestStep,
     LoadGuard,
     ManagedFile,
@@ -67,9 +68,11 @@ class Observe:
     units: tuple[str, ...]
     sysctls: tuple[str, ...]
     token: str
+    renewal: str
     setup: str = field(repr=False)
     canary: tuple[Address, int] | None
     ca: str
+    api: ApiServer | None
     operation: ClassVar = "observe"
 
     def parsed(self, answer: Json) -> GuestSeen:
@@ -83,7 +86,8 @@ class Observe:
 def observe(query: GuestQuery, *, setup: str) -> Observe:
     canary = query.canary
     ca = canary_ca(canary) if canary else ""
-    return Observe(query.files, query.units, query.sysctls, query.token, setup, canary, ca)
+    tokens = (query.token, query.renewal)
+    return Observe(query.files, query.units, query.sysctls, *tokens, setup, canary, ca, query.api)
 
 
 def canary_ca(canary: tuple[Address, int]) -> str:
@@ -210,12 +214,16 @@ def needs_token(steps: Sequence[GuestStep]) -> bool:
     )
 
 
-def changes(steps: Sequence[GuestStep], *, token: str | None) -> Apply:
-    """The small files of `steps`, and what follows from all of them. `token`: a new one for the guest."""
+def needs_renewal(steps: Sequence[GuestStep]) -> bool:
+    return any(isinstance(step, GiveRenewal) for step in steps)
+
+
+def changes(steps: Sequence[GuestStep], *, secrets: Mapping[str, str]) -> Apply:
+    """The small files of `steps`, and what follows from all of them. `secrets`: the guest's new tokens, by
+    path."""
     pushes = _pushes(steps)
     files = [_small(push.path, push.file) for push in pushes if push.file.content is not None]
-    if token is not None:
-        files.append(SmallFile(TOKEN, "0600", "root", _base64(token.encode())))
+    files += [SmallFile(path, "0600", "root", _base64(text.encode())) for path, text in secrets.items()]
     follows = [push.file.follow for push in pushes]
     changed_units = [PurePosixPath(push.path).name for push in pushes if push.file.follow.reload]
     units = [step.unit for step in steps if isinstance(step, StartUnit)]
@@ -262,7 +270,7 @@ def _parts(steps: Sequence[GuestStep]) -> Iterator[str]:
                 yield "guard"
             case SetGuestRoute():
                 yield "routes"
-            case PushFile() | SetSysctl() | RenewToken() | StartUnit() | RestartProxy():
+            case PushFile() | SetSysctl() | RenewToken() | GiveRenewal() | StartUnit() | RestartProxy():
                 pass
             case _:
                 assert_never(step)

@@ -6,6 +6,7 @@ end the run there by raising. What no run may ever do is an AssertionError here.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from ipaddress import IPv4Address, ip_address, ip_network
 from threading import Lock
 from typing import Any, assert_never
 
-from vmproxy.errors import Busy, Conflict, Unreachable
+from vmproxy.errors import Busy, Conflict, NotReady, Unreachable
 from vmproxy.hosts.protocols import Answer, Connection, Delivery
 from vmproxy.model import names
 from vmproxy.model.net import Address, Interface, Network, Route
@@ -47,6 +48,7 @@ from vmproxy.model.steps import (
     DeleteObject,
     DeleteVm,
     Follow,
+    GiveRenewal,
     GuestStep,
     LoadGuard,
     Object,
@@ -110,15 +112,25 @@ class MemoryVm:
 
 @dataclass
 class MemoryCluster:
-    """Objects by "kind/name"; `nodes` are as a look finds them; `tenants` is others' in the namespace."""
+    """Objects by "kind/name"; `nodes` are as a look finds them; `tenants` is others' in the namespace.
+    `fills`: a Secret of an account gets its token; `key` signs it.
+    `uids`: how many were given to objects."""
 
     objects: dict[str, Object] = field(default_factory=dict)
     service_cidrs: tuple[Network, ...] = (ip_network("10.96.0.0/16"),)
     nodes: tuple[NodeSeen, ...] = ()
     tenants: tuple[str, ...] = ()
     reachable: bool = True
+    fills: bool = True
+    key: int = 1
+    uids: int = 0
     minted: int = 0
     lists: int = 0
+
+    def takes(self, token: str) -> bool:
+        """Whether the token with that SHA-256 is in a Secret, and signed with the key."""
+        known = [text for text in map(_token, tuple(self.objects.values())) if text.endswith(f" {self.key}")]
+        return token in map(_sha256, known)
 
 
 @dataclass
@@ -314,10 +326,17 @@ class MemoryClient:
 class MemoryGuestLink:
     """A log-in to the guest of a VM: over when the VM is not what it was."""
 
-    def __init__(self, world: MemoryWorld, vm: str, mint: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        world: MemoryWorld,
+        vm: str,
+        mint: Callable[[], str],
+        renewal: Callable[[], str],
+    ) -> None:
         self._world = world
         self._name = vm
         self._mint = mint
+        self._renewal = renewal
 
     def run(self, command: str) -> str:
         return f"{command}: in memory"
@@ -337,7 +356,14 @@ class MemoryGuestLink:
             nft="1.1.3",
             now=NOW,
             canary=CanarySeen(guest.answers, 200 if guest.answers else 0) if query.canary else None,
+            renewal=self._renewal_status(guest) if query.api else 0,
         )
+
+    def _renewal_status(self, guest: MemoryGuest) -> int:
+        there = guest.files.get(names.RENEWAL)
+        if there is None:
+            return 0
+        return 200 if self._world.cluster.takes(there.sha256) else 401
 
     def do(self, steps: Sequence[GuestStep], report: Report) -> Iterator[GuestStep]:
         """Each step by itself, what follows from all of them at the end, as in the real guest."""
@@ -391,6 +417,9 @@ class MemoryGuestLink:
                 return Follow(setup=("routes",))
             case RenewToken():
                 return Follow(renew=True)
+            case GiveRenewal():
+                guest.files[names.RENEWAL] = FileSeen(_sha256(self._renewal()), "0600", "root")
+                return Follow()
             case RestartProxy():
                 return Follow(restart=(names.PROXY_UNIT,))
             case StartUnit(unit):
@@ -442,8 +471,12 @@ class MemoryClusterLink:
         )
 
     def identity(self, account: str) -> dict[str, Any]:
-        wanted = {names.key(kind, name) for kind, name in names.identity(account).items()}
-        return {name: item for name, item in self._cluster.objects.items() if name in wanted}
+        objects = self._cluster.objects
+        found = {name.key: objects[name.key] for name in names.identity(account) if name.key in objects}
+        key = names.key("Secret", names.renewal(account))
+        if key in found:
+            found[key] = {**found[key], "data": self._sealed(found[key], account)}
+        return found
 
     def do(self, step: ClusterStep, warn: Callable[[str], None]) -> bool:
         objects = self._cluster.objects
@@ -454,10 +487,12 @@ class MemoryClusterLink:
                         return False  # another host's run was first
                     if step.target in objects:
                         raise Conflict(f"cannot create {step.target}: it exists")
-                    objects[step.target] = _live(step.object, len(objects))
+                    self._create(step.object)
+                case UpdateObject() if step.object["kind"] == "Secret":
+                    self._delete(step.target)
+                    self._create(step.object)
                 case UpdateObject():
-                    uid = step.live["metadata"]["uid"]
-                    objects[step.target] = _live(step.object, uid)
+                    objects[step.target] = _live(step.object, step.live["metadata"]["uid"])
                 case DeleteObject():
                     if step.object["kind"] == "Namespace" and self._accounts():
                         return False  # other hosts' runs still use it
@@ -475,18 +510,47 @@ class MemoryClusterLink:
         item = self._cluster.objects[names.key("ServiceAccount", account)]
         return f"system:serviceaccount:{names.NAMESPACE}:{account} {item['metadata']['uid']}"
 
+    def renewal(self, secret: Object) -> str:
+        cluster, key = self._cluster, object_key(secret)
+        if not cluster.takes(_sha256(_token(cluster.objects[key]))):
+            with self._world.effect("delete object"):
+                self._delete(key)
+            with self._world.effect("create object"):
+                self._create(secret)
+        return _token(cluster.objects[key])
+
     def services(self) -> list[ServiceSeen]:
         """The API server's own, behind the canary."""
         self._cluster.lists += 2  # Services, EndpointSlices
         server = EndpointSeen(IPv4Address("192.168.10.4"), ready=True, ports={(443, "tcp"): 6443}, node=None)
         return [ServiceSeen("default/kubernetes", _API, ((443, "tcp"),), (server,))]
 
-    def missing_rights(self) -> tuple[str, ...]:
+    def missing_rights(self, _account: str) -> tuple[str, ...]:
         return ()
 
     def _accounts(self) -> tuple[str, ...]:
         prefix = names.key("ServiceAccount", "")
         return tuple(name.removeprefix(prefix) for name in self._cluster.objects if name.startswith(prefix))
+
+    def _create(self, item: Object) -> None:
+        """A Secret with an account's token is filled by the cluster, if at all."""
+        cluster = self._cluster
+        cluster.uids += 1
+        live = _live(item, cluster.uids)
+        if item["kind"] == "Secret":
+            if not cluster.fills:
+                raise NotReady(f"a token in {object_key(item)}: timed out in memory")
+            owner = item["metadata"]["annotations"][names.ACCOUNT_OF_SECRET]
+            uid = cluster.objects[names.key("ServiceAccount", owner)]["metadata"]["uid"]
+            live["data"] = {"token": f"{owner} {uid} {cluster.uids} {cluster.key}"}
+        cluster.objects[object_key(item)] = live
+
+    def _sealed(self, secret: Object, account: str) -> dict[str, str]:
+        """As ClusterSeen.identity says."""
+        owner = self._cluster.objects.get(names.key("ServiceAccount", names.renewal(account)))
+        words = _token(secret).split()
+        mine = owner is not None and len(words) > 1 and words[1] == owner["metadata"]["uid"]
+        return {"token": _sha256(_token(secret))} if mine else {}
 
     def _delete(self, target: str) -> None:
         """It may already be gone."""
@@ -506,6 +570,15 @@ def _live(item: Object, uid: object) -> Object:
     """As the API gives it back."""
     assert object_key(item)
     return {**item, "metadata": {**item["metadata"], "uid": str(uid)}}
+
+
+def _token(item: Object) -> str:
+    """In a Secret, as its owner's name and UID, a number and the key; empty: there is none."""
+    return str((item.get("data") or {}).get("token", ""))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _listed(content: bytes) -> tuple[Route, ...]:

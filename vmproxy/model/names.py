@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 NAMESPACE = "vmproxy"
-"""Of the ServiceAccounts, Roles and RoleBindings."""
+"""Of the ServiceAccounts, and of all else in the cluster that is in a namespace."""
 MANAGED_BY = ("app.kubernetes.io/managed-by", "vmproxy")
 """The label of everything that vmproxy makes in the cluster."""
 SITE_LABEL, HOST_LABEL = "vmproxy.io/site", "vmproxy.io/host"
+ACCOUNT_OF_SECRET = "kubernetes.io/service-account.name"  # noqa: S105
+"""The annotation of a Secret with a ServiceAccount's token."""
 
 PROXY_UNIT = "vmproxy-kube-proxy.service"
 GUARD_UNIT = "vmproxy-guard.service"
@@ -27,6 +31,8 @@ CA = "/etc/vmproxy/ca.crt"
 CLUSTER_CA = "/etc/vmproxy/cluster-ca.crt"
 """Of the API server at its ClusterIP; `CA` is that of its URL."""
 TOKEN = "/etc/vmproxy/token"  # noqa: S105
+RENEWAL = "/etc/vmproxy/renewal-token"
+"""Of the account that renews `TOKEN`; it does not expire."""
 CREDENTIAL = "/etc/vmproxy/credential.json"
 GUARD = "/etc/vmproxy/guard.nft"
 ROUTES = "/etc/vmproxy/routes.json"
@@ -63,7 +69,8 @@ MANAGED_FILES = (
     ),
     *UNIT_FILES,
 )
-"""Every file in the guest that vmproxy writes and compares; the token is written, and its claims are."""
+"""Every file in the guest that is wanted with a content known here. Of the two tokens, one is compared by its
+claims, the other by its hash."""
 RUNNING_UNITS = (GUARD_UNIT, SETUP_UNIT, PROXY_UNIT, TIMER_UNIT, KEEPER_UNIT)
 """Units that are enabled and run; the token's service is started by its timer."""
 
@@ -77,16 +84,37 @@ def account(site: str, host: str) -> str:
     return f"{site}-{host}"
 
 
-def identity(account: str) -> dict[str, str]:
-    """The names of the identity's objects by kind, in the order in which they are made."""
-    return {
-        "Namespace": NAMESPACE,
-        "ServiceAccount": account,
-        "ClusterRole": f"vmproxy-{account}",
-        "ClusterRoleBinding": f"vmproxy-{account}",
-        "Role": account,
-        "RoleBinding": account,
-    }
+def renewal(account: str) -> str:
+    """The ServiceAccount that creates tokens for `account`, and the Secret with its own token. The site
+    file's check refuses hosts whose accounts would have the same name."""
+    return f"{account}-renewal"
+
+
+class ObjectName(NamedTuple):
+    """Of an object in the cluster. `namespace` is empty for one that is in none."""
+
+    kind: str
+    name: str
+    namespace: str = ""
+
+    @property
+    def key(self) -> str:
+        return key(self.kind, self.name)
+
+
+def identity(account: str) -> tuple[ObjectName, ...]:
+    """The names of the identity's objects, in the order in which they are made."""
+    wide = f"vmproxy-{account}"
+    return (
+        ObjectName("Namespace", NAMESPACE),
+        ObjectName("ServiceAccount", account, NAMESPACE),
+        ObjectName("ClusterRole", wide),
+        ObjectName("ClusterRoleBinding", wide),
+        ObjectName("ServiceAccount", renewal(account), NAMESPACE),
+        ObjectName("Role", account, NAMESPACE),
+        ObjectName("RoleBinding", account, NAMESPACE),
+        ObjectName("Secret", renewal(account), NAMESPACE),
+    )
 
 
 def key(kind: str, name: str) -> str:

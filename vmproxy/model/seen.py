@@ -160,15 +160,30 @@ class CanarySeen:
 
 
 @dataclass(frozen=True)
+class ApiServer:
+    """The API server as the guest reaches it: where its URL leads. `name` is the one in its certificate,
+    `ca` a file in the guest."""
+
+    host: str
+    port: int
+    path: str
+    name: str
+    ca: str
+
+
+@dataclass(frozen=True)
 class GuestQuery:
-    """What to look at in the guest: files by path, `token` among them; units and sysctls by name. `canary` is
-    (ClusterIP, port) of default/kubernetes; None: it is not tried."""
+    """What to look at in the guest: files by path; units and sysctls by name. `token` and `renewal` are the
+    files with kube-proxy's token and the one that renews it. `canary` is (ClusterIP, port) of
+    default/kubernetes; None: it is not tried. So it is for `api`, which the second token is for."""
 
     files: tuple[str, ...]
     units: tuple[str, ...]
     sysctls: tuple[str, ...]
     token: str
+    renewal: str
     canary: tuple[Address, int] | None = None
+    api: ApiServer | None = None
 
 
 @dataclass(frozen=True)
@@ -179,6 +194,7 @@ class GuestSeen:
     when there is no table.
     `routes` are those that carry vmproxy's protocol number. `now` is the guest's clock.
     `writes_rules`: nft or iptables is there; an image may get them by cloud-init. `canary` None: not tried.
+    `renewal`: the API server's status for the token that renews the other; 0: no answer, or there is none.
     `drops`: packets that the guard table dropped, by the name of its counter. `repairs`: what the keeper has
     repaired since the VM started, and how often.
     """
@@ -195,6 +211,7 @@ class GuestSeen:
     nft: str | None
     now: float
     canary: CanarySeen | None = None
+    renewal: int = 0
     drops: Mapping[str, int] = field(default_factory=dict)
     repairs: Mapping[str, int] = field(default_factory=dict)
 
@@ -214,7 +231,8 @@ class ClusterSeen:
     `pod_cidrs` are the site file's; the Nodes' are in `nodes`.
     `canary` is (ClusterIP, port) of a Service with an IPv4 address: default/kubernetes, else another one.
     `identity` holds the live objects of one VM's identity by "kind/name", without those that do not exist;
-    {}: as of a look at what all VMs share. `accounts` are all ServiceAccounts of vmproxy.
+    {}: as of a look at what all VMs share. A Secret has its token's SHA-256 as `data.token`, or no data when
+    it holds no token of its account. `accounts` are all ServiceAccounts of vmproxy.
     `ca` is the CA bundle, PEM, of `server`, the API's URL as the VM reaches it; `tls_server_name` is the name
     in its certificate, None for the one in the URL. `cluster_ca` is the CA of what answers at the
     ClusterIP of default/kubernetes: another one where the API is behind a front; "" when it is not known.
@@ -236,6 +254,11 @@ class ClusterSeen:
         """Of that ServiceAccount, if it was asked about; None: it does not exist."""
         found = self.identity.get(names.key("ServiceAccount", account))
         return str(found["metadata"]["uid"]) if found else None
+
+    def renewal(self, account: str) -> str | None:
+        """The SHA-256 of the token with which that account's VM renews its own; None: there is none yet."""
+        found = self.identity.get(names.key("Secret", names.renewal(account)))
+        return (found.get("data") or {}).get("token") if found else None
 
 
 @dataclass(frozen=True, slots=True)

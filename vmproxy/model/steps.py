@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 
 from vmproxy.model import names
 from vmproxy.model.drift import ABSENT, Drift, deep_differences, differences
+from vmproxy.model.names import ObjectName
 from vmproxy.model.net import Address, Interface, Network, Route
 from vmproxy.model.seen import FileSeen, UnitSeen, VmSeen
 
@@ -26,7 +27,8 @@ Object = dict[str, Any]
 
 # The VM's identity in the cluster.
 
-_COMPARED = ("rules", "roleRef", "subjects", "automountServiceAccountToken")
+_COMPARED = ("rules", "roleRef", "subjects", "automountServiceAccountToken", "type")
+_WHY = "the VM reads the cluster with this identity"
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class CreateObject:
     object: Object = field(repr=False)
     place: ClassVar[Place] = "cluster"
     verb: ClassVar = "create"
-    why: ClassVar = "kube-proxy reads the cluster as this account"
+    why: ClassVar = _WHY
     cold: ClassVar = False
 
     @property
@@ -50,13 +52,13 @@ class CreateObject:
 
 @dataclass(frozen=True)
 class UpdateObject:
-    """Bring an object to what is wanted; `live` is the object as it is."""
+    """Bring an object to what is wanted; `live` is the object as it is. A Secret is made anew."""
 
     object: Object = field(repr=False)
     live: Object = field(repr=False)
     place: ClassVar[Place] = "cluster"
     verb: ClassVar = "update"
-    why: ClassVar = "kube-proxy reads the cluster as this account"
+    why: ClassVar = _WHY
     cold: ClassVar = False
 
     @property
@@ -69,10 +71,13 @@ class UpdateObject:
         for part in _COMPARED:
             if part in self.object:
                 found += deep_differences(f"{self.target}: {part}", self.object[part], self.live.get(part))
-        labels = self.live["metadata"].get("labels") or {}
-        for label, value in self.object["metadata"]["labels"].items():
-            if labels.get(label) != value:
-                found.append(Drift(f"{self.target}: labels.{label}", value, labels.get(label, ABSENT)))
+        for part in ("labels", "annotations"):
+            live = self.live["metadata"].get(part) or {}
+            for name, value in self.object["metadata"].get(part, {}).items():
+                if live.get(name) != value:
+                    found.append(Drift(f"{self.target}: {part}.{name}", value, live.get(name, ABSENT)))
+        if self.object["kind"] == "Secret" and not (self.live.get("data") or {}).get("token"):
+            found.append(Drift(f"{self.target}: token", "one of its account", ABSENT))
         return tuple(found)
 
 
@@ -96,8 +101,13 @@ class DeleteObject:
         return (Drift(self.target, ABSENT, "present"),)
 
 
+def object_name(item: Object) -> ObjectName:
+    metadata = item["metadata"]
+    return ObjectName(item["kind"], metadata["name"], metadata.get("namespace", ""))
+
+
 def object_key(item: Object) -> str:
-    return names.key(item["kind"], item["metadata"]["name"])
+    return object_name(item).key
 
 
 # The VM on its host.
@@ -462,6 +472,21 @@ class RenewToken:
 
 
 @dataclass(frozen=True)
+class GiveRenewal:
+    """Give the VM the token that renews its own: it has none, or one that is no good, as `why` says."""
+
+    why: str
+    place: ClassVar[Place] = "guest"
+    verb: ClassVar = "push"
+    target: ClassVar = "renewal token"
+    cold: ClassVar = False
+
+    @property
+    def drift(self) -> tuple[Drift, ...]:
+        return (Drift("renewal token", "valid", self.why),)
+
+
+@dataclass(frozen=True)
 class StartUnit:
     """Enable and restart a unit. `restarted`: a pushed file starts it anyway, it is only enabled."""
 
@@ -505,7 +530,9 @@ ClusterStep = CreateObject | UpdateObject | DeleteObject
 VmStep = CreateVm | StartVm | SetVm | ReconfigureVm | DeleteVm
 RouteStep = SetRoute | RemoveRoute | MarkRoutes
 HostStep = VmStep | RouteStep
-GuestStep = PushFile | SetSysctl | LoadGuard | SetGuestRoute | RenewToken | StartUnit | RestartProxy
+GuestStep = (
+    PushFile | SetSysctl | LoadGuard | SetGuestRoute | RenewToken | GiveRenewal | StartUnit | RestartProxy
+)
 Step = ClusterStep | HostStep | GuestStep
 
 

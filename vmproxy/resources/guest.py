@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
 from vmproxy.model import names
 from vmproxy.model.names import (
+    CA,
     CLUSTER_CA,
     CREDENTIAL,
     KEEPER,
     KEEPER_CONFIG,
     KEEPER_UNIT,
     PROXY_UNIT,
+    RENEWAL,
     SETUP,
     SETUP_UNIT,
     TOKEN,
     UNITS,
 )
 from vmproxy.model.net import Interface, Route
-from vmproxy.model.seen import ClusterSeen, GuestQuery, GuestSeen, Unobservable
+from vmproxy.model.seen import ApiServer, ClusterSeen, GuestQuery, GuestSeen, Unobservable
 from vmproxy.model.steps import Follow, GuestStep, ManagedFile, PushFile, StartUnit
 from vmproxy.model.topology import Vm
 from vmproxy.resources import firewall, guestroutes, kubeproxy, kubeproxyconfig, sysctls, token
@@ -31,8 +34,8 @@ from vmproxy.util import assets
 
 @dataclass(frozen=True)
 class GuestWanted:
-    """`units` are enabled and run. `mode` and `version` are kube-proxy's. `subject` and `uid` are the
-    token's; `uid` None: no account yet. `ttl`: the seconds that it is asked to live."""
+    """`units` are enabled and run. `mode` and `version` are kube-proxy's. `ttl`: the seconds that its token
+    is asked to live."""
 
     files: Mapping[str, ManagedFile]
     units: tuple[str, ...]
@@ -41,8 +44,7 @@ class GuestWanted:
     sysctls: Mapping[str, str]
     guard: ManagedFile
     routes: tuple[Route, ...]
-    subject: str
-    uid: str | None
+    token: token.Wanted
     ttl: int
     warnings: tuple[str, ...] = ()
 
@@ -51,10 +53,13 @@ def query(cluster: ClusterSeen) -> GuestQuery:
     """All that is managed, and whether it works. Looking depends on nothing that is wanted, so it needs no
     program and no image."""
     settings = tuple(sysctls.wanted(f"v1.{kubeproxyconfig.OLDEST}.0"))
-    return GuestQuery(names.MANAGED_FILES, names.RUNNING_UNITS, settings, TOKEN, cluster.canary)
+    files, url = (*names.MANAGED_FILES, RENEWAL), urlsplit(cluster.server)
+    host = url.hostname or ""
+    api = ApiServer(host, url.port or 443, url.path.rstrip("/"), cluster.tls_server_name or host, CA)
+    return GuestQuery(files, names.RUNNING_UNITS, settings, TOKEN, RENEWAL, cluster.canary, api)
 
 
-BARE_QUERY = GuestQuery((), (PROXY_UNIT,), (), TOKEN)
+BARE_QUERY = GuestQuery((), (PROXY_UNIT,), (), TOKEN, RENEWAL)
 """Whether kube-proxy runs, and no more."""
 
 
@@ -90,8 +95,7 @@ def wanted(
         sysctls=settings,
         guard=guard,
         routes=routes,
-        subject=f"system:serviceaccount:{names.NAMESPACE}:{vm.account}",
-        uid=cluster.uid(vm.account),
+        token=token.wanted(vm, cluster),
         ttl=proxy.token_ttl,
         warnings=(
             *kubeproxy.warnings(vm, proxy, cluster, program),
@@ -118,15 +122,23 @@ def plan(want: GuestWanted, seen: GuestSeen | Unobservable) -> tuple[GuestStep, 
         *sysctls.plan(want.sysctls, seen),
         *firewall.plan(want.guard, seen, follows),
         *guestroutes.plan(want.routes, seen, follows),
-        *token.plan(want.subject, want.uid, seen, follows),
+        *token.plan(want.token, seen, follows),
         *units,
         *kubeproxy.plan(want.mode, want.version, judged, follows, [step.unit for step in units]),
     )
 
 
 def unsettled(want: GuestWanted, seen: GuestSeen | Unobservable) -> tuple[str, ...]:
-    """What may become good by itself: a kube-proxy that has just started."""
-    if isinstance(seen, Unobservable) or not kubeproxy.starting(seen):
+    """What cannot be compared yet: the token of a Secret that is still to be made, and a kube-proxy that has
+    just started, which may become good by itself."""
+    if isinstance(seen, Unobservable):
+        return ()
+    renewal = () if want.token.renewal else ("renewal token: compared when its Secret is made",)
+    return (*renewal, *_starting(want, seen))
+
+
+def _starting(want: GuestWanted, seen: GuestSeen) -> tuple[str, ...]:
+    if not kubeproxy.starting(seen):
         return ()
     drift = kubeproxy.health(seen, mode=want.mode, version=want.version)
     age = f"kube-proxy: started {seen.proxy.age:.0f} s ago"

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from ruamel.yaml import YAML
 
 from vmproxy.errors import Conflict
-from vmproxy.model.names import HOST_LABEL, MANAGED_BY, NAMESPACE, SITE_LABEL
+from vmproxy.model.names import (
+    HOST_LABEL,
+    MANAGED_BY,
+    NAMESPACE,
+    SITE_LABEL,
+    key,
+    renewal,
+)
 from vmproxy.model.seen import ClusterSeen, Unobservable
-from vmproxy.model.steps import ClusterStep, CreateObject, DeleteObject, Object, UpdateObject, object_key
+from vmproxy.model.steps import (
+    ClusterStep,
+    CreateObject,
+    DeleteObject,
+    Object,
+    Step,
+    UpdateObject,
+    object_key,
+)
 from vmproxy.model.topology import Vm
 from vmproxy.util import assets
 
@@ -28,10 +44,16 @@ def text(vm: Vm) -> str:
         "kubernetes/identity.yaml.j2",
         namespace=NAMESPACE,
         account=vm.account,
+        renewal=renewal(vm.account),
         site=vm.site,
         host=vm.host,
         node=vm.node,
     )
+
+
+def secret(vm: Vm) -> Object:
+    """That which holds the renewal account's token, without it."""
+    return wanted(vm)[key("Secret", renewal(vm.account))]
 
 
 def documents(vm: Vm) -> dict[str, str]:
@@ -65,17 +87,26 @@ def destroy_plan(
 ) -> tuple[ClusterStep, ...]:
     """In reverse; the namespace goes only when it is ours and no other account of ours is left in it.
 
-    `going`: accounts that the same run removes, too.
+    `going`: accounts of VMs that the same run removes, too.
     """
     if isinstance(seen, Unobservable):
         return ()
     steps = []
+    leaving = {name for account in (*going, vm.account) for name in (account, renewal(account))}
     for name, item in reversed(wanted(vm).items()):
         live = seen.identity.get(name)
-        keep = item["kind"] == "Namespace" and set(seen.accounts) - going - {vm.account}
+        keep = item["kind"] == "Namespace" and set(seen.accounts) - leaving
         if live is not None and is_ours(live) and not _other_owner(item, live) and not keep:
             steps.append(DeleteObject(item, live))
     return tuple(steps)
+
+
+def after(seen: ClusterSeen, steps: Iterable[Step]) -> ClusterSeen:
+    """When the steps are done: what a Secret holds that is made anew is not known."""
+    made = {
+        step.target for step in steps if isinstance(step, ClusterStep) and step.object["kind"] == "Secret"
+    }
+    return replace(seen, identity={name: item for name, item in seen.identity.items() if name not in made})
 
 
 def is_ours(live: Mapping[str, Any]) -> bool:

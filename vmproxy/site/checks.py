@@ -213,7 +213,20 @@ def _unique(hosts: list[_View]) -> Iterator[Complaint]:
                 line = entry.tree.line(seen[value].path)
                 yield entry.wrong(f"{value} is already the {word} of the host on line {line}")
             seen.setdefault(value, entry)
+        if path == ("name",):
+            yield from _renewing(seen)
     yield from _shared(hosts)
+
+
+def _renewing(hosts: dict[str, _View]) -> Iterator[Complaint]:
+    """`hosts` by name: one's ServiceAccount would be the one that renews another's token."""
+    for name, entry in hosts.items():
+        renewed = name.removesuffix("-renewal")
+        if renewed != name and renewed in hosts:
+            yield entry.wrong(
+                f"{name} is already the name of what renews the token of the host on line "
+                f"{_line(hosts[renewed])}: choose another one"
+            )
 
 
 def _line(view: _View) -> int:

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.unit.resources.test_guest import VM
-from vmproxy.cluster.api import OPTIONAL_RIGHTS, RIGHTS, Cluster
+from vmproxy.cluster import renewal, rights
+from vmproxy.cluster.api import Cluster
+from vmproxy.cluster.rights import OPTIONAL, Right
 from vmproxy.errors import Conflict, Forbidden, NotReady, VmproxyError
 from vmproxy.model.steps import CreateObject, DeleteObject, UpdateObject
 from vmproxy.resources import identity
@@ -23,10 +28,13 @@ ACCOUNTS = "/api/v1/namespaces/vmproxy/serviceaccounts"
 
 @dataclass
 class Api:
-    """`there` is what exists by path; `late` appears just before it would be created."""
+    """`there` is what exists by path; `late` appears just before it would be created. `tokens` are those that
+    the cluster puts one after the other into a new Secret, `taken` those that it takes."""
 
     there: dict[str, Any] = field(default_factory=dict)
     late: str | None = None
+    tokens: list[str] = field(default_factory=list)
+    taken: set[str] = field(default_factory=set)
     deleted: list[str] = field(default_factory=list)
     warned: list[str] = field(default_factory=list)
 
@@ -46,10 +54,18 @@ class Api:
         if self.late:
             self.there[self.late] = LIVE
             raise Conflict("it exists")
-        self.there[f"{path}/{body['metadata']['name']}"] = body
+        filled = {"data": {"token": encoded(self.tokens.pop(0))}} if self.tokens else {}
+        self.there[f"{path}/{body['metadata']['name']}"] = {**body, **filled}
 
     def delete(self, path: str, *, uid: str) -> None:
         self.deleted.append(path)
+
+    def takes(self, token: str) -> bool:
+        return token in self.taken
+
+
+def encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
 
 
 def done(api: Api, verb: str, item: dict[str, Any]) -> list[str]:
@@ -157,6 +173,7 @@ def test_a_namespace_in_which_others_have_something_stays_and_is_named(path: str
 def test_what_kubernetes_puts_into_each_namespace_does_not_keep_it() -> None:
     ours = named("a", labels={"app.kubernetes.io/managed-by": "vmproxy"})
     secret = named("default-dockercfg", annotations={"kubernetes.io/service-account.name": "default"})
+    secret += [RENEWAL]
     events = {"/api/v1/namespaces/vmproxy/events": named("it-started")}
     api = Api({**KINDS, **events, CONFIGMAPS: [*named("kube-root-ca.crt"), *ours, *secret]})
     assert done(api, "delete", NAMESPACE) == ["delete"]
@@ -254,17 +271,18 @@ def test_a_service_knows_its_endpoints_nodes_and_its_policy() -> None:
 
 @dataclass
 class Recording(Api):
-    """What is asked, as (verb, group, resource)."""
+    """What is asked."""
 
-    asked: set[tuple[str, str, str]] = field(default_factory=set)
+    asked: set[Right] = field(default_factory=set)
 
     def note(self, verb: str, path: str) -> None:
         if match := re.match(
-            r"/(?:api|apis/([^/]+))/[^/]+/(?:namespaces/[^/]+/(?=[^/]))?([^/]+)(/[^/]+)?(?:/([^/]+))?", path
+            r"/(?:api|apis/([^/]+))/[^/]+/(?:namespaces/([^/]+)/(?=[^/]))?([^/]+)(?:/([^/]+))?(?:/([^/]+))?",
+            path,
         ):
-            group, plural, name, sub = match.groups()
+            group, namespace, plural, name, sub = (part or "" for part in match.groups())
             verb = "list" if verb == "get" and not name else verb
-            self.asked.add((verb, group or "", plural + (f"/{sub}" if sub else "")))
+            self.asked.add(Right(verb, group, plural + (f"/{sub}" if sub else ""), namespace, name))
 
     def find(self, path: str, **query: str) -> Any:
         self.note("get", path)
@@ -278,6 +296,7 @@ class Recording(Api):
         self.note("create", path)
         if body["kind"] in {"Service", "TokenRequest"}:
             return {"status": {"token": "t"}}
+        self.tokens = ["t"] if body["kind"] == "Secret" else []
         return super().create(path, body)
 
     def delete(self, path: str, *, uid: str) -> None:
@@ -289,7 +308,8 @@ class Recording(Api):
 
 def test_the_listed_rights_are_all_that_a_run_asks_for() -> None:
     api = Recording(
-        {"/version": {"gitVersion": "v1.36.3"}, KUBERNETES: service("default/kubernetes", "10.96.0.1")}
+        {"/version": {"gitVersion": "v1.36.3"}, KUBERNETES: service("default/kubernetes", "10.96.0.1")},
+        taken={"t"},
     )
     with pytest.raises(VmproxyError, match="Service ranges"):
         cluster_of(api).observe()
@@ -300,10 +320,29 @@ def test_the_listed_rights_are_all_that_a_run_asks_for() -> None:
     for item in identity.wanted(VM).values():
         live = {**item, "metadata": {**item["metadata"], "uid": "1"}}
         changed = {**item, "rules": []} if "rules" in item else item
+        if item["kind"] == "Secret":
+            cluster.do(CreateObject(item), api.warned.append)
+            cluster.renewal(item)
         for step in (CreateObject(item), UpdateObject(changed, live), DeleteObject(item, live)):
             cluster.do(step, api.warned.append)
-    assert api.asked <= {*RIGHTS, *OPTIONAL_RIGHTS}
-    assert {*RIGHTS, *OPTIONAL_RIGHTS} - api.asked == set()
+    listed = {*rights.needed("a-win-01"), *OPTIONAL}
+    assert [asked for asked in api.asked if not any(covers(right, asked) for right in listed)] == []
+    assert [right for right in listed if not any(covers(right, asked) for asked in api.asked)] == []
+
+
+def covers(right: Right, asked: Right) -> bool:
+    """A right without a namespace or a name is one to all of them."""
+    place, name = right.namespace or asked.namespace, right.name or asked.name
+    return replace(right, namespace=place, name=name) == asked
+
+
+def test_of_secrets_only_the_own_one_is_asked_for_by_name_and_none_is_changed() -> None:
+    secrets = [right for right in rights.needed("a-win-01") if right.resource == "secrets"]
+    assert [(right.verb, right.namespace, right.name) for right in secrets] == [
+        ("create", "vmproxy", ""),
+        ("get", "vmproxy", "a-win-01-renewal"),
+        ("delete", "vmproxy", "a-win-01-renewal"),
+    ]
 
 
 def test_the_documented_rights_are_those_that_doctor_asks_for() -> None:
@@ -316,7 +355,7 @@ def test_the_documented_rights_are_those_that_doctor_asks_for() -> None:
         for verb in verbs.split(", ")
         for resource in resources.split(", ")
     }
-    wanted = {(verb, resource) for verb, _, resource in (*RIGHTS, *OPTIONAL_RIGHTS)}
+    wanted = {(right.verb, right.resource) for right in (*rights.needed("a-win-01"), *OPTIONAL)}
     assert wanted <= documented
 
 
@@ -331,8 +370,110 @@ def test_doctor_names_each_right_that_the_api_server_denies() -> None:
             }
             return {"status": {"allowed": not denied}}
 
-    missing = cluster_of(Reviews()).missing_rights()
-    assert set(missing) == {"list serviceaccounts", "get services", "create serviceaccounts/token"}
+    missing = cluster_of(Reviews()).missing_rights("a-win-01")
+    assert set(missing) == {
+        "list serviceaccounts in vmproxy",
+        "get services in default",
+        "create serviceaccounts/token in vmproxy",
+    }
+
+
+ACCOUNT, OWNER = "a-win-01", "serviceaccount/a-win-01-renewal"
+SECRET = "/api/v1/namespaces/vmproxy/secrets/a-win-01-renewal"
+RENEWAL = identity.secret(VM)
+
+
+def jwt(uid: str, *, number: int = 1) -> str:
+    """As Kubernetes puts it into a Secret."""
+    claims = {
+        "iss": "kubernetes/serviceaccount",
+        "kubernetes.io/serviceaccount/namespace": "vmproxy",
+        "kubernetes.io/serviceaccount/secret.name": "a-win-01-renewal",
+        "kubernetes.io/serviceaccount/service-account.name": "a-win-01-renewal",
+        "kubernetes.io/serviceaccount/service-account.uid": uid,
+        "sub": "system:serviceaccount:vmproxy:a-win-01-renewal",
+    }
+    part = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+    return f"eyJhbGciOiJSUzI1NiJ9.{part}.signature-{number}"
+
+
+def with_secret(token: object, *, uid: str | None = "uid-1") -> Api:
+    """`uid` is the account's; None: there is none."""
+    account = {"metadata": {"name": "a-win-01-renewal", "uid": uid}}
+    data = {"token": token, "ca.crt": "x", "namespace": "x"}
+    there = {SECRET: {**RENEWAL, "metadata": {**RENEWAL["metadata"], "uid": "9"}, "data": data}}
+    return Api({**there, **({f"{ACCOUNTS}/a-win-01-renewal": account} if uid else {})})
+
+
+def test_what_is_in_the_secret_stays_at_the_door() -> None:
+    seen = cluster_of(with_secret(encoded(jwt("uid-1")))).identity(ACCOUNT)
+    hashed = hashlib.sha256(jwt("uid-1").encode()).hexdigest()
+    assert seen["secret/a-win-01-renewal"]["data"] == {"token": hashed}
+    assert "signature" not in repr(seen)
+
+
+@pytest.mark.parametrize("uid", ["uid-1", None])
+@pytest.mark.parametrize(
+    "token",
+    ["", None, encoded(""), encoded("x"), encoded("a.b.c"), encoded("a.MQ.c"), "no base64!", "/w==",
+     encoded(jwt("uid-0"))],
+)  # fmt: skip
+def test_a_secret_without_a_token_of_the_account_as_it_is_now_holds_none(
+    token: object, uid: str | None
+) -> None:
+    seen = cluster_of(with_secret(token, uid=uid)).identity(ACCOUNT)
+    assert seen["secret/a-win-01-renewal"]["data"] == {}
+
+
+def test_a_token_of_an_account_that_is_gone_is_none() -> None:
+    seen = cluster_of(with_secret(encoded(jwt("uid-1")), uid=None)).identity(ACCOUNT)
+    assert OWNER not in seen
+    assert seen["secret/a-win-01-renewal"]["data"] == {}
+
+
+def test_a_new_secret_is_waited_for_until_kubernetes_has_filled_it() -> None:
+    class Slow(Api):
+        looks = 0
+
+        def find(self, path: str, **query: str) -> Any:
+            found = super().find(path, **query)
+            self.looks += path == SECRET
+            if self.looks > 3 and found:
+                found["data"] = {"token": encoded("t")}
+            return found
+
+    slow = Slow()
+    assert cluster_of(slow).do(CreateObject(RENEWAL), slow.warned.append)
+    assert slow.looks > 3
+
+
+def test_a_secret_that_is_never_filled_is_an_error_that_says_who_fills_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(renewal, "_FILL_SECONDS", 0.0)
+    api = Api()
+    with pytest.raises(NotReady, match=r"a token in secret/a-win-01-renewal: .*it has none yet") as caught:
+        cluster_of(api).do(CreateObject(RENEWAL), api.warned.append)
+    assert "kube-controller-manager" in str(caught.value.hint)
+
+
+def test_a_secret_is_made_anew_where_another_object_is_changed() -> None:
+    api = with_secret("")
+    api.tokens = [jwt("uid-1")]
+    step = UpdateObject(RENEWAL, {**api.there[SECRET], "data": {}})
+    assert cluster_of(api).do(step, api.warned.append)
+    assert api.deleted == [SECRET]
+    assert api.there[SECRET]["data"]["token"] == encoded(jwt("uid-1"))
+
+
+def test_the_token_that_renews_is_that_of_the_secret_while_the_api_server_takes_it() -> None:
+    api = with_secret(encoded("old"))
+    api.taken = {"old", "new"}
+    api.tokens = ["new"]
+    assert cluster_of(api).renewal(RENEWAL) == "old"
+    api.taken = {"new"}
+    assert cluster_of(api).renewal(RENEWAL) == "new"
+    assert api.deleted == [SECRET]
 
 
 @pytest.mark.parametrize(

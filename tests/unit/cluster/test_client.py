@@ -163,6 +163,20 @@ def test_impersonated_groups_repeat_their_header(pki: Pki) -> None:
     assert headers["Authorization"] == "Bearer t"
 
 
+@pytest.mark.parametrize(("status", "taken"), [(200, True), (403, True), (401, False), (503, True)])
+def test_a_token_is_tried_alone_without_the_operators_own_credentials(
+    pki: Pki, status: int, taken: bool
+) -> None:
+    pem = pki.certificate_file("admin").read_text() + pki.key_file("admin").read_text()
+    own = {"credentials": Fixed(pem=pem, token="t"), "impersonate": (("Impersonate-User", "me"),)}
+    with connected(pki, in_turn(Answer(status, {})), **own) as (client, api):
+        assert client.takes("another") is taken
+    assert {path for _, path in api.asked} == {"/version"}
+    for headers in api.headers:
+        assert headers.get_all("Authorization") == ["Bearer another"]
+        assert "Impersonate-User" not in headers
+
+
 def test_the_certificates_name_may_be_another_than_the_urls(pki: Pki) -> None:
     with connected(pki, in_turn(OK), tls_server_name="kubernetes.default") as (client, _):
         assert client.get("/version") == {"ok": True}

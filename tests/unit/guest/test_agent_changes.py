@@ -138,9 +138,11 @@ def test_a_pushed_file_is_not_hashed_again(machine: Machine, program: Path) -> N
         "units": [],
         "sysctls": [],
         "token": "",
+        "renewal": "",
         "setup": "",
         "canary": None,
         "ca": "",
+        "api": None,
     }
     machine.write("/var/lib/vmproxy/hashes.json", '{"/other": [[1], "a"]}')
     machine.agent(push(program), content=zlib.compress(PROGRAM))

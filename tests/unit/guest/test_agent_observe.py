@@ -61,9 +61,11 @@ NOTHING = {
     "units": [],
     "sysctls": [],
     "token": "/none",
+    "renewal": "/none",
     "setup": assets.text("guest/setup.py"),
     "canary": None,
     "ca": "/none",
+    "api": None,
 }
 DEAD = {
     "live": False,
@@ -123,6 +125,7 @@ def test_a_guest_is_seen_whole_in_one_answer(machine: Machine) -> None:
         },
         "proxy": {name: value for name, value in DEAD.items() if name != "age"},
         "canary": None,
+        "renewal": 0,
         "drops": {},
         "repairs": {},
         "kernel": os.uname().release,
@@ -150,6 +153,7 @@ def test_what_is_not_there_is_left_out_and_no_error(machine: Machine) -> None:
         "token": None,
         "proxy": DEAD,
         "canary": None,
+        "renewal": 0,
         "drops": {},
         "repairs": {},
         "writes_rules": False,

@@ -251,7 +251,8 @@ def test_an_http_proxy_of_the_guest_is_not_asked_for_a_cluster_ip(
 def look(api: ApiServer, pki: Pki, token: Path) -> dict[str, Any]:
     nothing: dict[str, Any] = {"files": [], "units": [], "sysctls": [], "setup": ""}
     ca = str(pki.certificate_file("ca"))
-    way = {"token": str(token), "canary": ["127.0.0.1", api.port], "ca": ca}
+    tokens = {"token": str(token), "renewal": str(token.with_name("renewal-token"))}
+    way = {**tokens, "canary": ["127.0.0.1", api.port], "ca": ca, "api": None}
     return {"operation": "observe", **nothing, **way}
 
 
@@ -268,6 +269,45 @@ def test_a_look_tries_the_token_on_the_way_through_kube_proxy(
     assert line == "GET /api/v1/services?limit=1 HTTP/1.0"
     assert headers["Authorization"] == "Bearer the-token"
     assert "the-token" not in json.dumps(seen)
+
+
+@pytest.mark.parametrize("status", [200, 401, 403])
+def test_a_look_tries_the_token_that_renews_without_kube_proxy(
+    machine: Machine, api: ApiServer, pki: Pki, status: int
+) -> None:
+    api.status = status
+    machine.write("/etc/vmproxy/renewal-token", "the-other")
+    (seen,) = machine.agent(renewing(machine, api, pki))
+    assert (seen["renewal"], seen["canary"]["rule"]) == (status, False)
+    ((line, headers, _body),) = api.asked
+    assert line == "GET /k8s/version HTTP/1.0"
+    assert headers["Authorization"] == "Bearer the-other"
+    assert "the-other" not in json.dumps(seen)
+
+
+@pytest.mark.parametrize("content", [None, "", "\n"])
+def test_without_a_token_that_renews_nothing_is_tried(
+    machine: Machine, api: ApiServer, pki: Pki, content: str | None
+) -> None:
+    if content is not None:
+        machine.write("/etc/vmproxy/renewal-token", content)
+    (seen,) = machine.agent(renewing(machine, api, pki))
+    assert (seen["renewal"], api.asked) == (0, [])
+
+
+def test_an_api_server_of_another_ca_or_name_is_not_shown_the_token_that_renews(
+    machine: Machine, api: ApiServer, pki: Pki, other_pki: Pki
+) -> None:
+    machine.write("/etc/vmproxy/renewal-token", "the-other")
+    for wrong in ({"ca": str(other_pki.certificate_file("ca"))}, {"name": "elsewhere"}, {"port": 1}):
+        (seen,) = machine.agent(renewing(machine, api, pki, **wrong))
+        assert (seen["renewal"], api.asked) == (0, [])
+
+
+def renewing(machine: Machine, api: ApiServer, pki: Pki, **other: Any) -> dict[str, Any]:
+    ca = str(pki.certificate_file("ca"))
+    server = {"host": "127.0.0.1", "port": api.port, "path": "/k8s", "name": "127.0.0.1", "ca": ca}
+    return look(api, pki, machine.path("/etc/vmproxy/token")) | {"api": {**server, **other}}
 
 
 def test_without_a_rule_nothing_is_tried(machine: Machine, proxy: Served, api: ApiServer, pki: Pki) -> None:
@@ -310,7 +350,11 @@ def test_a_canary_that_does_not_answer_says_why(
     knows(machine, f"service-ips {{ 127.0.0.1 . tcp . {NOBODY_LISTENS} }}")
     asked = look(api, pki, machine.path("/etc/vmproxy/token")) | {"canary": ["127.0.0.1", NOBODY_LISTENS]}
     (seen,) = machine.agent(asked)
-    assert seen["canary"] == {"rule": True, "status": 0, "why": "[Errno 111] Connection refused"}
+    assert seen["canary"] == {
+        "rule": True,
+        "status": 0,
+        "why": "[Errno 111] Connection refused",
+    }
 
 
 RULE = {"operation": "rule", "address": "10.96.0.1", "port": 443, "protocol": "tcp"}

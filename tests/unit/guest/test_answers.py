@@ -29,7 +29,7 @@ from vmproxy.util.events import Reporter
 
 __all__ = ["guest", "minted"]
 
-QUERY = GuestQuery((), (), (), "/t")
+QUERY = GuestQuery((), (), (), "/t", "/r")
 GOOD: dict[str, Any] = {
     "files": {"/etc/x": {"sha256": "f" * 64, "mode": "0644", "owner": "root"}},
     "units": {"a.service": {"active": True, "enabled": True, "stale": False}},
@@ -48,6 +48,7 @@ GOOD: dict[str, Any] = {
         "age": 12.5,
     },
     "canary": {"rule": True, "status": 200, "why": ""},
+    "renewal": 200,
     "drops": {"transit": 3},
     "repairs": {"routes": 1},
     "kernel": "6.12.0",
@@ -197,7 +198,7 @@ def test_every_question_names_the_vm(machine: Machine, guest: Guest, ask: Callab
 )
 def test_damaged_results_of_cloud_init_are_one_error(words: str) -> None:
     with pytest.raises(RemoteFailed, match="VM a"):
-        Guest(cast(Ssh, Says(words)), name="a", mint=lambda: "").cloud_init()
+        Guest(cast(Ssh, Says(words)), name="a", mint=lambda: "", renewal=lambda: "").cloud_init()
 
 
 def test_output_that_never_ends_is_an_error(

@@ -19,9 +19,9 @@ from tests.unit.guest.local import connect
 from tests.unit.guest.machine import OWNER, PYTHON, Machine
 from vmproxy.errors import NotReady, ToolFailed
 from vmproxy.guest.connection import CloudInit, Guest
-from vmproxy.model.names import TOKEN
+from vmproxy.model.names import RENEWAL, TOKEN
 from vmproxy.model.seen import Endpoint, FileSeen, GuestQuery, Reach
-from vmproxy.model.steps import Follow, ManagedFile, PushFile, RenewToken, StartUnit
+from vmproxy.model.steps import Follow, GiveRenewal, ManagedFile, PushFile, RenewToken, StartUnit
 from vmproxy.transport.ssh import Ssh
 
 PROGRAM = b"#!/bin/sh\necho Kubernetes v1.36.3\n"
@@ -41,7 +41,7 @@ def guest(machine: Machine, minted: list[str]) -> Iterator[Guest]:
         return minted[-1]
 
     with connect(machine) as ssh:
-        yield Guest(ssh, name="a", mint=mint)
+        yield Guest(ssh, name="a", mint=mint, renewal=lambda: "the other")
 
 
 def silent(message: str) -> None:
@@ -76,7 +76,7 @@ def program(machine: Machine, tmp_path: Path) -> Callable[[bytes], PushFile]:
 def test_the_agent_is_started_from_its_text_and_asked_again_and_again(machine: Machine, guest: Guest) -> None:
     path = str(machine.write("/etc/x", "x"))
     for _ in range(2):
-        seen = guest.observe(GuestQuery((path,), (), (), token="/none"))
+        seen = guest.observe(GuestQuery((path,), (), (), token="/none", renewal="/none"))
         assert seen.files == {path: FileSeen(hashlib.sha256(b"x").hexdigest(), "0644", OWNER)}
     assert seen.token is None
 
@@ -229,6 +229,24 @@ def test_a_new_token_is_minted_once_and_sent_with_the_other_changes(
     assert minted == ["token 1"]
 
 
+def test_the_token_that_renews_is_got_only_when_it_is_given_and_nobody_reads_it_in_a_step(
+    machine: Machine, guest: Guest, minted: list[str]
+) -> None:
+    answers(machine, "{}")
+    steps = [GiveRenewal("absent"), file(Path("/etc/x"), b"x")]
+    list(guest.do(steps, silent))
+    (question,) = map(json.loads, machine.calls())
+    assert [item["path"] for item in question["files"]] == ["/etc/x", RENEWAL]
+    given = question["files"][1]
+    assert (base64.b64decode(given["content"]), given["mode"], given["owner"]) == (
+        b"the other",
+        "0600",
+        "root",
+    )
+    assert minted == []
+    assert "the other" not in repr(steps)
+
+
 def test_without_convergence_the_error_names_the_vm_and_shows_kube_proxys_log(
     machine: Machine, guest: Guest
 ) -> None:
@@ -253,7 +271,7 @@ class Says:
 
 
 def cloud_init(words: str) -> CloudInit:
-    return Guest(cast(Ssh, Says(words)), name="a", mint=lambda: "").cloud_init()
+    return Guest(cast(Ssh, Says(words)), name="a", mint=lambda: "", renewal=lambda: "").cloud_init()
 
 
 @pytest.mark.parametrize(

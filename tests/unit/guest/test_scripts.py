@@ -80,7 +80,15 @@ def test_the_agent_is_ready_after_loading_these_modules_and_no_others() -> None:
                 "PROXY_UNIT": names.PROXY_UNIT,
             },
         ),
-        ("renew.py", {"CREDENTIAL": names.CREDENTIAL, "TOKEN": names.TOKEN}),
+        (
+            "renew.py",
+            {
+                "CREDENTIAL": names.CREDENTIAL,
+                "TOKEN": names.TOKEN,
+                "RENEWAL": names.RENEWAL,
+                "PROXY_UNIT": names.PROXY_UNIT,
+            },
+        ),
         ("agent.py", {"UNITS": "/etc/systemd/system", "SYSCTLS": "/proc/sys"}),
     ],
 )

@@ -15,6 +15,7 @@ from tests.values import route
 from vmproxy.guest import wire
 from vmproxy.model import seen
 from vmproxy.model.seen import (
+    ApiServer,
     CanarySeen,
     Endpoint,
     FileSeen,
@@ -39,14 +40,17 @@ from vmproxy.model.steps import (
 from vmproxy.util import assets
 
 PROXY, TIMER, SETUP = "vmproxy-kube-proxy.service", "vmproxy-token.timer", "vmproxy-setup.service"
+API = ApiServer("api.example", 6443, "/k8s", "kubernetes.default", "/etc/vmproxy/ca.crt")
 OBSERVE = wire.Observe(
     ("/etc/x",),
     (PROXY,),
     ("net.ipv4.ip_forward",),
     "/etc/vmproxy/token",
+    "/etc/vmproxy/renewal-token",
     "setup's text",
     (ip_address("10.96.0.1"), 443),
     "/etc/vmproxy/cluster-ca.crt",
+    API,
 )
 QUESTIONS: list[wire.Question[object]] = [
     OBSERVE,
@@ -76,6 +80,7 @@ SEEN = {
         "age": 12.5,
     },
     "canary": {"rule": True, "status": 401, "why": ""},
+    "renewal": 403,
     "drops": {"transit": 3},
     "repairs": {"routes": 1},
     "kernel": "6.12.63+deb13-cloud-amd64",
@@ -142,7 +147,8 @@ def test_what_a_question_holds_is_sent_flat_and_its_parts_as_objects() -> None:
 
 def test_a_query_becomes_a_question_with_the_text_of_setup() -> None:
     canary = (ip_address("10.96.0.1"), 443)
-    query = GuestQuery(("/etc/x",), (PROXY,), ("net.ipv4.ip_forward",), "/etc/vmproxy/token", canary)
+    tokens = ("/etc/vmproxy/token", "/etc/vmproxy/renewal-token")
+    query = GuestQuery(("/etc/x",), (PROXY,), ("net.ipv4.ip_forward",), *tokens, canary, API)
     assert wire.observe(query, setup="setup's text") == OBSERVE
 
 
@@ -169,6 +175,7 @@ def test_what_was_seen_becomes_values_of_the_model() -> None:
         nft="1.1.3",
         now=1_700_000_000.5,
         canary=CanarySeen(rule=True, status=401),
+        renewal=403,
         drops={"transit": 3},
         repairs={"routes": 1},
     )
@@ -219,7 +226,7 @@ def program(*, follow: Follow = NOTHING) -> PushFile:
 
 
 def changes(*actions: GuestStep) -> wire.Apply:
-    return wire.changes(actions, token=None)
+    return wire.changes(actions, secrets={})
 
 
 def test_no_change_asks_for_nothing() -> None:
@@ -284,7 +291,7 @@ def test_a_token_is_needed_when_it_is_renewed_or_its_credential_changes() -> Non
 
 
 def test_a_new_token_is_one_more_file_that_only_root_reads_and_no_log_shows() -> None:
-    asked = wire.changes([file("/etc/x")], token="secret")
+    asked = wire.changes([file("/etc/x")], secrets={"/etc/vmproxy/token": "secret"})
     assert asked.files[1:] == (
         wire.SmallFile("/etc/vmproxy/token", "0600", "root", base64.b64encode(b"secret").decode()),
     )

@@ -15,6 +15,7 @@ from vmproxy.cli import answers
 from vmproxy.model import names
 from vmproxy.model.names import PROXY_UNIT
 from vmproxy.model.seen import (
+    ApiServer,
     CanarySeen,
     ClusterSeen,
     FileSeen,
@@ -25,6 +26,7 @@ from vmproxy.model.seen import (
     Unobservable,
 )
 from vmproxy.model.steps import (
+    GiveRenewal,
     GuestStep,
     LoadGuard,
     PushFile,
@@ -72,12 +74,16 @@ CLUSTER = ClusterSeen(
     pod_cidrs=(ip_network("10.244.0.0/16"),),
     nodes=NODES,
     canary=(ip_address("10.96.0.1"), 443),
-    identity={"serviceaccount/a-win-01": {"metadata": {"uid": "uid-1"}}},
+    identity={
+        "serviceaccount/a-win-01": {"metadata": {"uid": "uid-1"}},
+        "secret/a-win-01-renewal": {"data": {"token": "e" * 64}},
+    },
 )
 PROGRAM = Program(Path("/cache/kube-proxy"), "f" * 64, "v1.36.3")
 HOST = (ip_interface("192.168.10.2/24"), ip_interface("172.16.5.9/20"))
 NEW_UNIT = UnitSeen(active=False, enabled=False, stale=False)
 NOW = 1_800_000_000.0
+RENEWAL = FileSeen("e" * 64, "0600", "root")
 TOKEN = TokenSeen("system:serviceaccount:vmproxy:a-win-01", "uid-1", int(NOW) - 3600, int(NOW) + 82800)
 LIVE = ProxySeen(live=True, mode="nftables", last_synced=NOW, last_queued=NOW - 1, failures=0, denied=0)
 
@@ -91,7 +97,10 @@ def wanted(site: Site = SITE, cluster: ClusterSeen = CLUSTER) -> GuestWanted:
 def good(want: GuestWanted) -> GuestSeen:
     """A guest that is all that is wanted."""
     return GuestSeen(
-        files={path: FileSeen(file.sha256, file.mode, file.owner) for path, file in want.files.items()},
+        files={
+            **{path: FileSeen(file.sha256, file.mode, file.owner) for path, file in want.files.items()},
+            names.RENEWAL: RENEWAL,
+        },
         units={unit: UnitSeen(active=True, enabled=True, stale=False) for unit in want.units},
         sysctls=dict(want.sysctls),
         guard=want.guard.sha256,
@@ -103,6 +112,7 @@ def good(want: GuestWanted) -> GuestSeen:
         nft="1.1.3",
         now=NOW,
         canary=CanarySeen(rule=True, status=200),
+        renewal=200,
     )
 
 
@@ -111,6 +121,7 @@ def carried_out(actions: tuple[GuestStep, ...], seen: GuestSeen) -> GuestSeen:
     want, follows = wanted(), []
     files, sysctls, units = dict(seen.files), dict(seen.sysctls), dict(seen.units)
     setup, token, healthy = set(), seen.token, False
+    renewal = seen.renewal
     for action in actions:
         match action:
             case PushFile(path, file):
@@ -124,6 +135,9 @@ def carried_out(actions: tuple[GuestStep, ...], seen: GuestSeen) -> GuestSeen:
                 setup.add("routes")
             case RenewToken():
                 token = TOKEN
+            case GiveRenewal():
+                files[names.RENEWAL] = RENEWAL
+                renewal = 200
             case StartUnit(unit):
                 units[unit] = UnitSeen(active=True, enabled=True, stale=False)
             case RestartProxy():
@@ -141,6 +155,7 @@ def carried_out(actions: tuple[GuestStep, ...], seen: GuestSeen) -> GuestSeen:
         canary=CanarySeen(rule=True, status=200)
         if healthy or started or token != seen.token
         else seen.canary,
+        renewal=renewal,
         files=files,
         sysctls=sysctls,
         units=units,
@@ -188,6 +203,58 @@ def test_a_changed_sysctl_is_named_alone(name: str) -> None:
 def test_a_token_that_will_not_do_is_renewed_and_the_plan_says_why(token: TokenSeen | None, why: str) -> None:
     (action,) = guest.plan(wanted(), replace(good(wanted()), token=token))
     assert (action.verb, action.drift[0].seen) == ("renew", why)
+
+
+@pytest.mark.parametrize(
+    ("there", "why"),
+    [
+        (None, "absent"),
+        (replace(RENEWAL, sha256="0" * 64), "another one"),
+        (replace(RENEWAL, mode="0644"), "mode 0644, of root"),
+        (replace(RENEWAL, owner="nobody"), "mode 0600, of nobody"),
+    ],
+)
+def test_a_renewal_token_that_will_not_do_is_given_again_and_the_plan_says_why(
+    there: FileSeen | None, why: str
+) -> None:
+    files = {path: seen for path, seen in good(wanted()).files.items() if path != names.RENEWAL}
+    seen = replace(good(wanted()), files=files | ({names.RENEWAL: there} if there else {}))
+    (step,) = guest.plan(wanted(), seen)
+    assert step == GiveRenewal(why)
+    assert "e" * 64 not in str(answers.step(step))
+
+
+def test_a_renewal_token_that_the_api_server_refuses_is_given_again_although_it_is_as_in_its_secret() -> None:
+    """The other token is signed with the same key, and kube-proxy may have no rules to try it through."""
+    refused = replace(good(wanted()), renewal=401)
+    why = "refused by the API server"
+    assert guest.plan(wanted(), refused) == (GiveRenewal(why), RenewToken(why))
+    for status in (0, 200, 403, 500):
+        assert guest.plan(wanted(), replace(good(wanted()), renewal=status)) == ()
+
+
+def test_a_damaged_token_that_renews_says_nothing_of_the_other() -> None:
+    files = {**good(wanted()).files, names.RENEWAL: replace(RENEWAL, sha256="0" * 64)}
+    damaged = replace(good(wanted()), files=files, renewal=401)
+    assert guest.plan(wanted(), damaged) == (GiveRenewal("another one"),)
+
+
+def test_the_api_server_is_asked_where_its_url_leads() -> None:
+    def asked(**other: Any) -> ApiServer | None:
+        return guest.query(replace(CLUSTER, **other)).api
+
+    assert asked() == ApiServer("192.168.10.4", 6443, "", "192.168.10.4", names.CA)
+    assert asked(server="https://front.example/k8s/c-1/", tls_server_name="kubernetes") == ApiServer(
+        "front.example", 443, "/k8s/c-1", "kubernetes", names.CA
+    )
+
+
+def test_while_its_secret_is_still_to_be_made_the_renewal_token_is_not_compared() -> None:
+    account = {"serviceaccount/a-win-01": {"metadata": {"uid": "uid-1"}}}
+    want = wanted(cluster=replace(CLUSTER, identity=account))
+    assert guest.plan(want, good(want)) == ()
+    assert guest.unsettled(want, good(want)) == ("renewal token: compared when its Secret is made",)
+    assert guest.unsettled(wanted(), good(wanted())) == ()
 
 
 def test_a_unit_that_runs_with_older_files_is_restarted() -> None:
@@ -278,7 +345,10 @@ def test_a_token_that_lives_shorter_than_asked_for_is_a_warning() -> None:
     seen = replace(good(wanted()), token=short)
     assert guest.plan(wanted(), seen) == ()
     (warning,) = set(guest.warnings(wanted(), seen)) - set(guest.warnings(wanted(), good(wanted())))
-    assert warning.startswith("the API server grants tokens of 6 h where proxy.tokenTTL asks for 24 h")
+    assert warning == (
+        "the API server grants tokens of 6 h where proxy.tokenTTL asks for 24 h: "
+        "set proxy.tokenTTL to what it grants"
+    )
 
 
 def guarded(**network: object) -> str:
@@ -442,7 +512,7 @@ def test_only_ipv4_ranges_reach_the_guard_table() -> None:
 
 
 def test_no_token_and_no_key_is_among_the_files() -> None:
-    assert names.TOKEN not in wanted().files
+    assert not {names.TOKEN, names.RENEWAL} & set(wanted().files)
     assert not any(b"PRIVATE KEY" in (file.content or b"") for file in wanted().files.values())
 
 

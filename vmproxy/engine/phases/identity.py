@@ -10,13 +10,17 @@ from vmproxy.engine.phases.phase import Leaving, Phase
 from vmproxy.engine.scope import Scope, World
 from vmproxy.errors import VmproxyError
 from vmproxy.model.finding import Finding, failed
-from vmproxy.model.steps import ClusterStep
+from vmproxy.model.steps import ClusterStep, Step
 from vmproxy.resources import identity, kubeproxy
 from vmproxy.resources.kubeproxy import NO_DNS
 
 
 def _plan(scope: Scope, world: World) -> Sequence[ClusterStep]:
     return identity.plan(scope.member.vm, world.cluster)
+
+
+def _expected(_scope: Scope, world: World, steps: Sequence[Step]) -> World:
+    return replace(world, cluster=identity.after(world.cluster, steps))
 
 
 def _removal(scope: Scope, leaving: Leaving) -> Sequence[ClusterStep]:
@@ -36,7 +40,7 @@ def _findings(look: Look) -> Iterator[Finding]:
     scope = look.scope
     try:
         seen = look.cluster()
-        missing = scope.site.cluster.missing_rights()
+        missing = scope.site.cluster.missing_rights(scope.member.vm.account)
     except VmproxyError as exc:
         yield failed("cluster", exc)
         return
@@ -73,5 +77,6 @@ IDENTITY = Phase(
     problems=_problems,
     broken=lambda _look, _target, _answer: None,
     after=_again,
+    expected=_expected,
     files=_files,
 )
