@@ -144,6 +144,10 @@ CASES = {
         patched(f"{RBAC}/namespaces/vmproxy/rolebindings/it-win-01", subjects=THEMSELVES),
         ("rolebinding/it-win-01: subjects[0].name",),
     ),
+    "events in default not allowed": Case(
+        deleted(f"{RBAC}/namespaces/default/rolebindings/vmproxy-it-win-01"),
+        ("rolebinding/default/vmproxy-it-win-01",),
+    ),
     "renewal timer stopped": Case(
         in_guest("systemctl stop vmproxy-token.timer"), ("vmproxy-token.timer: active",)
     ),

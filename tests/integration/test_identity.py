@@ -106,7 +106,7 @@ def test_the_renewal_token_does_nothing_else(world: World, method: str, path: st
     assert ask(world, method, path, token=RENEWAL) == 403
 
 
-def test_it_writes_nothing_but_events(world: World) -> None:
+def test_it_writes_nothing_but_events_in_default(world: World) -> None:
     service: dict[str, object] = {
         "apiVersion": "v1",
         "kind": "Service",
@@ -121,19 +121,33 @@ def test_it_writes_nothing_but_events(world: World) -> None:
         "reason": "Test",
         "involvedObject": {"kind": "Node", "name": "win-01"},
     }
-    assert ask(world, "POST", "/api/v1/namespaces/default/events", event) == 201
-    assert ask(world, "POST", "/api/v1/namespaces/default/events", event, token=RENEWAL) == 403
+    for namespace, status in (("default", 201), ("demo", 403), ("vmproxy", 403), ("kube-system", 403)):
+        assert ask(world, "POST", f"/api/v1/namespaces/{namespace}/events", event) == status
+        assert ask(world, "POST", f"/api/v1/namespaces/{namespace}/events", event, token=RENEWAL) == 403
 
 
-RULES = {"services", "endpointslices", "servicecidrs", "nodes", "events"}
+def test_kube_proxys_own_event_arrives(world: World) -> None:
+    """It reports its start as an event of its Node."""
+
+    def events() -> int:
+        with world.api() as api:
+            answer = api.get("/apis/events.k8s.io/v1/namespaces/default/events").raise_for_status()
+        return sum(item["regarding"]["name"] == "win-01" for item in answer.json()["items"])
+
+    before = events()
+    world.guest("systemctl restart vmproxy-kube-proxy.service")
+    wait.until("kube-proxy's event", lambda: events() > before or "none yet", timeout=60)
+
+
+READS = {"services", "endpointslices", "servicecidrs", "nodes"}
 
 
 @pytest.mark.parametrize(
     ("account", "namespace", "wanted"),
     [
-        ("it-win-01", "demo", RULES),
-        ("it-win-01", "default", RULES),
-        ("it-win-01", "vmproxy", RULES),
+        ("it-win-01", "demo", READS),
+        ("it-win-01", "default", READS | {"events"}),
+        ("it-win-01", "vmproxy", READS),
         ("it-win-01-renewal", "demo", set()),
         ("it-win-01-renewal", "default", set()),
         ("it-win-01-renewal", "vmproxy", {"serviceaccounts/token"}),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 NAMESPACE = "vmproxy"
-"""Of the ServiceAccounts, and of all else in the cluster that is in a namespace."""
+"""Of the ServiceAccounts, and of all else in the cluster that is in a namespace and not in `EVENTS`."""
+EVENTS = "default"
+"""The namespace of a Node's events."""
 MANAGED_BY = ("app.kubernetes.io/managed-by", "vmproxy")
 """The label of everything that vmproxy makes in the cluster."""
 SITE_LABEL, HOST_LABEL = "vmproxy.io/site", "vmproxy.io/host"
@@ -99,7 +101,7 @@ class ObjectName(NamedTuple):
 
     @property
     def key(self) -> str:
-        return key(self.kind, self.name)
+        return key(*self)
 
 
 def identity(account: str) -> tuple[ObjectName, ...]:
@@ -110,6 +112,8 @@ def identity(account: str) -> tuple[ObjectName, ...]:
         ObjectName("ServiceAccount", account, NAMESPACE),
         ObjectName("ClusterRole", wide),
         ObjectName("ClusterRoleBinding", wide),
+        ObjectName("Role", wide, EVENTS),
+        ObjectName("RoleBinding", wide, EVENTS),
         ObjectName("ServiceAccount", renewal(account), NAMESPACE),
         ObjectName("Role", account, NAMESPACE),
         ObjectName("RoleBinding", account, NAMESPACE),
@@ -117,6 +121,7 @@ def identity(account: str) -> tuple[ObjectName, ...]:
     )
 
 
-def key(kind: str, name: str) -> str:
-    """How an object of the identity is named in plans and observations."""
-    return f"{kind.lower()}/{name}"
+def key(kind: str, name: str, namespace: str = "") -> str:
+    """How an object in the cluster is named in plans and observations; without vmproxy's own namespace."""
+    place = f"{namespace}/" if namespace not in ("", NAMESPACE) else ""
+    return f"{kind.lower()}/{place}{name}"

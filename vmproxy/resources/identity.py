@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from vmproxy.errors import Conflict
 from vmproxy.model.names import (
+    EVENTS,
     HOST_LABEL,
     MANAGED_BY,
     NAMESPACE,
@@ -43,6 +44,7 @@ def text(vm: Vm) -> str:
     return assets.render(
         "kubernetes/identity.yaml.j2",
         namespace=NAMESPACE,
+        events=EVENTS,
         account=vm.account,
         renewal=renewal(vm.account),
         site=vm.site,

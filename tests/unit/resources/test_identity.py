@@ -25,7 +25,7 @@ def live() -> dict[str, Any]:
         item["metadata"] |= {"uid": f"uid-{number}", "resourceVersion": "7"}
         item.pop("apiVersion")
     objects[SECRET]["data"] = {"token": "f" * 64}
-    objects[SECRET]["metadata"]["annotations"]["kubernetes.io/service-account.uid"] = "uid-4"
+    objects[SECRET]["metadata"]["annotations"]["kubernetes.io/service-account.uid"] = "uid-6"
     return objects
 
 
@@ -48,6 +48,8 @@ def test_all_is_made_in_an_order_that_works() -> None:
         "serviceaccount/a-win-01",
         ROLE,
         "clusterrolebinding/vmproxy-a-win-01",
+        "role/default/vmproxy-a-win-01",
+        "rolebinding/default/vmproxy-a-win-01",
         "serviceaccount/a-win-01-renewal",
         "role/a-win-01",
         "rolebinding/a-win-01",
@@ -67,15 +69,20 @@ def test_the_longest_names_are_still_labels() -> None:
 
 
 def test_an_identity_of_an_earlier_version_becomes_that_of_this_one() -> None:
-    """There, the account itself could create its tokens."""
+    """There, the account itself could create its tokens, and events everywhere."""
     objects = live()
     own = {"kind": "ServiceAccount", "name": "a-win-01", "namespace": "vmproxy"}
+    events = {"apiGroups": ["", "events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]}
     objects["rolebinding/a-win-01"]["subjects"] = [own]
+    objects[ROLE]["rules"].append(events)
     for name in list(objects):
-        if name.endswith("-renewal"):
+        if name.endswith("-renewal") or "/default/" in name:
             del objects[name]
     steps = identity.plan(VM, seen(objects))
     assert [(step.verb, step.target) for step in steps] == [
+        ("update", ROLE),
+        ("create", "role/default/vmproxy-a-win-01"),
+        ("create", "rolebinding/default/vmproxy-a-win-01"),
         ("create", "serviceaccount/a-win-01-renewal"),
         ("update", "rolebinding/a-win-01"),
         ("create", SECRET),
@@ -188,10 +195,11 @@ def test_the_rules_give_no_more_than_kube_proxy_reads() -> None:
         (("endpointslices",), ("list", "watch")),
         (("servicecidrs",), ("list", "watch")),
         (("nodes",), ("get", "list", "watch")),
-        (("events",), ("create", "patch")),
     }
     (nodes,) = [rule for rule in rules if rule["resources"] == ["nodes"]]
     assert nodes["resourceNames"] == ["win-01"]
+    (events,) = identity.wanted(VM)["role/default/vmproxy-a-win-01"]["rules"]
+    assert (events["resources"], events["verbs"]) == (["events"], ["create", "patch"])
 
 
 def test_only_the_renewal_account_creates_tokens_and_it_does_nothing_else() -> None:
@@ -201,7 +209,7 @@ def test_only_the_renewal_account_creates_tokens_and_it_does_nothing_else() -> N
         for item in objects.values()
         if item["kind"] == "RoleBinding"
     }
-    assert bound == {"a-win-01": ["a-win-01-renewal"]}
+    assert bound == {"a-win-01": ["a-win-01-renewal"], "vmproxy-a-win-01": ["a-win-01"]}
     assert objects["role/a-win-01"]["rules"] == [
         {
             "apiGroups": [""],
