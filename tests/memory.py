@@ -303,6 +303,7 @@ CHANGES: dict[str, Change] = {
     "account gone": _object_gone("serviceaccount"),
     "role gone": _object_gone("role"),
     "rule widened": _of_object("clusterrole", rules=[{"verbs": ["*"]}]),
+    "role aggregated": _of_object("clusterrole", aggregationRule={"clusterRoleSelectors": [{}]}),
     "binding in default gone": _object_gone("rolebinding/default"),
     "renewal token gone": _guest(lambda guest: guest.files.pop(names.RENEWAL, None) and None),
     "renewal token damaged": _renewal(sha256="0" * 64),

@@ -90,6 +90,7 @@ WIDENED = {
     "resourceNames": ["it-win-01"],
 }
 THEMSELVES = [{"kind": "ServiceAccount", "name": "it-win-01", "namespace": "vmproxy"}]
+SELECTED = {"clusterRoleSelectors": [{"matchLabels": {"vmproxy.io/test": "none"}}]}
 TIMER = "vmproxy-token.timer: active"
 
 
@@ -186,6 +187,65 @@ def test_drift_is_named_alone_and_repaired(world: World, name: str) -> None:
     world.apply()
     assert world.drift() == []
     assert world.curl("web-pods") in {"pod-1", "pod-2"}
+
+
+def test_an_aggregation_rule_is_drift_and_goes(world: World) -> None:
+    """Kubernetes itself replaces the rules by those of the selected ClusterRoles, of which there are none."""
+    role = f"{RBAC}/clusterroles/vmproxy-it-win-01"
+    patched(role, aggregationRule=SELECTED)(world)
+
+    def emptied() -> bool | str:
+        with world.api() as api:
+            return not api.get(role).json()["rules"] or "it has its rules"
+
+    wait.until("the aggregation", emptied, timeout=30)
+    assert world.drift() == [
+        "clusterrole/vmproxy-it-win-01: rules",
+        "clusterrole/vmproxy-it-win-01: aggregationRule",
+    ]
+    world.apply()
+    assert world.drift() == []
+    with world.api() as api:
+        assert "aggregationRule" not in api.get(role).json()
+    assert world.curl("web-pods") in {"pod-1", "pod-2"}
+
+
+def test_what_others_give_to_the_accounts_is_named_and_stays(world: World) -> None:
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": "theirs"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
+        "subjects": THEMSELVES,
+    }
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "kubernetes.io/service-account-token",
+        "metadata": {
+            "name": "theirs",
+            "annotations": {"kubernetes.io/service-account.name": "it-win-01"},
+        },
+    }
+    paths = (f"{RBAC}/clusterrolebindings", "/api/v1/namespaces/vmproxy/secrets")
+    with world.api() as api:
+        for path, item in zip(paths, (binding, secret), strict=True):
+            api.post(path, json=item).raise_for_status()
+    try:
+        (host,) = world.vmproxy("plan", "-o", "json").json["hosts"]
+        assert host["inSync"]
+        for name, gives in (
+            ("clusterrolebinding/theirs", "the rights of ClusterRole view"),
+            ("secret/theirs", "holds a token"),
+        ):
+            (warning,) = [text for text in host["warnings"] if name in text]
+            assert gives in warning
+        world.apply()
+        with world.api() as api:
+            assert all(api.get(f"{path}/theirs").status_code == 200 for path in paths)
+    finally:
+        for path in paths:
+            world.delete(f"{path}/theirs")
 
 
 LATER = """import runpy, time

@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import assert_never
 
-from vmproxy.cluster import discovery, login, renewal, rights, tenants
+from vmproxy.cluster import discovery, grants, login, renewal, rights, tenants
 from vmproxy.cluster.client import Client, Object
 from vmproxy.cluster.paths import collection, path_of
 from vmproxy.errors import Conflict, Forbidden, NotReady, UsageError, VmproxyError
 from vmproxy.model import names
 from vmproxy.model.names import MANAGED_BY, NAMESPACE
 from vmproxy.model.net import Address, addresses, networks
-from vmproxy.model.seen import ClusterSeen, EndpointSeen, NodeSeen, ServiceSeen
+from vmproxy.model.seen import ClusterSeen, EndpointSeen, Grant, NodeSeen, ServiceSeen
 from vmproxy.model.steps import (
     ClusterStep,
     CreateObject,
@@ -165,6 +165,11 @@ class Cluster:
         """What apply and destroy of that account's VM need and these credentials do not have, as "create
         clusterroles"."""
         return rights.missing(self._client, account)
+
+    def grants(self) -> tuple[Grant, ...]:
+        """What gives rights or tokens of accounts in vmproxy's namespace, whoever made it; of what may not be
+        listed nothing."""
+        return grants.found(self._client)
 
     def _empty(self, warn: Callable[[str], None]) -> bool:
         """Whether the namespace may go: it has no account of another host, and nothing of anybody else."""

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from vmproxy.cluster.client import Client
-from vmproxy.cluster.paths import resource
+from vmproxy.cluster.paths import RBAC, resource
 from vmproxy.model.names import NAMESPACE, identity
 
 _DISCOVERY = "discovery.k8s.io"
@@ -39,8 +39,12 @@ OPTIONAL = (
     Right("list", "", "pods"),
     Right("get", "config.openshift.io", "networks"),
     Right("create", "", "services"),
+    Right("list", RBAC, "clusterrolebindings"),
+    Right("list", RBAC, "rolebindings"),
+    Right("list", "", "secrets", NAMESPACE),
 )
-"""By which ranges and the cluster's own CA are found; each has another way. Services: a dry run only."""
+"""By which ranges, the cluster's own CA and others' grants to vmproxy's accounts are found; each has another
+way, or a run goes without. Services: a dry run only."""
 
 _SHARED = (
     Right("list", "", "serviceaccounts", NAMESPACE),

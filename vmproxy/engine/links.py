@@ -16,6 +16,7 @@ from vmproxy.model.seen import (
     CloudInit,
     ClusterSeen,
     Endpoint,
+    Grant,
     GuestQuery,
     GuestSeen,
     Reach,
@@ -65,6 +66,8 @@ class ClusterLink(Protocol):
         """The token in that Secret, which is made anew when the API server refuses its token."""
 
     def services(self) -> list[ServiceSeen]: ...
+
+    def grants(self) -> tuple[Grant, ...]: ...
 
     def missing_rights(self, account: str) -> tuple[str, ...]: ...
 

@@ -8,7 +8,7 @@ from threading import Lock
 from typing import Generic, TypeVar
 
 from vmproxy.engine.links import ClusterLink, Links
-from vmproxy.model.seen import ClusterSeen, ServiceSeen
+from vmproxy.model.seen import ClusterSeen, Grant, ServiceSeen
 from vmproxy.model.topology import Member, Topology
 
 T = TypeVar("T")
@@ -35,8 +35,8 @@ class Once(Generic[T]):
 class SiteRun:
     """One run on `members` of a site, over these connections.
 
-    The number of lists asked of the API server does not grow with the hosts: `cluster_seen` and `services`
-    are what the first look found.
+    The number of lists asked of the API server does not grow with the hosts: `cluster_seen`, `services` and
+    `grants` are what the first look found.
     """
 
     def __init__(self, topology: Topology, members: tuple[Member, ...], links: Links) -> None:
@@ -46,6 +46,7 @@ class SiteRun:
         self._cluster = Once(links.cluster)
         self._seen = Once(self._look)
         self._services = Once(self._list_services)
+        self._grants = Once(self._list_grants)
 
     @property
     def cluster(self) -> ClusterLink:
@@ -58,8 +59,14 @@ class SiteRun:
     def services(self) -> list[ServiceSeen]:
         return self._services()
 
+    def grants(self) -> tuple[Grant, ...]:
+        return self._grants()
+
     def _look(self) -> ClusterSeen:
         return self.cluster.observe()
 
     def _list_services(self) -> list[ServiceSeen]:
         return self.cluster.services()
+
+    def _list_grants(self) -> tuple[Grant, ...]:
+        return self.cluster.grants()

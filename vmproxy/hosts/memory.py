@@ -29,6 +29,7 @@ from vmproxy.model.seen import (
     Endpoint,
     EndpointSeen,
     FileSeen,
+    Grant,
     GuestQuery,
     GuestSeen,
     Marker,
@@ -112,14 +113,15 @@ class MemoryVm:
 
 @dataclass
 class MemoryCluster:
-    """Objects by "kind/name"; `nodes` are as a look finds them; `tenants` is others' in the namespace.
-    `fills`: a Secret of an account gets its token; `key` signs it.
+    """Objects by "kind/name"; `nodes` are as a look finds them; `tenants` is others' in the namespace,
+    `grants` theirs to vmproxy's accounts. `fills`: a Secret of an account gets its token; `key` signs it.
     `uids`: how many were given to objects."""
 
     objects: dict[str, Object] = field(default_factory=dict)
     service_cidrs: tuple[Network, ...] = (ip_network("10.96.0.0/16"),)
     nodes: tuple[NodeSeen, ...] = ()
     tenants: tuple[str, ...] = ()
+    grants: tuple[Grant, ...] = ()
     reachable: bool = True
     fills: bool = True
     key: int = 1
@@ -524,6 +526,10 @@ class MemoryClusterLink:
         self._cluster.lists += 2  # Services, EndpointSlices
         server = EndpointSeen(IPv4Address("192.168.10.4"), ready=True, ports={(443, "tcp"): 6443}, node=None)
         return [ServiceSeen("default/kubernetes", _API, ((443, "tcp"),), (server,))]
+
+    def grants(self) -> tuple[Grant, ...]:
+        self._cluster.lists += 3  # ClusterRoleBindings, RoleBindings, Secrets
+        return self._cluster.grants
 
     def missing_rights(self, _account: str) -> tuple[str, ...]:
         return ()

@@ -262,6 +262,16 @@ class ClusterSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class Grant:
+    """An object in the cluster, whoever made it, that gives a ServiceAccount in vmproxy's namespace rights,
+    or holds its token: `what`, before the account's name. `name` is as in "rolebinding/namespace/name"."""
+
+    account: str
+    name: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointSeen:
     """One address behind a Service. `ports`: where it listens, by the Service's (port, protocol). `node`: the
     Node that it is on; None: nobody says."""

@@ -27,7 +27,7 @@ Object = dict[str, Any]
 
 # The VM's identity in the cluster.
 
-_COMPARED = ("rules", "roleRef", "subjects", "automountServiceAccountToken", "type")
+_COMPARED = ("rules", "aggregationRule", "roleRef", "subjects", "automountServiceAccountToken", "type")
 _WHY = "the VM reads the cluster with this identity"
 
 

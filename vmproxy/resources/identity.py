@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -17,10 +17,11 @@ from vmproxy.model.names import (
     MANAGED_BY,
     NAMESPACE,
     SITE_LABEL,
+    identity,
     key,
     renewal,
 )
-from vmproxy.model.seen import ClusterSeen, Unobservable
+from vmproxy.model.seen import ClusterSeen, Grant, Unobservable
 from vmproxy.model.steps import (
     ClusterStep,
     CreateObject,
@@ -109,6 +110,18 @@ def after(seen: ClusterSeen, steps: Iterable[Step]) -> ClusterSeen:
         step.target for step in steps if isinstance(step, ClusterStep) and step.object["kind"] == "Secret"
     }
     return replace(seen, identity={name: item for name, item in seen.identity.items() if name not in made})
+
+
+def warnings(vm: Vm, grants: Iterable[Grant]) -> Iterator[str]:
+    """What else gives the VM's accounts rights, or holds their tokens. It is somebody else's: it stays."""
+    own = {name.key for name in identity(vm.account)}
+    accounts = {vm.account, renewal(vm.account)}
+    for grant in grants:
+        if grant.account in accounts and grant.name not in own:
+            yield (
+                f"{grant.name}, which vmproxy did not make, {grant.what} {grant.account}: "
+                "remove it if nobody needs it"
+            )
 
 
 def is_ours(live: Mapping[str, Any]) -> bool:

@@ -16,6 +16,7 @@ from vmproxy.cluster import renewal, rights
 from vmproxy.cluster.api import Cluster
 from vmproxy.cluster.rights import OPTIONAL, Right
 from vmproxy.errors import Conflict, Forbidden, NotReady, VmproxyError
+from vmproxy.model.seen import Grant
 from vmproxy.model.steps import CreateObject, DeleteObject, UpdateObject
 from vmproxy.resources import identity
 from vmproxy.site import model
@@ -315,6 +316,7 @@ def test_the_listed_rights_are_all_that_a_run_asks_for() -> None:
         cluster_of(api).observe()
     cluster = cluster_of(api)
     cluster.services()
+    cluster.grants()
     cluster.mint("a-win-01", seconds=600)
     cluster.identity("a-win-01")
     for item in identity.wanted(VM).values():
@@ -474,6 +476,50 @@ def test_the_token_that_renews_is_that_of_the_secret_while_the_api_server_takes_
     api.taken = {"new"}
     assert cluster_of(api).renewal(RENEWAL) == "new"
     assert api.deleted == [SECRET]
+
+
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
+
+
+def binding(name: str, *subjects: tuple[str, str, str], namespace: str = "") -> dict[str, Any]:
+    return {
+        "metadata": {"name": name, **({"namespace": namespace} if namespace else {})},
+        "roleRef": {"kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"kind": kind, "namespace": space, "name": own} for kind, space, own in subjects],
+    }
+
+
+def test_grants_are_found_by_whom_they_name() -> None:
+    ours, user = ("ServiceAccount", "vmproxy", "a"), ("User", "", "system:serviceaccount:vmproxy:b")
+    others = [("ServiceAccount", "demo", "a"), ("User", "", "a"), ("Group", "", "system:authenticated")]
+    annotated = {"kubernetes.io/service-account.name": "a"}
+    api = Api(
+        {
+            f"{RBAC}/clusterrolebindings": [
+                binding("x", ours, user, *others),
+                binding("none"),
+                {**binding("y"), "subjects": None},
+            ],
+            f"{RBAC}/rolebindings": [
+                binding("z", ours, ours, namespace="demo"),
+                binding("z", user, namespace="vmproxy"),
+            ],
+            "/api/v1/namespaces/vmproxy/secrets": [*named("s", annotations=annotated), *named("t")],
+        }
+    )
+    rights = "gives the rights of ClusterRole cluster-admin to"
+    assert cluster_of(api).grants() == (
+        Grant("a", "clusterrolebinding/x", rights),
+        Grant("b", "clusterrolebinding/x", rights),
+        Grant("a", "rolebinding/demo/z", rights),
+        Grant("b", "rolebinding/z", rights),
+        Grant("a", "secret/s", "holds a token, which does not expire, of"),
+    )
+
+
+def test_grants_that_may_not_be_listed_are_none() -> None:
+    paths = (f"{RBAC}/clusterrolebindings", f"{RBAC}/rolebindings", "/api/v1/namespaces/vmproxy/secrets")
+    assert cluster_of(Api({path: Forbidden("no") for path in paths})).grants() == ()
 
 
 @pytest.mark.parametrize(

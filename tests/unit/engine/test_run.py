@@ -29,7 +29,7 @@ from vmproxy.engine.site import SiteRun
 from vmproxy.errors import Busy, Conflict, NotReady, UsageError, VmproxyError
 from vmproxy.hosts.memory import MemoryVm, MemoryWorld
 from vmproxy.model import names
-from vmproxy.model.seen import Marker
+from vmproxy.model.seen import Grant, Marker
 from vmproxy.model.steps import ReconfigureVm, Step
 from vmproxy.model.topology import Member, Topology, compile_site
 from vmproxy.operations.plan import plan_host
@@ -419,6 +419,21 @@ def test_a_plan_of_many_hosts_asks_for_no_more_lists_than_one_of_one_host() -> N
         return worlds["win-0"].cluster.lists
 
     assert lists(1) == lists(20)
+
+
+def test_what_others_give_to_a_vms_accounts_is_a_warning_of_the_plan_and_stays() -> None:
+    world = made()
+    theirs = Grant("a-win-01", "clusterrolebinding/theirs", "gives the rights of ClusterRole admin to")
+    other = replace(theirs, account="a-win-02")
+    world.cluster.grants = (theirs, other)
+    product = Product(world)
+    planned = product.plan()
+    assert planned.in_sync
+    assert [text for text in planned.warnings if "theirs" in text] == [
+        "clusterrolebinding/theirs, which vmproxy did not make, gives the rights of ClusterRole admin to "
+        "a-win-01: remove it if nobody needs it"
+    ]
+    assert product.apply().done == ()
 
 
 def test_a_site_of_an_earlier_version_converges_with_one_apply() -> None:

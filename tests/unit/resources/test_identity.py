@@ -10,7 +10,7 @@ from tests.unit.resources.test_guest import CLUSTER, VM
 from vmproxy.cli import answers
 from vmproxy.errors import Conflict
 from vmproxy.model import names
-from vmproxy.model.seen import ClusterSeen
+from vmproxy.model.seen import ClusterSeen, Grant
 from vmproxy.model.steps import ClusterStep, object_name
 from vmproxy.resources import identity
 
@@ -24,6 +24,7 @@ def live() -> dict[str, Any]:
     for number, item in enumerate(objects.values()):
         item["metadata"] |= {"uid": f"uid-{number}", "resourceVersion": "7"}
         item.pop("apiVersion")
+        item.pop("aggregationRule", None)
     objects[SECRET]["data"] = {"token": "f" * 64}
     objects[SECRET]["metadata"]["annotations"]["kubernetes.io/service-account.uid"] = "uid-6"
     return objects
@@ -87,6 +88,14 @@ def test_an_identity_of_an_earlier_version_becomes_that_of_this_one() -> None:
         ("update", "rolebinding/a-win-01"),
         ("create", SECRET),
     ]
+
+
+def test_an_aggregation_rule_is_drift_and_goes() -> None:
+    objects = live()
+    objects[ROLE]["aggregationRule"] = {"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]}
+    (step,) = identity.plan(VM, seen(objects))
+    assert fields((step,)) == [f"{ROLE}: aggregationRule"]
+    assert step.object["aggregationRule"] is None
 
 
 @pytest.mark.parametrize(
@@ -185,6 +194,22 @@ def test_an_account_of_a_host_that_is_named_like_the_renewal_account_is_not_take
     with pytest.raises(Conflict, match=f"a-win-01-renewal .*: it is that of host {host} of site {site}"):
         identity.plan(VM, seen(objects))
     assert "serviceaccount/a-win-01-renewal" not in fields(identity.destroy_plan(VM, seen(objects)))
+
+
+def test_what_others_give_the_accounts_is_a_warning_that_names_it() -> None:
+    grants = [
+        Grant("a-win-01", "clusterrolebinding/theirs", "gives the rights of ClusterRole cluster-admin to"),
+        Grant("a-win-01-renewal", "secret/theirs", "holds a token, which does not expire, of"),
+        Grant("a-win-02", "clusterrolebinding/of-another-host", "gives the rights of Role x to"),
+        Grant("a-win-01", "clusterrolebinding/vmproxy-a-win-01", "gives the rights of Role x to"),
+        Grant("a-win-01-renewal", SECRET, "holds a token, which does not expire, of"),
+    ]
+    assert list(identity.warnings(VM, grants)) == [
+        "clusterrolebinding/theirs, which vmproxy did not make, gives the rights of ClusterRole "
+        "cluster-admin to a-win-01: remove it if nobody needs it",
+        "secret/theirs, which vmproxy did not make, holds a token, which does not expire, of "
+        "a-win-01-renewal: remove it if nobody needs it",
+    ]
 
 
 def test_the_rules_give_no_more_than_kube_proxy_reads() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from vmproxy.engine.look import Look
-from vmproxy.engine.phases.phase import Leaving, Phase
+from vmproxy.engine.phases.phase import Leaving, Phase, Unsettled
 from vmproxy.engine.scope import Scope, World
 from vmproxy.errors import VmproxyError
 from vmproxy.model.finding import Finding, failed
@@ -17,6 +17,10 @@ from vmproxy.resources.kubeproxy import NO_DNS
 
 def _plan(scope: Scope, world: World) -> Sequence[ClusterStep]:
     return identity.plan(scope.member.vm, world.cluster)
+
+
+def _unsettled(scope: Scope, _world: World) -> Unsettled:
+    return Unsettled(warnings=tuple(identity.warnings(scope.member.vm, scope.site.grants())))
 
 
 def _expected(_scope: Scope, world: World, steps: Sequence[Step]) -> World:
@@ -76,6 +80,7 @@ IDENTITY = Phase(
     findings=_findings,
     problems=_problems,
     broken=lambda _look, _target, _answer: None,
+    unsettled=_unsettled,
     after=_again,
     expected=_expected,
     files=_files,
