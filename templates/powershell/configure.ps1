@@ -1,5 +1,5 @@
 # Apply VM settings: those in `settings`, which differ or belong to a new VM. hosts/hyperv/settings.py declares
-# them, and which of them need the VM off.
+# them, and which of them need the VM off. `own`: by what the VM's own adapter, disk and seed are known.
 param($Data, $Session)
 . $Session.Lib
 $Vm = Get-ManagedVM $Data
@@ -18,13 +18,40 @@ function Set-IntegrationService([string] $Id, [bool] $On) {
     }
 }
 
+function Get-AdapterInOrder {
+    # The VM's own adapter has its address, or at least a static one. hosts/hyperv/seen.py knows it likewise.
+    $All = @(Hyper-V\Get-VMNetworkAdapter -VM $Vm)
+    $Mac = $Data.own.mac.Replace(':', '')
+    $All | Where-Object { $_.MacAddress -eq $Mac }
+    $All | Where-Object { $_.MacAddress -ne $Mac -and -not $_.DynamicMacAddressEnabled }
+    $All | Where-Object { $_.MacAddress -ne $Mac -and $_.DynamicMacAddressEnabled }
+}
+
 function Get-Adapter {
-    $Adapters = @(Hyper-V\Get-VMNetworkAdapter -VM $Vm)
+    $Adapters = @(Get-AdapterInOrder)
     if ($Adapters.Count) { return $Adapters[0] }
     Hyper-V\Add-VMNetworkAdapter -VM $Vm -SwitchName $Wanted.switch -Passthru
 }
 
-if ($Wanted.ContainsKey('folderAccess')) { Protect-Folder $Data.directory }
+if ($Wanted.ContainsKey('folderAccess')) {
+    Protect-Folder $Data.directory
+    foreach ($Item in @(Get-ExposedItem $Data.directory)) { Protect-Folder $Item.path }
+}
+
+# Drives are taken from the VM, their files stay. Those of a generation 2 VM come and go while it runs, as do its
+# adapters.
+if ($Wanted.ContainsKey('otherDisks')) {
+    Hyper-V\Get-VMHardDiskDrive -VM $Vm | Where-Object { $_.Path -ne $Data.own.disk } |
+        ForEach-Object { Hyper-V\Remove-VMHardDiskDrive -VMHardDiskDrive $_ }
+}
+if ($Wanted.ContainsKey('otherDvdDrives')) {
+    Hyper-V\Get-VMDvdDrive -VM $Vm | Where-Object { $_.Path -ne $Data.own.seed } |
+        ForEach-Object { Hyper-V\Remove-VMDvdDrive -VMDvdDrive $_ }
+}
+if ($Wanted.ContainsKey('otherAdapters')) {
+    Get-AdapterInOrder | Select-Object -Skip 1 |
+        ForEach-Object { Hyper-V\Remove-VMNetworkAdapter -VMNetworkAdapter $_ }
+}
 
 $OfVm = @{}
 if ($Wanted.ContainsKey('cpus')) { $OfVm.ProcessorCount = $Wanted.cpus }
@@ -81,8 +108,10 @@ if ($Wanted.ContainsKey('vlan')) {
 }
 
 if ($Wanted.ContainsKey('secureBoot')) {
-    $Disk = @(Hyper-V\Get-VMHardDiskDrive -VM $Vm)[0]
-    $Firmware = @{ EnableSecureBoot = 'On'; SecureBootTemplateId = $Wanted.secureBoot }
-    Hyper-V\Set-VMFirmware -VM $Vm @Firmware -FirstBootDevice $Disk
+    Hyper-V\Set-VMFirmware -VM $Vm -EnableSecureBoot On -SecureBootTemplateId $Wanted.secureBoot
+}
+if ($Wanted.ContainsKey('firstBoot')) {
+    $Disk = @(Hyper-V\Get-VMHardDiskDrive -VM $Vm | Where-Object { $_.Path -eq $Data.own.disk })[0]
+    Hyper-V\Set-VMFirmware -VM $Vm -FirstBootDevice $Disk
 }
 if ($Wanted.ContainsKey('com1')) { Hyper-V\Set-VMComPort -VM $Vm -Number 1 -Path $Wanted.com1 }

@@ -95,14 +95,32 @@ $Session.Lib = {
 
     function Protect-Folder([string] $Path) {
         # Access for Administrators and SYSTEM only, because seeds hold private keys. Administrators own the
-        # folder too: an owner can always change the rights. What Hyper-V gave to VMs (S-1-5-83-…, accounts
-        # that only its worker processes have) stays.
+        # folder (or file) too: an owner can always change the rights. What Hyper-V gave to VMs (S-1-5-83-…,
+        # accounts that only its worker processes have) stays.
         $Acl = Get-Acl -LiteralPath $Path
+        $Inside = if (Test-Path -LiteralPath $Path -PathType Container) { 'OICI' }
         $OfVms = [regex]::Matches($Acl.Sddl, '\(A;[^;]*;[^;]*;;;S-1-5-83-[\d-]+\)') |
             ForEach-Object { $_.Value -replace '^\(A;((?:OI|CI|NP|IO)*)ID;', '(A;$1;' }
-        $Rights = 'O:BAD:PAI(A;OICI;FA;;;BA)(A;OICI;FA;;;SY)' + ($OfVms -join '')
+        $Rights = "O:BAD:PAI(A;$Inside;FA;;;BA)(A;$Inside;FA;;;SY)" + ($OfVms -join '')
         $Acl.SetSecurityDescriptorSddlForm($Rights, 'Owner, Access')
         Set-Acl -LiteralPath $Path -AclObject $Acl
+    }
+
+    function Get-ExposedItem([string] $Directory) {
+        # What vmproxy keeps in its folder, and others have a right to, or own. Hyper-V's files have what it gives.
+        $Closed = '\(A;[^;()]*;[^;()]*;;;(BA|SY|S-1-5-32-544|S-1-5-18|S-1-5-83-[\d-]+)\)'
+        $Ours = '^([0-9a-f]{64}\.(vhdx|sha256)|disk-[0-9a-f]+\.vhdx|seed-[0-9a-f]+\.iso)$'
+        $Root = (Get-Item -LiteralPath $Directory -Force).FullName.TrimEnd('\')
+        foreach ($Item in Get-ChildItem -LiteralPath $Directory -Recurse -Force -ErrorAction SilentlyContinue) {
+            $IsOurs = if ($Item.PSIsContainer) { (Split-Path $Item.FullName) -eq $Root } else { $Item.Name -match $Ours }
+            if (-not $IsOurs) { continue }
+            $Acl = Get-Acl -LiteralPath $Item.FullName -ErrorAction SilentlyContinue
+            $Entries = ($Acl.Sddl -replace '^.*?D:', '') -replace $Closed, ''
+            $IsClosed = $Acl -and $Entries -notmatch '\(|NO_ACCESS_CONTROL' -and (Test-TrustedOwner $Item.FullName)
+            # It may be gone meanwhile.
+            if ($IsClosed -or -not (Test-Path -LiteralPath $Item.FullName)) { continue }
+            [ordered]@{ path = [string]$Item.FullName; sddl = [string]$Acl.Sddl }
+        }
     }
 
     function Test-TrustedOwner([string] $Path) {

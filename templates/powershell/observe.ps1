@@ -29,14 +29,20 @@ function Get-AdapterFact($Adapter) {
 function Get-FirmwareFact($Vm) {
     if ($Vm.Generation -ne 2) { return $null }
     $Firmware = Hyper-V\Get-VMFirmware -VM $Vm
-    [ordered]@{ secureBoot = [string]$Firmware.SecureBoot; template = [string]$Firmware.SecureBootTemplateId }
+    # Entries for files are what the guest's own boot loader has added.
+    $First = @($Firmware.BootOrder | Where-Object { [string]$_.BootType -ne 'File' })[0]
+    $OnDrive = [string]$First.BootType -eq 'Drive'
+    [ordered]@{
+        secureBoot = [string]$Firmware.SecureBoot
+        template = [string]$Firmware.SecureBootTemplateId
+        firstBoot = if ($OnDrive) { [string]$First.Device.Path } else { [string]$First.BootType }
+    }
 }
 
 function Get-DriveFact($Drives) {
     foreach ($Drive in $Drives) {
-        if ($Drive.Path) {
-            [ordered]@{ path = [string]$Drive.Path; exists = [bool](Test-Path -LiteralPath $Drive.Path) }
-        }
+        $Exists = $Drive.Path -and (Test-Path -LiteralPath $Drive.Path)
+        [ordered]@{ path = [string]$Drive.Path; exists = [bool]$Exists }
     }
 }
 
@@ -71,7 +77,11 @@ function Get-FolderFact([string] $Path) {
     # Hyper-V may delete a file meanwhile.
     $Look = @{ LiteralPath = $Path; Recurse = $true; Force = $true; File = $true; ErrorAction = 'SilentlyContinue' }
     $Files = @(Get-ChildItem @Look | ForEach-Object { $_.FullName })
-    [ordered]@{ sddl = [string](Get-Acl -LiteralPath $Path).Sddl; files = $Files }
+    [ordered]@{
+        sddl = [string](Get-Acl -LiteralPath $Path).Sddl
+        files = $Files
+        exposed = @(Get-ExposedItem $Path)
+    }
 }
 
 $Facts = Get-HostFact

@@ -9,6 +9,7 @@ function Get-RouteFact {
                 store = $Store
                 prefix = [string]$_.DestinationPrefix
                 via = [string]$_.NextHop
+                interface = [int]$_.InterfaceIndex
             }
         }
     }
@@ -17,6 +18,10 @@ function Get-RouteFact {
 [ordered]@{
     routes = @(Get-RouteFact)
     addresses = @(NetTCPIP\Get-NetIPAddress -AddressFamily IPv4 | ForEach-Object {
-        [ordered]@{ address = [string]$_.IPAddress; length = [int]$_.PrefixLength }
+        [ordered]@{
+            address = [string]$_.IPAddress
+            length = [int]$_.PrefixLength
+            interface = [int]$_.InterfaceIndex
+        }
     })
 }

@@ -14,13 +14,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.opened import HostSeen, Opened, opened, route_plan, route_removal
-from tests.unit.hosts.windows import GIB, FakeWindows, failed
+from tests.unit.hosts.windows import GIB, OURS, FakeWindows, failed
 from tests.values import route as route_to
 from vmproxy.errors import Busy, Conflict, Forbidden, NotReady, RemoteFailed, Unreachable
 from vmproxy.hosts.hyperv import carrier as module
 from vmproxy.hosts.hyperv.kind import HYPERV
+from vmproxy.hosts.hyperv.seen import access
 from vmproxy.hosts.protocols import Connection, Delivery
 from vmproxy.image import Download
+from vmproxy.model.mac import static_mac
 from vmproxy.model.names import UEFI_CA
 from vmproxy.model.steps import RouteStep, VmStep, VmWanted
 from vmproxy.model.topology import compile_site
@@ -276,6 +278,23 @@ def test_a_route_that_one_store_lacks_is_drift_and_repaired(world: World, store:
     assert {item["store"] for item in world.windows.routes} == {"ActiveStore", "PersistentStore"}
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_route_on_an_interface_that_does_not_reach_the_vm_is_replaced(world: World, known: bool) -> None:
+    made(world)
+    length = 24 if known else 32
+    world.windows.addresses = [
+        {"address": "192.168.10.2", "length": length, "interface": 7},
+        {"address": "172.16.0.9", "length": 24, "interface": 9},
+    ]
+    for item in world.windows.routes:
+        item["interface"] = 9
+    with world.place() as place:
+        steps = world.plan(place, place.observe())
+        assert ["interface" in step.drift[0].seen for step in steps] == ([True] if known else [])
+        world.converge(place)
+    assert [item["interface"] for item in world.windows.routes] == ([7, 7] if known else [9, 9])
+
+
 def test_routes_of_the_hosts_own_addresses_are_no_routes_to_us(world: World) -> None:
     for prefix in ("192.168.10.0/24", "192.168.10.2/32", "192.168.10.255/32", "224.0.0.0/4", "127.0.0.0/8"):
         world.windows.add_route(prefix, "0.0.0.0", stores=("ActiveStore",))
@@ -290,7 +309,7 @@ def test_routes_of_the_hosts_own_addresses_are_no_routes_to_us(world: World) -> 
 
 
 def test_an_address_of_the_host_inside_the_service_range_is_a_conflict(world: World) -> None:
-    world.windows.addresses.append({"address": "10.96.3.1", "length": 24})
+    world.windows.addresses.append({"address": "10.96.3.1", "length": 24, "interface": 9})
     with world.place() as place, pytest.raises(Conflict) as caught:
         route_plan(ROUTES, place.observe())
     assert "own address 10.96.3.1/24" in caught.value.details[0]
@@ -367,6 +386,68 @@ def test_rights_of_vms_own_accounts_are_no_drift(world: World) -> None:
     world.windows.sddl += "(A;OICI;0x1200a9;;;S-1-5-83-0)(A;;FA;;;S-1-5-83-1-1-2-3-4)"
     with world.place() as place:
         assert world.plan(place, place.observe()) == ()
+
+
+SYSTEM, ADMINISTRATORS = "(A;OICI;FA;;;SY)", "(A;OICI;FA;;;BA)"
+
+
+@pytest.mark.parametrize(
+    ("sddl", "who"),
+    [
+        (f"O:BAG:SYD:PAI{ADMINISTRATORS}{SYSTEM}", "Administrators, SYSTEM"),
+        (f"O:SYG:SYD:PAI{SYSTEM}(A;OICI;0x1f01ff;;;S-1-5-32-544)", "Administrators, SYSTEM"),
+        ("O:BAD:AI(A;OICIID;FA;;;SY)(A;OICIID;FA;;;BA)", "Administrators, SYSTEM"),
+        (f"O:BAD:PAI{ADMINISTRATORS}{SYSTEM}(A;CI;FR;;;S-1-5-83-0)", "Administrators, SYSTEM"),
+        (f"O:BAD:PAI{ADMINISTRATORS}(A;OICI;FR;;;SY)", "Administrators, SYSTEM (FR)"),
+        (f"O:BAD:PAI{ADMINISTRATORS}(A;;FA;;;SY)", "Administrators, SYSTEM (not for what is inside)"),
+        (f"O:BAD:PAI{ADMINISTRATORS}(A;OICIIO;GA;;;SY)", "Administrators, SYSTEM (OICIIO)"),
+        (f"O:BAD:PAI{ADMINISTRATORS}{SYSTEM}(A;OICI;FA;;;BU)", "Administrators, BU, SYSTEM"),
+        (f"O:BAD:PAI{ADMINISTRATORS}{SYSTEM}(A;OICI;FR;;;BU)", "Administrators, BU (FR), SYSTEM"),
+        (
+            f"O:BAD:PAI(D;OICI;FW;;;BA){ADMINISTRATORS}{SYSTEM}",
+            "Administrators, SYSTEM, denied: Administrators (FW)",
+        ),
+        (
+            f"O:BAD:PAI{ADMINISTRATORS}{SYSTEM}(D;;FR;;;S-1-5-83-0)",
+            "Administrators, SYSTEM, denied: S-1-5-83-0 (FR)",
+        ),
+        (
+            f"O:BAD:PAI{ADMINISTRATORS}{SYSTEM}(OA;;FA;4c164200-20c0-11d0-a768-00aa006e0529;;WD)",
+            "Administrators, SYSTEM, for an object: WD",
+        ),
+        (
+            f"O:BAD:PAI{ADMINISTRATORS}{SYSTEM}"
+            '(XA;;FX;;;WD;((@User.Title=="PM" && (Member_of {SID(BA)})) || @User.A==1))',
+            "Administrators, SYSTEM, on a condition: WD (FX)",
+        ),
+        ("O:BAD:NO_ACCESS_CONTROL", "everybody"),
+        ("O:BAD:PAI", "nobody"),
+        (f"O:S-1-5-21-9D:PAI{ADMINISTRATORS}{SYSTEM}", "Administrators, SYSTEM, owner S-1-5-21-9"),
+    ],
+)
+def test_who_may_access_a_folder_is_told_with_what_differs_from_everything(sddl: str, who: str) -> None:
+    assert access({"sddl": sddl}, DIRECTORY) == who
+
+
+def test_what_is_exposed_in_a_closed_folder_is_named() -> None:
+    seed = {"path": rf"{DIRECTORY}\x\seed-b.iso", "sddl": "O:BAD:AI(A;;FR;;;BU)(A;ID;FA;;;SY)"}
+    hidden = {"path": rf"{DIRECTORY}\images", "sddl": ""}
+    closed = {"sddl": f"O:BAD:PAI{ADMINISTRATORS}{SYSTEM}", "exposed": [seed, hidden]}
+    assert access(closed, DIRECTORY) == (
+        r"Administrators, SYSTEM; x\seed-b.iso: BU (FR), SYSTEM; images: not readable"
+    )
+
+
+def test_the_vms_own_adapter_is_known_by_its_address_whatever_the_order(world: World) -> None:
+    made(world)
+    (own,) = world.windows.find(NAME)["adapters"]
+    mac = static_mac(NAME, pool=("00155D0AC800", "00155D0AC8FF"))
+    own["mac"] = mac.replace(":", "").upper()
+    world.windows.find(NAME)["adapters"] = [{**own, "mac": "00155D010203", "switch": "Other"}, own]
+    with world.place() as place:
+        seen = place.observe().vm
+    assert seen is not None
+    assert (seen.settings["mac"], seen.settings["otherAdapters"]) == (mac, "one on Other")
 
 
 def test_the_seed_is_in_no_frame(world: World) -> None:
@@ -456,6 +537,11 @@ changes = st.lists(
             broken(lambda w: w.find(NAME)["adapters"][0].update(dynamicMac=True)),
             broken(lambda w: w.find(NAME)["services"][0].update(enabled=False)),
             broken(lambda w: setattr(w, "sddl", w.sddl + "(A;OICI;0x1200a9;;;BU)")),
+            broken(lambda w: w.exposed.append({"path": rf"{DIRECTORY}\{NAME}\seed-b.iso", "sddl": OURS})),
+            broken(lambda w: w.find(NAME)["adapters"].append({**w.find(NAME)["adapters"][0], "mac": "0"})),
+            broken(lambda w: w.find(NAME)["disks"].append({"path": r"D:\data.vhdx", "exists": True})),
+            broken(lambda w: w.find(NAME)["dvds"].append({"path": "", "exists": False})),
+            broken(lambda w: (w.find(NAME)["firmware"] or {}).update(firstBoot="Network")),
             broken(lambda w: w.routes.clear()),
             broken(lambda w: w.routes[:-1] and w.routes.pop()),
             broken(lambda w: [item.update(via="192.168.10.9") for item in w.routes]),

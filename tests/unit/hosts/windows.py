@@ -48,7 +48,11 @@ def new_vm(name: str, **changes: Any) -> dict[str, Any]:
         "automaticCheckpoints": True,
         "notes": "",
         "path": r"C:\ProgramData\vmproxy" + "\\" + name,
-        "firmware": {"secureBoot": "On", "template": "1734c6e8-3154-4dda-ba5f-a874cc483422"},
+        "firmware": {
+            "secureBoot": "On",
+            "template": "1734c6e8-3154-4dda-ba5f-a874cc483422",
+            "firstBoot": "Network",
+        },
         "com1": "",
         "disks": [],
         "dvds": [],
@@ -81,10 +85,11 @@ class FakeWindows:
     )
     routes: list[dict[str, Any]] = field(default_factory=list)
     addresses: list[dict[str, Any]] = field(
-        default_factory=lambda: [{"address": "192.168.10.2", "length": 24}]
+        default_factory=lambda: [{"address": "192.168.10.2", "length": 24, "interface": 7}]
     )
     files: dict[str, int] = field(default_factory=dict)
     sddl: str = INHERITED
+    exposed: list[dict[str, str]] = field(default_factory=list)
     free: int = 40 * GIB
     held: bool = False
     pending: str | None = None
@@ -175,7 +180,9 @@ class FakeWindows:
             "pending": self.pending,
             "nearSwitches": [item["name"] for item in self.switches if item["name"] != data["switch"]],
             "switches": [item for item in self.switches if item["name"] == data["switch"]],
-            "folder": {"sddl": self.sddl, "files": inside} if inside or self.vms else None,
+            "folder": {"sddl": self.sddl, "files": inside, "exposed": self.exposed}
+            if inside or self.vms
+            else None,
         }
 
     def _routes(self, _data: Call) -> Any:
@@ -221,17 +228,32 @@ class FakeWindows:
         off = vm["state"] == "Off"
         assert off or HYPERV.hot.issuperset(wanted)
         for name, value in wanted.items():
-            self._set(vm, name, value)
+            if name in ("otherAdapters", "otherDisks", "otherDvdDrives", "firstBoot"):
+                self._keep_own(vm, name, data["own"])
+            else:
+                self._set(vm, name, value)
+
+    def _keep_own(self, vm: dict[str, Any], name: str, own: dict[str, str]) -> None:
+        match name:
+            case "otherAdapters":
+                vm["adapters"] = vm["adapters"][:1]
+            case "otherDisks":
+                vm["disks"] = [drive for drive in vm["disks"] if drive["path"] == own["disk"]]
+            case "otherDvdDrives":
+                vm["dvds"] = [drive for drive in vm["dvds"] if drive["path"] == own["seed"]]
+            case "firstBoot":
+                vm["firmware"]["firstBoot"] = own["disk"]
 
     def _set(self, vm: dict[str, Any], name: str, value: Any) -> None:
         adapter, services = vm["adapters"][0], ("timeSync", "guestShutdown")
         match name:
             case "folderAccess":
                 self.sddl = OURS
+                self.exposed = []
             case "timeSync" | "guestShutdown":
                 vm["services"][services.index(name)]["enabled"] = value
             case "secureBoot":
-                vm["firmware"] = {"secureBoot": "On", "template": value.upper()}
+                vm["firmware"] = {**(vm["firmware"] or {}), "secureBoot": "On", "template": value.upper()}
             case "sriov":
                 adapter["iovWeight"] = 100 if value else 0
             case "switch":
@@ -278,7 +300,7 @@ class FakeWindows:
     def add_route(
         self, prefix: str, via: str, *, stores: tuple[str, ...] = ("ActiveStore", "PersistentStore")
     ) -> None:
-        self.routes += [{"store": store, "prefix": prefix, "via": via} for store in stores]
+        self.routes += [{"store": store, "prefix": prefix, "via": via, "interface": 7} for store in stores]
 
     def _set_marker(self, name: str, block: str) -> None:
         for vm in self.vms:

@@ -11,7 +11,7 @@ from tests.winhost.hyperv import find, ports
 from tests.winhost.hyperv.failures import cannot_modify, failed, invalid, running_device, wrong_state
 from tests.winhost.hyperv.host import mac
 from tests.winhost.hyperv.items import adapter_item, default_adapter_name, vlan_item
-from tests.winhost.hyperv.model import NO_MAC, VM, Adapter, Vlan, adapters, hyperv, power
+from tests.winhost.hyperv.model import NO_MAC, VM, Adapter, Vlan, adapters, assign_macs, hyperv, power
 from tests.winhost.state import Host
 
 _ABOUT = {
@@ -91,6 +91,9 @@ def add_adapter(host: Host, call: Call) -> Iterator[object]:
         one = Adapter(vm.id, name, switch.id if switch else None, legacy=bool(call.get("IsLegacy", False)))
         one.mac, one.dynamic_mac = address or NO_MAC, address is None
         one.device_naming = call.get("DeviceNaming", "Off")
+        if vm.running:
+            assign_macs(host, vm, one)
+            power(host).plug(host, vm, one)
         vm.adapters.append(one)
         yield from _passed(host, call, one)
 
@@ -98,10 +101,8 @@ def add_adapter(host: Host, call: Call) -> Iterator[object]:
 
 
 def _check_room(call: Call, vm: VM) -> None:
-    if vm.running:
-        if vm.generation == 1:
-            raise wrong_state(vm, doing="Failed to add device 'Network Adapter'.")
-        raise not_emulated("Add-VMNetworkAdapter while the virtual machine runs")
+    if vm.running and vm.generation == 1:
+        raise wrong_state(vm, doing="Failed to add device 'Network Adapter'.")
     if call.get("IsLegacy") and vm.generation == 2:
         raise cannot_modify(vm, "Network Adapter", "Generation 2 has no legacy network adapters.")
     most = 4 if call.get("IsLegacy") else _MOST_ADAPTERS
@@ -189,7 +190,7 @@ def remove_adapter(host: Host, call: Call) -> Iterator[object]:
         if vm.running:
             if vm.generation == 1 or one.legacy:
                 raise wrong_state(vm, doing=f"Failed to remove device '{one.name}'.")
-            raise not_emulated("Remove-VMNetworkAdapter while the virtual machine runs")
+            power(host).unplug(host, vm, one)
         yield from _passed(host, call, one)
         vm.adapters.remove(one)
 

@@ -263,7 +263,10 @@ def firmware_item(host: Host, vm: VM) -> Item:
         "SecureBoot": Enum("OnOffState", firmware.secure_boot),
         "SecureBootTemplate": template,
         "SecureBootTemplateId": firmware.template,
-        "BootOrder": [_boot_source(host, vm, one) for one in boot_devices(host, vm)],
+        "BootOrder": [
+            *(_boot_file(host, vm, path) for path in firmware.loaders),
+            *(_boot_source(host, vm, one) for one in boot_devices(host, vm)),
+        ],
         "ConsoleMode": Enum("ConsoleModeType", firmware.console),
         "PauseAfterBootFailure": Enum("OnOffState", firmware.pause_after_failure),
         "PreferredNetworkBootProtocol": Enum("IPProtocolPreference", firmware.network_protocol),
@@ -288,6 +291,17 @@ def _boot_source(host: Host, vm: VM, device: Item) -> Item:
         "FirmwarePath": f"\\AcpiEx(VMBus,0,0)\\VenHw({device.id.upper()})",
     }
     return Item(f"{SPACE}.VMBootSource", device.id, properties)
+
+
+def _boot_file(host: Host, vm: VM, path: str) -> Item:
+    properties = {
+        **owner(host, vm),
+        "BootType": Enum("BootSourceType", "File"),
+        "Description": "debian",
+        "Device": None,
+        "FirmwarePath": f"\\HD(1,GPT,5A2F0C11-0000-4000-8000-000000000001,0x800,0x1F800)\\{path}",
+    }
+    return Item(f"{SPACE}.VMBootSource", f"{vm.id}/{path}", properties)
 
 
 def switch_item(host: Host, switch: Switch) -> Item:

@@ -121,6 +121,15 @@ def connect(host: Host, vm: VM, adapter: Adapter) -> None:
         _connect(host, adapter, undertaker)
 
 
+def plug(host: Host, vm: VM, adapter: Adapter) -> None:
+    """Its PCI slots are taken when it starts."""
+    raise not_emulated("Add-VMNetworkAdapter while the virtual machine really runs")
+
+
+def unplug(host: Host, vm: VM, adapter: Adapter) -> None:
+    raise not_emulated("Remove-VMNetworkAdapter while the virtual machine really runs")
+
+
 def heartbeat(host: Host, vm: VM) -> str:
     if not _enabled(vm, HEARTBEAT):
         return "Disabled"

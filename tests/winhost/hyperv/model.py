@@ -71,6 +71,8 @@ class Firmware:
     secure_boot: OnOff = "On"
     template: str = WINDOWS
     boot_order: list[str] = field(default_factory=list)
+    loaders: list[str] = field(default_factory=list)
+    """Files that the guest's boot loader has put before them all."""
     console: str = "Default"
     pause_after_failure: OnOff = "Off"
     network_protocol: str = "IPv4"
@@ -164,6 +166,12 @@ class Power(Protocol):
     def connect(self, host: Host, vm: VM, adapter: Adapter) -> None:
         """A running machine's adapter has another switch or VLAN, or none."""
 
+    def plug(self, host: Host, vm: VM, adapter: Adapter) -> None:
+        """A running machine gets that adapter."""
+
+    def unplug(self, host: Host, vm: VM, adapter: Adapter) -> None:
+        """A running machine loses that adapter."""
+
     def heartbeat(self, host: Host, vm: VM) -> str:
         """A member of VMHeartbeatStatus."""
 
@@ -213,12 +221,12 @@ def adapters(host: Host) -> list[Adapter]:
     return [*part.management, *(one for vm in part.vms.values() for one in vm.adapters)]
 
 
-def assign_macs(host: Host, vm: VM) -> None:
+def assign_macs(host: Host, vm: VM, *more: Adapter) -> None:
     """A dynamic address is taken from the host's pool at the first start."""
     part = hyperv(host)
     taken = {one.mac for one in adapters(host)}
     pool = range(int(part.mac_minimum, 16), int(part.mac_maximum, 16) + 1)
-    for adapter in vm.adapters:
+    for adapter in (*vm.adapters, *more):
         if adapter.dynamic_mac and adapter.mac == NO_MAC:
             adapter.mac = next(f"{number:012X}" for number in pool if f"{number:012X}" not in taken)
             taken.add(adapter.mac)

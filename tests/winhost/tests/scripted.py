@@ -108,6 +108,7 @@ class Pretence:
 
     heart: str = "OkApplicationsUnknown"
     connected: list[Adapter] = field(default_factory=list)
+    unplugged: list[str] = field(default_factory=list)
 
     def start(self, host: Host, vm: VM) -> None:
         model.assign_macs(host, vm)
@@ -118,6 +119,12 @@ class Pretence:
 
     def reset(self, host: Host, vm: VM) -> None:
         vm.started = time.monotonic()
+
+    def plug(self, host: Host, vm: VM, adapter: Adapter) -> None:
+        self.connected.append(adapter)
+
+    def unplug(self, host: Host, vm: VM, adapter: Adapter) -> None:
+        self.unplugged.append(adapter.name)
 
     def connect(self, host: Host, vm: VM, adapter: Adapter) -> None:
         self.connected.append(adapter)

@@ -149,6 +149,17 @@ def test_adapters_come_and_go(windows: Session) -> None:
     assert windows.say("Add-VMNetworkAdapter b").error["category"] == "InvalidArgument"
 
 
+def test_adapters_come_and_go_while_a_generation_2_machine_runs(windows: Session) -> None:
+    windows("Start-VM a; Add-VMNetworkAdapter a -Name more -SwitchName External")
+    assert windows.one("(Get-VMNetworkAdapter a -Name more).MacAddress") != "000000000000"
+    windows("Get-VMNetworkAdapter a -Name more | Remove-VMNetworkAdapter")
+
+    assert windows("(Get-VM a).NetworkAdapters.Count") == [1]
+    power = hyperv(windows.host).power
+    assert isinstance(power, Pretence)
+    assert power.unplugged == ["more"]
+
+
 def test_switches_by_name_by_id_and_by_type(windows: Session) -> None:
     windows("$null = New-VMSwitch -Name Inside -SwitchType Internal -Notes n")
     windows("$null = New-VMSwitch Alone -SwitchType Private")

@@ -8,12 +8,21 @@ from typing import Any
 import pytest
 
 from tests.opened import Opened
+from tests.winhost.hyperv.model import hyperv
 from tests.winhost.presence import require
-from tests.winhost.tests.product import DIRECTORY, MIB, Windows, windows
+from tests.winhost.tests.product import DIRECTORY, IMAGE, MIB, NAME, SEED, Windows, windows
+from tests.winhost.tests.scripted import Pretence
 from vmproxy.transport.powershell import PowerShell
 
 pytestmark = pytest.mark.winhost
 OFF = "Stop-VM -VM $Vm -TurnOff -Force; "
+USER = "S-1-5-21-1004336348-1177238915-682003330-1013"
+SEED_FILE, DISK_FILE = rf"{DIRECTORY}\{NAME}\seed-{SEED}.iso", rf"{DIRECTORY}\{NAME}\disk-{IMAGE}.vhdx"
+OTHER = r"C:\Data.vhdx"
+_ACL = "$Acl = Get-Acl -LiteralPath '{path}'; %s; Set-Acl -LiteralPath '{path}' -AclObject $Acl"
+CHANGED = _ACL % "$Acl.SetSecurityDescriptorSddlForm('{sddl}')"
+GRANTED = _ACL % '$Acl.SetSecurityDescriptorSddlForm($Acl.Sddl + "{entry}")'
+OWNED = _ACL % f"$Acl.SetOwner([Security.Principal.SecurityIdentifier]'{USER}')"
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +81,32 @@ def other(world: Windows) -> Iterator[PowerShell]:
             f"Set-Acl -LiteralPath '{DIRECTORY}' -AclObject $Acl",
             ["set"],
         ),
+        (CHANGED.format(path=DIRECTORY, sddl="D:PAI(A;OICI;FA;;;BA)(A;OICI;0x1200a9;;;SY)"), ["set"]),
+        (CHANGED.format(path=DIRECTORY, sddl="D:PAI(A;OICI;FA;;;BA)(A;;FA;;;SY)"), ["set"]),
+        (
+            CHANGED.format(path=DIRECTORY, sddl="D:PAI(D;OICI;FW;;;BA)(A;OICI;FA;;;BA)(A;OICI;FA;;;SY)"),
+            ["set"],
+        ),
+        (GRANTED.format(path=SEED_FILE, entry="(A;;FR;;;BU)"), ["set"]),
+        (OWNED.format(path=SEED_FILE), ["set"]),
+        (GRANTED.format(path=DISK_FILE, entry="(A;;FR;;;WD)"), ["set"]),
+        (GRANTED.format(path=rf"{DIRECTORY}\images", entry="(A;OICI;FW;;;BU)"), ["set"]),
+        (OFF + "Add-VMNetworkAdapter -VM $Vm -SwitchName External", ["set"]),
+        (
+            OFF
+            + "Add-VMNetworkAdapter -VM $Vm -SwitchName External -Name Own -StaticMacAddress 00155D0A0B0C; "
+            "Set-VMNetworkAdapter -VM $Vm -Name Own -MacAddressSpoofing On; "
+            "Set-VMNetworkAdapterVlan -VM $Vm -VMNetworkAdapterName Own -Access -VlanId 7",
+            ["set"],
+        ),
+        (f"New-VHD '{OTHER}' -SizeBytes 1GB; Add-VMHardDiskDrive -VM $Vm -Path '{OTHER}'", ["set"]),
+        ("Add-VMHardDiskDrive -VM $Vm", ["set"]),
+        ("Add-VMDvdDrive -VM $Vm", ["set"]),
+        (
+            OFF + "Set-VMFirmware -VM $Vm -FirstBootDevice @(Get-VMNetworkAdapter -VM $Vm)[0]",
+            ["reconfigure"],
+        ),
+        (OFF + "Set-VMFirmware -VM $Vm -FirstBootDevice @(Get-VMDvdDrive -VM $Vm)[0]", ["reconfigure"]),
     ],
 )
 def test_each_drift_is_repaired_by_one_apply(
@@ -79,6 +114,60 @@ def test_each_drift_is_repaired_by_one_apply(
 ) -> None:
     other.call(f"$Vm = Get-VM; {script}")
     assert world.converge(place) == verbs
+
+
+def test_a_disk_that_is_not_the_vms_own_is_taken_off_and_its_file_stays(
+    world: Windows, place: Opened, other: PowerShell
+) -> None:
+    path = rf"{DIRECTORY}\{NAME}\data.vhdx"
+    other.call(
+        f"$Vm = Get-VM; {OFF}$null = New-VHD '{path}' -SizeBytes 1GB; "
+        f"Add-VMHardDiskDrive -VM $Vm -Path '{path}'; "
+        "Get-VM | Add-VMNetworkAdapter -SwitchName External"
+    )
+    (step,) = world.plan(place, place.observe(), starts=False)
+    assert [(one.field, one.wanted, one.seen) for one in step.drift] == [
+        ("otherAdapters", "none", "one on External"),
+        ("otherDisks", "none", path),
+    ]
+    assert world.converge(place) == ["set"]
+    assert world.state.local(path).exists()
+    world.state.local(path).unlink()
+
+
+def test_what_a_guests_boot_loader_puts_first_is_no_drift(world: Windows, place: Opened) -> None:
+    (vm,) = hyperv(world.state).vms.values()
+    vm.firmware.loaders.append(r"\EFI\debian\shimx64.efi")
+    assert world.converge(place) == []
+
+
+def test_drives_and_adapters_of_others_go_while_the_vm_runs(
+    world: Windows, place: Opened, other: PowerShell
+) -> None:
+    part = hyperv(world.state)
+    part.power = power = Pretence()
+    try:
+        other.call("Get-VM | Start-VM")
+        other.call(
+            "$Vm = Get-VM; Add-VMNetworkAdapter -VM $Vm -Name More -SwitchName External; "
+            "Add-VMDvdDrive -VM $Vm; Add-VMHardDiskDrive -VM $Vm"
+        )
+        assert world.converge(place) == ["set"]
+        assert power.unplugged == ["More"]
+        other.call("Get-VM | Stop-VM -TurnOff -Force")
+    finally:
+        part.power = None
+
+
+def test_the_exposed_seed_is_named_with_who_may_read_it(
+    world: Windows, place: Opened, other: PowerShell
+) -> None:
+    other.call(GRANTED.format(path=SEED_FILE, entry="(A;;FR;;;BU)") + "; " + OWNED.format(path=SEED_FILE))
+    (step,) = world.plan(place, place.observe(), starts=False)
+    assert [one.seen for one in step.drift] == [
+        rf"Administrators, SYSTEM; {NAME}\seed-{SEED}.iso: Administrators, BU (FR), SYSTEM, owner {USER}"
+    ]
+    assert world.converge(place) == ["set"]
 
 
 @pytest.mark.parametrize(

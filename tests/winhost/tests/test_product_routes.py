@@ -101,6 +101,17 @@ def test_the_lasting_route_of_an_interface_that_is_gone_is_removed(made: Windows
     assert stores(made) == {"ActiveStore": [], "PersistentStore": []}
 
 
+def test_a_route_on_an_interface_that_does_not_reach_the_vm_is_set_anew(made: Windows) -> None:
+    assert made.state.namespace is not None
+    link = ["ip", "-n", made.state.namespace, "link"]
+    run([*link, "add", "eth1", "up", "type", "veth", "peer", "name", "eth2"])
+    run([*link, "set", "eth2", "up"])
+    run(["ip", "-n", made.state.namespace, "route", "replace", RANGE, "via", VIA, "dev", "eth1", "onlink"])
+    assert made.run() == ["replace"]
+    assert f"{RANGE} via {VIA} dev eth0" in made.routes()
+    assert made.run() == []
+
+
 def test_a_lasting_route_beside_an_orphan_of_it_is_made_one_again(made: Windows) -> None:
     part = network(made.state)
     (own,) = [one for one in part.routes if str(one.to) == RANGE]

@@ -258,7 +258,7 @@ def test_a_folder_that_was_there_before_is_closed_before_anything_is_put_into_it
 
 
 def _access(world: Windows) -> str:
-    return access({"sddl": world.powershell(f"(Get-Acl {DIRECTORY}).Sddl")[0]})
+    return access({"sddl": world.powershell(f"(Get-Acl {DIRECTORY}).Sddl")[0]}, DIRECTORY)
 
 
 def test_an_image_that_another_user_planted_is_not_used(world: Windows) -> None:

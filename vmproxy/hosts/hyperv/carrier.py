@@ -79,9 +79,9 @@ class HypervCarrier:
                 case StartVm():
                     self._start()
                 case SetVm():
-                    self._configure(step.settings)
+                    self._configure(step.vm, step.settings)
                 case ReconfigureVm():
-                    self._reconfigure(step.settings, report)
+                    self._reconfigure(step, report)
                 case DeleteVm():
                     self._delete()
                 case _:
@@ -162,19 +162,24 @@ class HypervCarrier:
             **{name: vm.settings[name] for name in ("memory", "mac", "switch")},
         }
         self._session.feed("create.ps1", data, base64.b64encode(delivery.seed), timeout=_COPY_SECONDS)
-        self._configure({name: value for name, value in vm.settings.items() if name not in vm.fixed})
+        self._configure(vm, {name: value for name, value in vm.settings.items() if name not in vm.fixed})
 
     def _start(self) -> None:
         self._session.call("start.ps1", timeout=_STOP_SECONDS)
 
-    def _reconfigure(self, settings: Mapping[str, Any], report: Report) -> None:
+    def _reconfigure(self, step: ReconfigureVm, report: Report) -> None:
         report("shutting the VM down")
         self._session.call("stop.ps1", timeout=_STOP_SECONDS)
-        self._configure(settings)
+        self._configure(step.vm, step.settings)
         self._start()
 
-    def _configure(self, settings: Mapping[str, Any]) -> None:
-        self._session.call("configure.ps1", {"settings": dict(settings)})
+    def _configure(self, vm: VmWanted, settings: Mapping[str, Any]) -> None:
+        own = {
+            "mac": vm.settings["mac"],
+            "disk": self._paths.disk(vm.image),
+            "seed": self._paths.seed(vm.seed),
+        }
+        self._session.call("configure.ps1", {"settings": dict(settings), "own": own})
 
     def _delete(self) -> None:
         self._session.call("delete.ps1", timeout=_STOP_SECONDS)

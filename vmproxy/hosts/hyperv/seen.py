@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network, ip_address, ip_network
 from pathlib import PureWindowsPath
@@ -14,6 +14,7 @@ from vmproxy.errors import Conflict
 from vmproxy.hosts.hyperv import notes, settings
 from vmproxy.hosts.hyperv.paths import Paths
 from vmproxy.model.drift import ABSENT
+from vmproxy.model.mac import static_mac
 from vmproxy.model.net import Address, Network, Route, is_default
 from vmproxy.model.seen import CarrierSeen, ClientSeen, Marker, SwitchSeen, VmSeen
 
@@ -22,9 +23,10 @@ Facts = Mapping[str, Any]
 _DEFAULT_SWITCH = "c08cb7b8-9b3c-408e-8e30-5e16a3aeb444"
 _RUNS = {"Running", "Starting"}
 _ACTIVE, _PERSISTENT = "ActiveStore", "PersistentStore"
-_TRUSTEE = re.compile(r"\(A;[^;]*;[^;]*;[^;]*;[^;]*;([^;)]+)")
-_OF_VMS = "S-1-5-83-"
-"""Accounts that only a VM's own worker process has: Hyper-V grants them what a VM needs."""
+_OF_VM = re.compile(r"A;[^;]*;[^;]*;[^;]*;[^;]*;S-1-5-83-")
+"""What is allowed to accounts that only a VM's own worker process has: Hyper-V grants what a VM needs."""
+_ALL = frozenset({"FA", "0x1f01ff", "GA"})
+_KINDS = {"D": "denied:", "XA": "on a condition:", "XD": "denied on a condition:", "OA": "for an object:"}
 _OWNER = re.compile(r"^O:(S-[\d-]+|[A-Z]{2})")
 _ADMINISTRATORS = {
     "BA": "Administrators",
@@ -60,7 +62,7 @@ def parse(facts: Facts, asked: Asked) -> CarrierSeen:
         free_memory=int(about["freeMemory"]),
         free_disk=int(about["freeDisk"]),
         renamed=None if vms else _renamed(items(facts["marked"]), asked),
-        mac_pool=(about["macMinimum"], about["macMaximum"]) if about["macMinimum"] else None,
+        mac_pool=_mac_pool(about),
     )
 
 
@@ -93,12 +95,19 @@ def _vm(vm: Facts, facts: Facts, pending: Marker | None, asked: Asked) -> VmSeen
     half_made = marker is None and pending is not None and _inside(str(vm["path"]), paths)
     if half_made:
         marker = pending
-    disk = _attached(items(vm["disks"]), paths.disk(marker.image), paths) if marker else None
-    seed = _attached(items(vm["dvds"]), paths.seed(marker.seed), paths) if marker else None
+    own = {
+        "disk": paths.disk(marker.image) if marker else "",
+        "seed": paths.seed(marker.seed) if marker else "",
+    }
+    disk = _attached(items(vm["disks"]), own["disk"], paths)
+    seed = _attached(items(vm["dvds"]), own["seed"], paths)
+    adapters = _own_first(items(vm["adapters"]), paths.vm, facts["host"])
     return VmSeen(
         name=paths.vm,
         running=vm["state"] in _RUNS,
-        settings=settings.seen({**vm, "access": access(facts["folder"])}),
+        settings=settings.seen(
+            {**vm, **own, "adapters": adapters, "access": access(facts["folder"], paths.directory)}
+        ),
         marker=marker,
         disk=marker.image if marker and disk and not half_made else None,
         seed=marker.seed if marker and seed else None,
@@ -116,14 +125,61 @@ def _inside(path: str, paths: Paths) -> bool:
     return path.lower().startswith(paths.folder.lower() + "\\") or paths.same(path, paths.folder)
 
 
-def access(folder: Facts | None) -> str:
-    """Who may access the folder, from its SDDL, which is not localized. An owner always may."""
+def _own_first(adapters: list[Facts], vm: str, host: Facts) -> list[Facts]:
+    """The VM's own adapter has its address, or at least a static one, which no adapter has by itself.
+    configure.ps1 knows it likewise."""
+    own = static_mac(vm, pool=_mac_pool(host)).replace(":", "")
+    return sorted(adapters, key=lambda one: (str(one["mac"]).lower() != own, bool(one["dynamicMac"])))
+
+
+def _mac_pool(host: Facts) -> tuple[str, str] | None:
+    return (host["macMinimum"], host["macMaximum"]) if host["macMinimum"] else None
+
+
+def access(folder: Facts | None, directory: str) -> str:
+    """Who may access the folder and what vmproxy keeps in it, from SDDL, which is not localized."""
     if folder is None:
         return ABSENT
-    found = [one for one in _TRUSTEE.findall(folder["sddl"]) if not one.startswith(_OF_VMS)]
-    trustees = {_ADMINISTRATORS.get(one, one) for one in found}
-    owners = {one for one in _OWNER.findall(folder["sddl"]) if one not in _ADMINISTRATORS}
-    return ", ".join([*sorted(trustees), *(f"owner {one}" for one in owners)])
+    own = _may(folder["sddl"], flags="OICI")
+    if own != settings.ONLY_US:
+        return own  # what is in the folder has inherited that
+    inside = len(str(PureWindowsPath(directory))) + 1
+    exposed = (f"{item['path'][inside:]}: {_may(item['sddl'])}" for item in items(folder.get("exposed")))
+    return "; ".join([own, *exposed])
+
+
+def _may(sddl: str, *, flags: str = "") -> str:
+    """An owner always may. `flags`: of the entries that give Administrators and SYSTEM all that is inside."""
+    if not sddl:
+        return "not readable"
+    found = {_named(entry, flags) for entry in _entries(sddl) if not _OF_VM.match(entry)}
+    owners = {one for one in _OWNER.findall(sddl) if one not in _ADMINISTRATORS}
+    everyone = ["everybody"] if "NO_ACCESS_CONTROL" in sddl else []
+    return ", ".join([*everyone, *sorted(found), *(f"owner {one}" for one in owners)]) or "nobody"
+
+
+def _entries(sddl: str) -> Iterator[str]:
+    """What is in brackets: type;flags;rights;object;inherited object;trustee, and perhaps a condition, which
+    has brackets of its own."""
+    depth = start = 0
+    for at, letter in enumerate(sddl):
+        if letter == "(":
+            depth, start = depth + 1, start if depth else at + 1
+        elif letter == ")":
+            depth -= 1
+            if not depth:
+                yield sddl[start:at]
+
+
+def _named(entry: str, flags: str) -> str:
+    """An entry in short: a trustee alone is allowed everything."""
+    kind, inherits, rights, _object, _inherited, trustee, *_condition = entry.split(";", 6)
+    name = _ADMINISTRATORS.get(trustee, trustee)
+    less = [] if rights in _ALL else [rights]
+    if flags and trustee in _ADMINISTRATORS and inherits.removesuffix("ID") not in (flags, "CIOI"):
+        less.append(inherits or "not for what is inside")
+    verb = "" if kind == "A" else f"{_KINDS.get(kind, kind)} "
+    return f"{verb}{name}" + (f" ({', '.join(less)})" if less else "")
 
 
 def _images(folder: Facts | None, paths: Paths) -> frozenset[str]:
@@ -195,18 +251,33 @@ def _routes(routes: list[Facts], addresses: list[Facts]) -> tuple[Route, ...]:
     """Each route once, without those of the host's own interfaces; `flaw` if a store lacks it."""
     own = _own(addresses)
     stores: dict[tuple[Network, Address | None], Counter[str]] = {}
+    misplaced: set[tuple[Network, Address | None]] = set()
     for item in routes:
         prefix, next_hop = ip_network(str(item["prefix"])), ip_address(str(item["via"]))
         via = None if next_hop.is_unspecified else next_hop
         if not isinstance(prefix, IPv4Network) or (not via and _is_own(prefix, own)):
             continue
         stores.setdefault((prefix, via), Counter())[str(item["store"])] += 1
-    return tuple(Route(prefix, via, _flaw(prefix, seen)) for (prefix, via), seen in stores.items())
+        near = _interfaces(via, addresses) if via and item["store"] == _ACTIVE else set()
+        if near and item["interface"] not in near:
+            misplaced.add((prefix, via))
+    return tuple(
+        Route(prefix, via, _flaw(prefix, seen, misplaced=(prefix, via) in misplaced))
+        for (prefix, via), seen in stores.items()
+    )
 
 
-def _flaw(prefix: Network, seen: Counter[str]) -> str:
+def _interfaces(via: Address, addresses: list[Facts]) -> set[int]:
+    """Those on whose own network that next hop is."""
+    own = zip(addresses, _own(addresses), strict=True)
+    return {int(item["interface"]) for item, address in own if via in address.network}
+
+
+def _flaw(prefix: Network, seen: Counter[str], *, misplaced: bool) -> str:
     if is_default(prefix):
         return ""  # DHCP's is in the active store only, and never ours
+    if misplaced:
+        return "(on an interface that does not reach it)"
     if not seen[_PERSISTENT]:
         return "(active store only: lost at the next restart)"
     if not seen[_ACTIVE]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import PureWindowsPath
 from typing import Any, Literal
 
 from vmproxy.hosts.hyperv.paths import Paths
@@ -15,9 +16,11 @@ from vmproxy.model.drift import ABSENT
 from vmproxy.model.names import SHUTDOWN, TIME_SYNC, UEFI_CA
 
 Facts = Mapping[str, Any]
-"""One VM as observe.ps1 reports it, with `access`: who may access vmproxy's folder."""
+"""One VM as observe.ps1 reports it, its own adapter first, with `access`: who may access vmproxy's folder;
+`disk` and `seed`: the paths of its own."""
 
 ONLY_US = "Administrators, SYSTEM"
+NONE = "none"
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def _items(value: Any) -> list[Any]:
 
 
 def _of_adapter(read: Callable[[Facts], Any]) -> Callable[[Facts], Any]:
-    """From the VM's first network adapter."""
+    """From the VM's own network adapter."""
 
     def of_vm(vm: Facts) -> Any:
         adapters = _items(vm["adapters"])
@@ -75,15 +78,43 @@ def _vlan(adapter: Facts) -> Any:
     return modes.get(adapter["vlanMode"], adapter["vlanMode"])
 
 
+def _other_adapters(vm: Facts) -> str:
+    """What it is connected to beside its own network: the guest forwards."""
+    switches = [str(adapter["switch"] or "no switch") for adapter in _items(vm["adapters"])[1:]]
+    return ", ".join(f"one on {switch}" for switch in switches) or NONE
+
+
+def _others(drives: str, own: str) -> Callable[[Facts], str]:
+    """The drives of that kind but the VM's own."""
+
+    def of_vm(vm: Facts) -> str:
+        own_path = PureWindowsPath(str(vm[own]))
+        paths = (str(drive["path"]) for drive in _items(vm[drives]))
+        others = [path or "an empty one" for path in paths if PureWindowsPath(path) != own_path]
+        return ", ".join(others) or NONE
+
+    return of_vm
+
+
+def _first_boot(vm: Facts) -> str:
+    """The first device of the firmware's order; entries for files are the guest's own, on its disk."""
+    first = str((vm["firmware"] or {}).get("firstBoot") or NONE)
+    return "disk" if PureWindowsPath(first) == PureWindowsPath(str(vm["disk"])) else first
+
+
 SETTINGS = (
     Setting("generation", "never", _reported("generation"), _always(2)),
     Setting("cpus", "off", _reported("cpus")),
     Setting("memory", "off", _reported("memory")),
     Setting("dynamicMemory", "off", _reported("dynamicMemory"), _always(value=False)),
     Setting("secureBoot", "off", _secure_boot, _always(UEFI_CA)),
+    Setting("firstBoot", "off", _first_boot, _always("disk")),
     Setting("com1", "off", _reported("com1"), lambda vm: rf"\\.\pipe\{Paths.pipe(vm)}"),
     Setting("stop", "off", _reported("stop"), _always("ShutDown")),
     Setting("mac", "off", _of_adapter(_mac)),
+    Setting("otherAdapters", "hot", _other_adapters, _always(NONE)),
+    Setting("otherDisks", "hot", _others("disks", "disk"), _always(NONE)),
+    Setting("otherDvdDrives", "hot", _others("dvds", "seed"), _always(NONE)),
     Setting("switch", "hot", _of_adapter(lambda adapter: adapter["switch"] or "not connected")),
     Setting("vlan", "hot", _of_adapter(_vlan)),
     Setting(
