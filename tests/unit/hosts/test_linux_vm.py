@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from tests.unit.guest.test_answers import JUNK, places
 from tests.values import route
 from vmproxy.errors import VmproxyError
-from vmproxy.hosts.linux.vm import Definition, QemuVm
+from vmproxy.hosts.linux.vm import ONLY_OWNER, Definition, QemuVm
 from vmproxy.model.seen import Marker
 
 GOOD = Definition(
@@ -88,3 +89,13 @@ def test_a_hash_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "vm.json").write_text(json.dumps(edited))
     with pytest.raises(VmproxyError, match=r"marker\.seed is not a hash"):
         vm(tmp_path).definition()
+
+
+def test_a_folder_that_others_may_enter_is_told_and_closed(tmp_path: Path) -> None:
+    folder = tmp_path / "vm"
+    folder.mkdir(mode=0o700)
+    assert vm(folder).access() == ONLY_OWNER
+    folder.chmod(0o755)
+    assert vm(folder).access() == f"0755 of user {os.geteuid()}"
+    vm(folder).protect()
+    assert vm(folder).access() == ONLY_OWNER

@@ -132,6 +132,7 @@ class QemuCarrier:
         settings = dict(definition.settings)
         if running:
             settings = _both(self._vm.running_settings() | self._vm.connected_to(), settings)
+        settings["folderAccess"] = self._vm.access()
         marker = definition.marker
         return VmSeen(
             name=self._vm.name,
@@ -156,6 +157,7 @@ class QemuCarrier:
         self._vm.create(Definition(vm.settings, marker), image=delivery.image(), seed=delivery.seed)
 
     def _set(self, step: SetVm) -> None:
+        self._vm.protect()
         if self._vm.pid():
             settings = step.vm.settings
             self._vm.connect_to(str(settings["switch"]), int(settings["vlan"]))

@@ -11,6 +11,7 @@ from vmproxy.errors import UsageError, VmproxyError
 from vmproxy.hosts.linux import doctor
 from vmproxy.hosts.linux.carrier import QemuCarrier
 from vmproxy.hosts.linux.client import NamespaceClient
+from vmproxy.hosts.linux.vm import ONLY_OWNER
 from vmproxy.hosts.protocols import Drivers, Kind
 from vmproxy.model.topology import Client, Vm
 from vmproxy.site.model import Qemu
@@ -43,8 +44,8 @@ LINUX = Kind(
     fetches=False,
     local=True,
     scripts=(),
-    settings=lambda _: {},
-    hot=frozenset({"switch", "vlan"}),
+    settings=lambda _: {"folderAccess": ONLY_OWNER},
+    hot=frozenset({"switch", "vlan", "folderAccess"}),
     fixed=frozenset(),
     needs=lambda vm, _converts: doctor.needs(vm),
     findings=lambda _vm, _facts: iter(()),

@@ -29,6 +29,7 @@ from vmproxy.util.run import run
 FIRMWARE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 _VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
 _SHUTDOWN_SECONDS = 90.0
+ONLY_OWNER = "owner only"
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,17 @@ class QemuVm:
 
     def seed(self, seed: str) -> Path:
         return self.folder / f"seed-{seed}.iso"
+
+    def access(self) -> str:
+        """Who may enter the folder: disk and seed are in it, and the seed has a private key."""
+        found = self.folder.stat()
+        if found.st_uid == os.geteuid() and not found.st_mode & 0o077:
+            return ONLY_OWNER
+        return f"{found.st_mode & 0o7777:04o} of user {found.st_uid}"
+
+    def protect(self) -> None:
+        os.chown(self.folder, os.geteuid(), -1)
+        self.folder.chmod(0o700)
 
     def definition(self) -> Definition | None:
         """None: no VM. Raises VmproxyError if the file is damaged."""
