@@ -29,7 +29,7 @@ from vmproxy.hosts.protocols import Delivery, Drivers, Kind
 from vmproxy.image import Base
 from vmproxy.model import names
 from vmproxy.model.net import Route
-from vmproxy.model.seen import Marker, TokenSeen, UnitSeen
+from vmproxy.model.seen import FileSeen, FolderSeen, Marker, TokenSeen, UnitSeen
 from vmproxy.model.steps import Plan
 from vmproxy.model.topology import Member, Topology, compile_site
 from vmproxy.operations.plan import plan_host
@@ -195,7 +195,7 @@ def _without_vm(world: MemoryWorld) -> None:
     world.routes = [item for item in world.routes if item != RANGE]
 
 
-def _unit(name: str, **state: bool) -> Change:
+def _unit(name: str, **state: bool | tuple[str, ...]) -> Change:
     def change(guest: MemoryGuest) -> None:
         if name in guest.units:
             seen = guest.units[name]
@@ -204,10 +204,10 @@ def _unit(name: str, **state: bool) -> Change:
     return _guest(change)
 
 
-def _first_file(guest: MemoryGuest, *, keep: bool) -> None:
+def _first_file(guest: MemoryGuest, *, keep: bool, group: str = "root", kind: str = "file") -> None:
     for path in list(guest.files)[:3]:
         if keep:
-            guest.files[path] = type(guest.files[path])("0" * 64, "0600", "root")
+            guest.files[path] = FileSeen("0" * 64, "0600", "root", group, kind)
         else:
             del guest.files[path]
 
@@ -294,6 +294,20 @@ CHANGES: dict[str, Change] = {
     "guest route added": _guest(
         lambda guest: setattr(guest, "routes", (route("10.9.0.0/16", "192.168.10.8"),))
     ),
+    "a link in a file's place": _guest(lambda guest: _first_file(guest, keep=True, kind="link")),
+    "files of another group": _guest(lambda guest: _first_file(guest, keep=True, group="games")),
+    "folder open": _guest(
+        lambda guest: guest.folders.update({"/etc/vmproxy": FolderSeen("0777", "root", "root", "folder")})
+    ),
+    "folder is a link": _guest(
+        lambda guest: guest.folders.update({"/etc/vmproxy": FolderSeen("0777", "root", "root", "link")})
+    ),
+    "token readable": _guest(
+        lambda guest: guest.files.update({"/etc/vmproxy/token": FileSeen("0" * 64, "0644", "root")})
+    ),
+    "kube-proxy overridden": _unit("vmproxy-kube-proxy.service", drop_ins=("/run/x.d/override.conf",)),
+    "token's service overridden": _unit("vmproxy-token.service", drop_ins=("/run/x.d/override.conf",)),
+    "no default route": _guest(lambda guest: setattr(guest, "routes", guest.routes[1:])),
     "no token": _token(None),
     "expired token": _token(TokenSeen("somebody", "else", 1, 2)),
     "no route": _routes(),

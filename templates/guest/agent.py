@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import base64
 import errno
+import grp
 import hashlib
 import json
 import os
 import pwd
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -24,6 +26,15 @@ CACHE = "/var/lib/vmproxy/hashes.json"
 SETUP = "/usr/local/lib/vmproxy/setup.py"
 SYSCTLS = "/proc/sys"
 UNITS = "/etc/systemd/system"
+UNITS_CONTROL = "/etc/systemd/system.control"
+RUN_UNITS = "/run/systemd/system"
+RUN_CONTROL = "/run/systemd/system.control"
+LOCAL_UNITS = "/usr/local/lib/systemd/system"
+DISTRO_UNITS = "/usr/lib/systemd/system"
+RESOLV = "/etc/resolv.conf"
+RESOLVED = "/run/systemd/resolve/resolv.conf"
+STUB = "127.0.0.53"
+OWN = "vmproxy"
 USED = "/run/vmproxy"
 SETUP_UNIT = "vmproxy-setup.service"
 GUARD_UNIT = "vmproxy-guard.service"
@@ -35,6 +46,7 @@ BIG = 1 << 20
 SILENT = "no answer within 3 s"
 BEGUN: list[tuple[int, int]] = []
 REFUSED = os.strerror(errno.ECONNREFUSED)
+PROTOCOL = "250"
 
 TYPE_CHECKING = False  # not imported: typing is slow to load on an emulated CPU
 if TYPE_CHECKING:
@@ -52,7 +64,8 @@ if TYPE_CHECKING:
 
     class ObserveRequest(TypedDict):
         """What to look at. `setup` is the text of setup.py, `canary` (ClusterIP, port) of default/kubernetes
-        or None, `ca` a file. `token` and `renewal` are files; `api` None: the second is not tried."""
+        or None, `ca` a file, `interface` the network interface's name. `token` and `renewal` are files; `api`
+        None: the second is not tried."""
 
         files: list[str]
         units: list[str]
@@ -63,16 +76,26 @@ if TYPE_CHECKING:
         canary: tuple[str, int] | None
         ca: str
         api: ApiServer | None
+        folders: list[str]
+        interface: str
 
-    class FileSeen(TypedDict):
-        sha256: str
+    class FolderSeen(TypedDict):
         mode: str
         owner: str
+        group: str
+        kind: str
+
+    class FileSeen(FolderSeen):
+        """`sha256` is empty for what is no file."""
+
+        sha256: str
 
     class UnitSeen(TypedDict):
         active: bool
         enabled: bool
         stale: bool
+        failed: bool
+        drop_ins: list[str]
 
     class Route(TypedDict):
         """`via` is empty on the own link."""
@@ -125,6 +148,10 @@ if TYPE_CHECKING:
         units: dict[str, UnitSeen]
         guard: str | None
         routes: list[Route]
+        folders: dict[str, FolderSeen]
+        addresses: list[str]
+        dns: list[str]
+        blockers: list[str]
         now: float
 
     class PushRequest(TypedDict):
@@ -144,10 +171,17 @@ if TYPE_CHECKING:
         owner: str
         content: str
 
+    class Access(TypedDict):
+        path: str
+        mode: str
+        owner: str
+
     class ApplyRequest(TypedDict):
         """`setup` are words that setup.py takes; the last three are names of units."""
 
+        access: list[Access]
         files: list[SmallFile]
+        remove: list[str]
         sysctls: dict[str, str]
         setup: list[str]
         reload: list[str]
@@ -232,14 +266,32 @@ def must(*command: str) -> None:
 
 def write(path: str, content: bytes, mode: int = 0o644) -> None:
     """Whole or not at all."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    make_folder(os.path.dirname(path))
     part = path + ".part"
-    with open(os.open(part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
+    with open(new(part), "wb") as file:
         file.write(content)
         os.fchmod(file.fileno(), mode)
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, path)
+
+
+def new(path: str) -> int:
+    """A new file's descriptor. What is in its place goes, and is not followed."""
+    if os.path.lexists(path):
+        os.unlink(path)
+    return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+
+
+def make_folder(path: str) -> None:
+    if linked(path):
+        os.unlink(path)
+    os.makedirs(path, exist_ok=True)
+
+
+def linked(folder: str) -> bool:
+    """Whether somebody has put a link in the place of a folder of ours."""
+    return os.path.basename(folder) == OWN and os.path.islink(folder)
 
 
 # What is seen.
@@ -265,7 +317,7 @@ def digest(path: str, found: os.stat_result, cache: dict[str, Any]) -> str:
     if known and known[0] == key:
         return str(known[1])
     summed = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
         for chunk in iter(lambda: file.read(BIG), b""):
             summed.update(chunk)
     if found.st_size > BIG:
@@ -278,16 +330,64 @@ def files(paths: Iterable[str]) -> dict[str, FileSeen]:
     before = json.dumps(cache)
     seen: dict[str, FileSeen] = {}
     for path in paths:
+        if linked(os.path.dirname(path)):
+            continue  # what is there is not ours
         try:
-            found = os.stat(path)
-            owner = pwd.getpwuid(found.st_uid).pw_name
-            content = digest(path, found, cache)
-        except (OSError, KeyError):
+            found = os.lstat(path)
+            content = digest(path, found, cache) if stat.S_ISREG(found.st_mode) else ""
+        except OSError:
             continue
-        seen[path] = {"sha256": content, "mode": "%04o" % (found.st_mode & 0o7777), "owner": owner}
+        seen[path] = {"sha256": content, **access(found)}
     if json.dumps(cache) != before:
         write(CACHE, json.dumps(cache).encode(), 0o600)
     return seen
+
+
+def folders(paths: Iterable[str]) -> dict[str, FolderSeen]:
+    seen: dict[str, FolderSeen] = {}
+    for path in paths:
+        try:
+            seen[path] = access(os.lstat(path))
+        except OSError:
+            continue
+    return seen
+
+
+def access(found: os.stat_result) -> FolderSeen:
+    kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "link"}
+    return {
+        "mode": "%04o" % (found.st_mode & 0o7777),
+        "owner": name_of(found.st_uid, lambda: pwd.getpwuid(found.st_uid).pw_name),
+        "group": name_of(found.st_gid, lambda: grp.getgrgid(found.st_gid).gr_name),
+        "kind": kinds.get(stat.S_IFMT(found.st_mode), "special"),
+    }
+
+
+def name_of(number: int, known: Callable[[], str]) -> str:
+    try:
+        return known()
+    except KeyError:
+        return str(number)
+
+
+def drop_ins(unit: str) -> list[str]:
+    """Files that change a unit from beside its own. A folder may be for all units with such a beginning."""
+    found = []
+    for base in (UNITS, UNITS_CONTROL, RUN_UNITS, RUN_CONTROL, LOCAL_UNITS, DISTRO_UNITS):
+        for folder in listed(base):
+            beginning, _, kind = folder[:-2].partition("-.")
+            common = bool(kind) and unit.startswith(beginning + "-") and unit.endswith("." + kind)
+            if folder.startswith(OWN + "-") and (folder == unit + ".d" or common):
+                there = "%s/%s" % (base, folder)
+                found += ["%s/%s" % (there, name) for name in listed(there) if name.endswith(".conf")]
+    return found
+
+
+def listed(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
 
 
 def units(told: str) -> dict[str, UnitSeen]:
@@ -301,7 +401,13 @@ def units(told: str) -> dict[str, UnitSeen]:
         wants = ["%s/%s.target.wants/%s" % (UNITS, t, name) for t in ("multi-user", "timers")]
         active = values.get("ActiveState") == "active"
         stale = active and (used_changed(name) or values.get("NeedDaemonReload") == "yes")
-        seen[name] = {"active": active, "enabled": any(map(os.path.islink, wants)), "stale": stale}
+        seen[name] = {
+            "active": active,
+            "enabled": any(map(os.path.islink, wants)),
+            "stale": stale,
+            "failed": values.get("ActiveState") == "failed",
+            "drop_ins": drop_ins(name),
+        }
     return seen
 
 
@@ -365,8 +471,53 @@ def repairs() -> dict[str, int]:
 
 
 def routes(told: str | None) -> list[Route]:
+    """Ours, and of all default routes the one that is used: it comes first."""
     found = json.loads(told) if told and told.strip() else []
-    return [{"prefix": whole(route["dst"]), "via": route.get("gateway", "")} for route in found]
+    ours = [route for route in found if route.get("protocol") == PROTOCOL and route["dst"] != "default"]
+    ours += [route for route in found if route["dst"] == "default"][:1]
+    return [{"prefix": whole(route["dst"]), "via": route.get("gateway", "")} for route in ours]
+
+
+def addresses(told: str | None) -> list[str]:
+    found = json.loads(told) if told and told.strip() else []
+    every = [item for link in found for item in link.get("addr_info", [])]
+    return ["%s/%d" % (item["local"], item["prefixlen"]) for item in every if "local" in item]
+
+
+def name_servers() -> list[str]:
+    """Those that are asked, also behind systemd's own."""
+    found = servers(RESOLV)
+    return servers(RESOLVED) if found == [STUB] else found
+
+
+def servers(path: str) -> list[str]:
+    try:
+        with open(path) as file:
+            lines = [line.split() for line in file]
+    except (OSError, ValueError):
+        return []
+    return [words[1] for words in lines if len(words) > 1 and words[0] == "nameserver"]
+
+
+def blockers(told: str | None) -> list[str]:
+    """Chains of others in the way of what is forwarded, which drop some of it or all."""
+    found = []
+    for item in json.loads(told).get("nftables", []) if told else []:
+        chain = item.get("chain", {})
+        if chain.get("hook") != "forward" or chain.get("table") in (OWN, "kube-proxy"):
+            continue
+        name = (chain["family"], chain["table"], chain["name"])
+        if chain.get("policy") == "drop":
+            found.append("%s %s %s has the policy drop" % name)
+        elif drops_some(tool("nft", "-j", "list", "chain", *name)):
+            found.append("%s %s %s drops some" % name)
+    return found
+
+
+def drops_some(told: str | None) -> bool:
+    found = json.loads(told).get("nftables", []) if told else []
+    every = [expression for item in found for expression in item.get("rule", {}).get("expr", [])]
+    return any("drop" in expression or "reject" in expression for expression in every)
 
 
 def whole(prefix: str) -> str:
@@ -378,6 +529,8 @@ def whole(prefix: str) -> str:
 
 def token(path: str) -> TokenSeen | None:
     """The claims of the token, never the token."""
+    if os.path.islink(path) or not os.path.isfile(path) or linked(os.path.dirname(path)):
+        return None
     try:
         with open(path) as file:
             part = file.read().split(".")[1]
@@ -477,7 +630,9 @@ def observe(request: ObserveRequest) -> ObserveAnswer:
     shown = start("systemctl", "show", properties, *request["units"])
     rules = start("nft", "-j", "list", "table", "inet", "vmproxy")
     version = start("nft", "--version")
-    found = start("ip", "-j", "-4", "route", "show", "proto", "250")
+    chains = start("nft", "-j", "list", "chains")
+    found = start("ip", "-j", "-4", "route", "show")
+    own = start("ip", "-j", "-4", "address", "show", "dev", request["interface"])
     seen = files(request["files"])  # the programs run meanwhile
     told, table = finish(shown) or "", finish(rules)
     way, status = joined(tried)
@@ -494,6 +649,10 @@ def observe(request: ObserveRequest) -> ObserveAnswer:
         "drops": drops(table),
         "repairs": repairs(),
         "routes": routes(finish(found)),
+        "folders": folders(request["folders"]),
+        "addresses": addresses(finish(own)),
+        "dns": name_servers(),
+        "blockers": blockers(finish(chains)),
         "canary": way,
         "renewal": status,
         "now": time.time(),
@@ -511,7 +670,7 @@ def nft_version(told: str | None) -> str | None:
 def push(request: PushRequest) -> Done:
     """One file, its content on stdin as a zlib stream; a program is tried before it takes its place."""
     path = request["path"]
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    make_folder(os.path.dirname(path))
     part = path + ".part"
     try:
         draft(part, request)
@@ -528,7 +687,7 @@ def push(request: PushRequest) -> Done:
 
 
 def draft(part: str, request: PushRequest) -> None:
-    with open(os.open(part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
+    with open(new(part), "wb") as file:
         receive(file, request)
     told = start(part, "--version") if request["version"] else None
     flush(part)
@@ -568,6 +727,10 @@ def receive(file: BinaryIO, request: PushRequest) -> None:
 
 def apply(request: ApplyRequest) -> Done:
     """Small files, then what follows from them: each list may be empty."""
+    for entry in request["access"]:
+        restrict(entry)
+    for path in request["remove"]:
+        remove(path)
     for item in request["files"]:
         found = pwd.getpwnam(item["owner"])
         write(item["path"], base64.b64decode(item["content"]), int(item["mode"], 8))
@@ -578,7 +741,7 @@ def apply(request: ApplyRequest) -> Done:
             must("python3", "-I", SETUP, what)
     if request["enable"]:
         must("systemctl", "--root=/", "--quiet", "enable", *request["enable"])  # the links alone: no reload
-    if request["files"] or request["enable"]:
+    if request["files"] or request["remove"] or request["enable"]:
         os.sync()
     if request["reload"] and outdated(request["reload"]):
         must("systemctl", "daemon-reload")
@@ -588,6 +751,29 @@ def apply(request: ApplyRequest) -> Done:
         with open(sysctl_path(name), "w") as file:
             file.write(value)
     return {}
+
+
+def restrict(entry: Access) -> None:
+    """Through a descriptor of what is there, never of what a link leads to."""
+    make_folder(os.path.dirname(entry["path"]))
+    if linked(entry["path"]):
+        make_folder(entry["path"])
+    found = pwd.getpwnam(entry["owner"])
+    opened = os.open(entry["path"], os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        os.fchown(opened, found.pw_uid, found.pw_gid)
+        os.fchmod(opened, int(entry["mode"], 8))
+    finally:
+        os.close(opened)
+
+
+def remove(path: str) -> None:
+    """A file that may be gone, and its folder when that is empty then."""
+    folder = os.path.dirname(path)
+    if os.path.lexists(path):
+        os.unlink(path)
+    if os.path.isdir(folder) and not os.listdir(folder):
+        os.rmdir(folder)
 
 
 def begin(request: ApplyRequest) -> Done:
@@ -760,7 +946,7 @@ def api_status(
 
     request = "GET %s HTTP/1.0\r\nHost: %s\r\n%s\r\n" % (path, address, authorization(token))
     try:
-        context = ssl.create_default_context(cafile=ca if os.path.exists(ca) else None)
+        context = ssl.create_default_context(cafile=ca if os.path.isfile(ca) else None)
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # a CA may be older than the key identifiers it wants
         plain = socket.create_connection((address, port), timeout=5)
         with plain, context.wrap_socket(plain, server_hostname=name or address) as channel:
@@ -774,6 +960,8 @@ def api_status(
 
 def authorization(token: str) -> str:
     """The header with the token in that file; empty without it."""
+    if not os.path.isfile(token):
+        return ""
     try:
         with open(token) as file:
             words = file.read().split()

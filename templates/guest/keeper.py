@@ -114,8 +114,9 @@ def settings() -> dict[str, str]:
         pairs = [line.split("=", 1) for line in file if "=" in line and not line.startswith("#")]
     found = {name.strip(): value.strip() for name, value in pairs}
     # Nothing is forwarded without the guard table.
-    if setting(setup.FORWARD) != "1" and guard_broken() is None:
-        found[setup.FORWARD] = "1"
+    off = [name for name in setup.FORWARD if setting(name) == "0"]
+    if off and guard_broken() is None:
+        found.update(dict.fromkeys(off, "1"))
     return found
 
 

@@ -2,7 +2,7 @@
 """Set up the guest's guard table, routes and forwarding: at boot, and when vmproxy has changed them.
 
 setup.py guard        load /etc/vmproxy/guard.nft in one transaction
-setup.py routes       make the routes of our protocol those of /etc/vmproxy/routes.json
+setup.py routes       make the routes of our protocol those of /etc/vmproxy/routes.json, and the default route
 setup.py forward      let the kernel forward
 """
 
@@ -17,7 +17,8 @@ import sys
 GUARD = "/etc/vmproxy/guard.nft"
 ROUTES = "/etc/vmproxy/routes.json"
 NOTE = "/run/vmproxy/guard.json"
-FORWARD = "net.ipv4.ip_forward"
+FORWARD = ("net.ipv4.ip_forward", "net.ipv4.conf.eth0.forwarding")
+DEFAULT = "0.0.0.0/0"
 KERNEL = "/proc/sys"
 PROTOCOL = "250"  # marks our routes; nothing in iproute2's, FRR's or BIRD's lists has this number
 FORMER = "186"  # what earlier versions marked them with: it is BGP's
@@ -67,13 +68,23 @@ def guard_seen(told: str) -> str:
 def routes() -> None:
     with open(ROUTES) as file:
         wanted = {(item["prefix"], item["via"]) for item in json.load(file)}
-    seen = shown(PROTOCOL)
+    for prefix, via in [route for route in wanted if route[0] == DEFAULT]:
+        wanted.remove((prefix, via))
+        make_default(via)
+    seen = {route for route in shown(PROTOCOL) if route[0] != DEFAULT}
     for prefix, via in seen - wanted:
         change("del", prefix, via)
     for prefix, via in wanted & shown(FORMER):
         change("del", prefix, via, FORMER)
     for prefix, via in wanted - seen:
         change("replace", prefix, via)
+
+
+def make_default(via: str) -> None:
+    """It is the system's own, set at boot: of several the first one counts."""
+    found = json.loads(output("ip", "-j", "-4", "route", "show", "default") or "[]")
+    if not found or found[0].get("gateway") != via:
+        change("replace", DEFAULT, via, "static")
 
 
 def shown(protocol: str) -> set[tuple[str, str]]:
@@ -95,8 +106,12 @@ def change(verb: str, prefix: str, via: str, protocol: str = PROTOCOL) -> None:
 
 
 def forward() -> None:
-    with open("%s/%s" % (KERNEL, FORWARD.replace(".", "/")), "w") as file:
-        file.write("1")
+    """The first one turns it on everywhere, the second where somebody has turned it off since."""
+    for name in FORWARD:
+        path = "%s/%s" % (KERNEL, name.replace(".", "/"))
+        if os.path.exists(path):
+            with open(path, "w") as file:
+                file.write("1")
 
 
 if __name__ == "__main__":

@@ -52,6 +52,14 @@ def account_deleted(world: World) -> None:
     world.delete("/api/v1/namespaces/vmproxy/serviceaccounts/it-win-01")
 
 
+def another_audience(world: World) -> None:
+    path = "/api/v1/namespaces/vmproxy/serviceaccounts/it-win-01/token"
+    spec = {"audiences": ["somebody-else"], "expirationSeconds": 86400}
+    with world.api() as api:
+        answer = api.post(path, json={"spec": spec}).raise_for_status()
+    world.guest("cat > /etc/vmproxy/token", stdin=answer.json()["status"]["token"])
+
+
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 SECRET = "/api/v1/namespaces/vmproxy/secrets/it-win-01-renewal"
 
@@ -90,7 +98,7 @@ WIDENED = {
     "resourceNames": ["it-win-01"],
 }
 THEMSELVES = [{"kind": "ServiceAccount", "name": "it-win-01", "namespace": "vmproxy"}]
-SELECTED = {"clusterRoleSelectors": [{"matchLabels": {"vmproxy.io/test": "none"}}]}
+SELECTED = {"clusterRoleSelectors": [{"matchLabels": {"vmproxy.io/test": "theirs"}}]}
 TIMER = "vmproxy-token.timer: active"
 
 
@@ -105,6 +113,42 @@ CASES = {
     "kube-proxy disabled": Case(in_guest(f"systemctl disable -q {UNIT}"), (f"{UNIT}: enabled",)),
     "config edited": Case(in_guest(f"echo '# mine' >> {CONFIG}"), (f"{CONFIG}: sha256",)),
     "config readable by nobody": Case(in_guest(f"chmod 0600 {CONFIG}"), (f"{CONFIG}: mode",)),
+    "config of another group": Case(in_guest(f"chgrp adm {CONFIG}"), (f"{CONFIG}: group",)),
+    "a link in the config's place": Case(
+        in_guest(f"mv {CONFIG} /root/elsewhere && ln -s /root/elsewhere {CONFIG}"), (f"{CONFIG}: kind",)
+    ),
+    "a pipe in the kubeconfig's place": Case(
+        in_guest("rm /etc/vmproxy/kubeconfig && mkfifo /etc/vmproxy/kubeconfig"),
+        ("/etc/vmproxy/kubeconfig: kind",),
+    ),
+    "a folder that others may change": Case(
+        in_guest("chmod 0777 /etc/vmproxy && chown nobody /usr/local/lib/vmproxy"),
+        ("/etc/vmproxy: mode", "/usr/local/lib/vmproxy: owner"),
+    ),
+    "somebody else may log in": Case(
+        in_guest("echo ssh-ed25519 AAAA >> /root/.ssh/authorized_keys"),
+        ("/root/.ssh/authorized_keys: sha256",),
+    ),
+    "log-in by password": Case(
+        in_guest("echo PasswordAuthentication yes > /etc/ssh/sshd_config.d/10-vmproxy.conf"),
+        ("/etc/ssh/sshd_config.d/10-vmproxy.conf: sha256",),
+    ),
+    "a unit overridden": Case(
+        in_guest(
+            f"mkdir -p /etc/systemd/system/{UNIT}.d && systemctl daemon-reload && "
+            f"printf '[Service]\\nRestart=no\\n' > /etc/systemd/system/{UNIT}.d/override.conf && "
+            "systemctl daemon-reload"
+        ),
+        (f"{UNIT}: drop-ins",),
+    ),
+    "units overridden until the next boot": Case(
+        in_guest(
+            "mkdir -p /run/systemd/system/vmproxy-token.service.d && "
+            "printf '[Service]\\nExecStart=\\nExecStart=/bin/true\\n' "
+            "> /run/systemd/system/vmproxy-token.service.d/a.conf"
+        ),
+        ("vmproxy-token.service: drop-ins",),
+    ),
     "binary replaced": Case(
         in_guest(f"cp /bin/true {PROGRAM}.x && chmod 0755 {PROGRAM}.x && mv {PROGRAM}.x {PROGRAM}"),
         (f"{PROGRAM}: sha256",),
@@ -125,6 +169,14 @@ CASES = {
     ),
     "token removed": Case(unrenewed("rm /etc/vmproxy/token"), ("token", TIMER)),
     "token damaged": Case(unrenewed("echo x > /etc/vmproxy/token"), ("token", TIMER)),
+    "token of another audience": Case(another_audience, ("token",)),
+    "token readable by others": Case(
+        in_guest("chmod 0644 /etc/vmproxy/token"), ("/etc/vmproxy/token: mode",)
+    ),
+    "a link in the token's place": Case(
+        unrenewed("mv /etc/vmproxy/token /root/token && ln -s /root/token /etc/vmproxy/token"),
+        ("token", TIMER),
+    ),
     "token revoked": Case(account_deleted, ("serviceaccount/it-win-01", "token")),
     "renewal token removed": Case(in_guest(f"rm {RENEWAL}"), ("renewal token",)),
     "renewal token damaged": Case(in_guest(f"echo x > {RENEWAL}"), ("renewal token",)),
@@ -155,7 +207,16 @@ CASES = {
     # The kernel itself turns this redirect setting on when forwarding is turned off.
     "forwarding off": Case(
         unattended("sysctl -qw net.ipv4.ip_forward=0"),
-        ("net.ipv4.ip_forward", "net.ipv4.conf.all.accept_redirects", KEEPER),
+        (
+            "net.ipv4.ip_forward",
+            "net.ipv4.conf.eth0.forwarding",
+            "net.ipv4.conf.all.accept_redirects",
+            KEEPER,
+        ),
+    ),
+    "forwarding off on the interface": Case(
+        unattended("sysctl -qw net.ipv4.conf.eth0.forwarding=0"),
+        ("net.ipv4.conf.eth0.forwarding", KEEPER),
     ),
     "redirects on": Case(
         unattended("sysctl -qw net.ipv4.conf.eth0.send_redirects=1"),
@@ -166,6 +227,10 @@ CASES = {
     "kube-proxy's rules deleted": Case(
         unattended("nft delete table ip kube-proxy"),
         (KEEPER, "kube-proxy: rule for default/kubernetes"),
+    ),
+    "default route lost": Case(unattended("ip route del default"), ("route 0.0.0.0/0", KEEPER)),
+    "default route elsewhere": Case(
+        unattended("ip route replace default via 192.168.100.20"), ("route 0.0.0.0/0", KEEPER)
     ),
     "pod route lost": Case(
         unattended("ip route del 10.244.1.0/24 proto 250"), ("route 10.244.1.0/24", KEEPER)
@@ -190,15 +255,23 @@ def test_drift_is_named_alone_and_repaired(world: World, name: str) -> None:
 
 
 def test_an_aggregation_rule_is_drift_and_goes(world: World) -> None:
-    """Kubernetes itself replaces the rules by those of the selected ClusterRoles, of which there are none."""
-    role = f"{RBAC}/clusterroles/vmproxy-it-win-01"
+    """Kubernetes itself replaces the rules by those of the selected ClusterRoles."""
+    role, pods = f"{RBAC}/clusterroles/vmproxy-it-win-01", ["pods"]
+    selected = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": "theirs", "labels": {"vmproxy.io/test": "theirs"}},
+        "rules": [{"apiGroups": [""], "resources": pods, "verbs": ["get"]}],
+    }
+    world.create(selected)
     patched(role, aggregationRule=SELECTED)(world)
 
-    def emptied() -> bool | str:
+    def replaced() -> bool | str:
         with world.api() as api:
-            return not api.get(role).json()["rules"] or "it has its rules"
+            rules = api.get(role).json()["rules"]
+            return [rule["resources"] for rule in rules] == [pods] or f"its rules are {rules}"
 
-    wait.until("the aggregation", emptied, timeout=30)
+    wait.until("the aggregation", replaced, timeout=30)
     assert world.drift() == [
         "clusterrole/vmproxy-it-win-01: rules",
         "clusterrole/vmproxy-it-win-01: aggregationRule",
@@ -207,6 +280,7 @@ def test_an_aggregation_rule_is_drift_and_goes(world: World) -> None:
     assert world.drift() == []
     with world.api() as api:
         assert "aggregationRule" not in api.get(role).json()
+    world.delete(f"{RBAC}/clusterroles/theirs")
     assert world.curl("web-pods") in {"pod-1", "pod-2"}
 
 
@@ -270,6 +344,11 @@ REPAIRED = {
         lambda world: world.guest("sysctl -n net.ipv4.ip_forward").strip() == "1",
         "kernel settings",
     ),
+    "the default route is gone": (
+        "ip route del default",
+        lambda world: "via" in world.guest("ip route show default"),
+        "routes",
+    ),
     "kube-proxy was stopped": (
         f"systemctl stop {UNIT}",
         lambda world: "active" in world.guest(f"systemctl is-active {UNIT} || true").split(),
@@ -309,6 +388,42 @@ def test_the_guest_repairs_itself_without_a_controller(world: World, what: str) 
     assert status["converged"], status["problems"]
     assert f"repaired {name}" in world.guest("journalctl -u vmproxy-keeper.service --no-pager -o cat")
     assert world.curl("web-pods") in {"pod-1", "pod-2"}
+
+
+WARNED = {
+    "rules of others": (
+        "nft add table inet other && "
+        "nft 'add chain inet other way { type filter hook forward priority 0; policy drop; }'",
+        "nft delete table inet other",
+        "inet other way has the policy drop",
+    ),
+    "a second address": (
+        "ip address add 10.1.2.3/32 dev eth0",
+        "ip address del 10.1.2.3/32 dev eth0",
+        "eth0 of the VM has 192.168.100.5/24, 10.1.2.3/32",
+    ),
+    "the token's service failed": (
+        "mv /etc/vmproxy/credential.json /root/; systemctl start vmproxy-token.service; "
+        "mv /root/credential.json /etc/vmproxy/",
+        "systemctl reset-failed vmproxy-token.service",
+        "vmproxy-token.service failed",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WARNED)
+def test_what_is_not_repaired_is_a_warning_that_names_it(world: World, what: str) -> None:
+    command, undo, said = WARNED[what]
+    world.guest(f"{command} || true")
+    try:
+        (host,) = world.vmproxy("plan", "-o", "json").json["hosts"]
+        assert host["actions"] == []
+        assert any(said in text for text in host["warnings"]), host["warnings"]
+        if "address" not in what:
+            (shown,) = world.vmproxy("status", "-o", "json").json["hosts"]
+            assert any(said in text for text in shown["warnings"])
+    finally:
+        world.guest(f"{undo} || true")
 
 
 def _repairs(world: World, name: str) -> int:

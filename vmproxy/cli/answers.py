@@ -167,6 +167,8 @@ class HostStatus(TypedDict):
     """Packets dropped in the VM: to Services that kube-proxy does not know, and from or to anybody else."""
     repairs: dict[str, int]
     """What the VM's keeper has repaired since the VM started, and how often."""
+    warnings: list[str]
+    """What is wrong in the VM, hinders nothing now, and is not repaired by apply."""
     error: Error | None
     """Why the host could not be looked at; null otherwise."""
 
@@ -304,6 +306,7 @@ def status(name: str, result: statuses.HostStatus | VmproxyError) -> HostStatus:
         "problems": list(seen.problems) if seen else [],
         "drops": dict(seen.drops) if seen else {},
         "repairs": dict(seen.repairs) if seen else {},
+        "warnings": list(seen.warnings) if seen else [],
         "error": failure,
     }
 

@@ -85,6 +85,8 @@ _DROPS = {
 def _show_problems(name: str, result: HostStatus) -> None:
     for problem in result.problems:
         console.result(f"{name}: {problem}")
+    for warning in result.warnings:
+        console.result(f"{name}: warning: {warning}")
     for what, times in result.repairs.items():
         console.result(f"{name}: the VM repaired {what} {times} times since it started")
     for counter, packets in result.drops.items():

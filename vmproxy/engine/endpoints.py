@@ -54,7 +54,7 @@ class Ways:
 
 
 def ways(vm: Vm, cluster: ClusterSeen) -> Ways:
-    return Ways(cluster, vm.acts_for, frozenset(route.prefix for route in guestroutes.wanted(vm, cluster)))
+    return Ways(cluster, vm.acts_for, frozenset(route.prefix for route in guestroutes.to_pods(vm, cluster)))
 
 
 def unreachable(guest: GuestLink, services: Iterable[ServiceSeen], known: Ways) -> tuple[str, ...]:

@@ -218,6 +218,7 @@ class Scope:
             world.client.addresses,
             program=self._program(kubeproxy.version(settings, cluster, seen), seen),
             tools=Tools(seen.kernel if seen else None, seen.nft if seen else None),
+            seeded=seed.written(self.wanted_seed(world.carrier)),
         )
 
     def _program(self, version: str, seen: GuestSeen | None) -> Program:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 from itertools import chain
 from math import inf
 from pathlib import PurePosixPath
@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar, assert_never, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from vmproxy.model.names import CLUSTER_CA, PROXY_UNIT, RUNNING_UNITS
+from vmproxy.model.names import CLUSTER_CA, INTERFACE, PROXY_UNIT, RUNNING_UNITS
 from vmproxy.model.net import Address, Route
 from vmproxy.model.seen import ApiServer, Endpoint, GuestQuery, GuestSeen, Reach
 from vmproxy.model.steps import (
@@ -28,8 +28,10 @@ from vmproxy.model.steps import (
     LoadGuard,
     ManagedFile,
     PushFile,
+    RemoveDropIns,
     RenewToken,
     RestartProxy,
+    SetAccess,
     SetGuestRoute,
     SetSysctl,
     StartUnit,
@@ -73,6 +75,8 @@ class Observe:
     canary: tuple[Address, int] | None
     ca: str
     api: ApiServer | None
+    folders: tuple[str, ...]
+    interface: str
     operation: ClassVar = "observe"
 
     def parsed(self, answer: Json) -> GuestSeen:
@@ -80,14 +84,16 @@ class Observe:
             Route(ip_network(_text(route["prefix"])), _address(route["via"])) for route in answer["routes"]
         ]
         seen = {part.name: answer[part.name] for part in fields(GuestSeen)}  # none of them has a default here
-        return _read(GuestSeen, {**seen, "routes": routes})
+        addresses = [ip_interface(_text(address)) for address in answer["addresses"]]
+        return _read(GuestSeen, {**seen, "routes": routes, "addresses": addresses})
 
 
 def observe(query: GuestQuery, *, setup: str) -> Observe:
     canary = query.canary
     ca = canary_ca(canary) if canary else ""
     tokens = (query.token, query.renewal)
-    return Observe(query.files, query.units, query.sysctls, *tokens, setup, canary, ca, query.api)
+    asked = (query.files, query.units, query.sysctls, *tokens)
+    return Observe(*asked, setup, canary, ca, query.api, query.folders, INTERFACE)
 
 
 def canary_ca(canary: tuple[Address, int]) -> str:
@@ -123,11 +129,22 @@ class SmallFile:
 
 
 @dataclass(frozen=True)
-class Apply:
-    """Small files and kernel settings, then what follows from them: parts that setup.py loads again, units
-    that systemd reads again, enables and restarts."""
+class Access:
+    """A folder or file that exists; its group is that of the owner."""
 
+    path: str
+    mode: str
+    owner: str
+
+
+@dataclass(frozen=True)
+class Apply:
+    """Access, small files and kernel settings, files to remove, then what follows from them: parts that
+    setup.py loads again, units that systemd reads again, enables and restarts."""
+
+    access: tuple[Access, ...]
     files: tuple[SmallFile, ...]
+    remove: tuple[str, ...]
     sysctls: Mapping[str, str]
     setup: tuple[str, ...]
     reload: tuple[str, ...]
@@ -228,8 +245,13 @@ def changes(steps: Sequence[GuestStep], *, secrets: Mapping[str, str]) -> Apply:
     changed_units = [PurePosixPath(push.path).name for push in pushes if push.file.follow.reload]
     units = [step.unit for step in steps if isinstance(step, StartUnit)]
     again = [PROXY_UNIT for step in steps if isinstance(step, RestartProxy)]
+    bared = [step for step in steps if isinstance(step, RemoveDropIns)]
+    again += [step.unit for step in bared if step.unit in RUNNING_UNITS]
+    changed_units += [step.unit for step in bared]
     return Apply(
+        access=tuple(Access(step.path, step.mode, "root") for step in steps if isinstance(step, SetAccess)),
         files=tuple(files),
+        remove=tuple(sorted({path for step in bared for path in step.paths})),
         sysctls={step.name: step.value for step in steps if isinstance(step, SetSysctl)},
         setup=tuple(sorted({*_parts(steps), *chain.from_iterable(follow.setup for follow in follows)})),
         reload=tuple(sorted({*changed_units, *units})),
@@ -255,7 +277,7 @@ def without_restart(changes: Apply, held: Set[str]) -> Apply:
 
 def only_restart(changes: Apply, held: Set[str]) -> Apply:
     """What `without_restart` leaves out."""
-    return Apply((), {}, (), (), (), tuple(unit for unit in changes.restart if unit in held))
+    return Apply((), (), (), {}, (), (), (), tuple(unit for unit in changes.restart if unit in held))
 
 
 def _pushes(steps: Sequence[GuestStep]) -> list[PushFile]:
@@ -270,7 +292,9 @@ def _parts(steps: Sequence[GuestStep]) -> Iterator[str]:
                 yield "guard"
             case SetGuestRoute():
                 yield "routes"
-            case PushFile() | SetSysctl() | RenewToken() | GiveRenewal() | StartUnit() | RestartProxy():
+            case PushFile() | SetAccess() | RemoveDropIns() | SetSysctl():
+                pass
+            case RenewToken() | GiveRenewal() | StartUnit() | RestartProxy():
                 pass
             case _:
                 assert_never(step)

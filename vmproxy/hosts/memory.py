@@ -29,6 +29,7 @@ from vmproxy.model.seen import (
     Endpoint,
     EndpointSeen,
     FileSeen,
+    FolderSeen,
     Grant,
     GuestQuery,
     GuestSeen,
@@ -55,8 +56,10 @@ from vmproxy.model.steps import (
     Object,
     PushFile,
     ReconfigureVm,
+    RemoveDropIns,
     RenewToken,
     RestartProxy,
+    SetAccess,
     SetGuestRoute,
     SetSysctl,
     SetVm,
@@ -87,12 +90,19 @@ class MemoryGuest:
     token: TokenSeen | None = None
     hung: bool = False
     flushed: bool = False
+    folders: dict[str, FolderSeen] = field(default_factory=dict)
 
     @property
     def answers(self) -> bool:
         unit = self.units.get(names.PROXY_UNIT)
         runs = unit and unit.active and self.token and names.PROGRAM in self.files
         return bool(runs) and not self.hung and not self.flushed
+
+    def protect(self, path: str, mode: str) -> None:
+        if path in self.files:
+            self.files[path] = replace(self.files[path], mode=mode, owner="root", group="root")
+        else:
+            self.folders[path] = FolderSeen(mode, "root", "root", "folder")
 
     def boot(self) -> None:
         """What is enabled runs again, with the files as they are."""
@@ -359,6 +369,7 @@ class MemoryGuestLink:
             now=NOW,
             canary=CanarySeen(guest.answers, 200 if guest.answers else 0) if query.canary else None,
             renewal=self._renewal_status(guest) if query.api else 0,
+            folders=guest.folders,
         )
 
     def _renewal_status(self, guest: MemoryGuest) -> int:
@@ -403,32 +414,36 @@ class MemoryGuestLink:
         return vm.guest
 
     def _do(self, step: GuestStep) -> Follow:
-        guest = self._guest
+        guest, follow = self._guest, Follow()
         match step:
             case PushFile(path, file):
                 guest.files[path] = FileSeen(file.sha256, file.mode, file.owner)
                 guest.content[path] = file.content or b""
                 guest.units = {name: replace(unit, stale=unit.active) for name, unit in guest.units.items()}
-                return file.follow
+                follow = file.follow
+            case SetAccess(path, mode):
+                guest.protect(path, mode)
+            case RemoveDropIns(unit):
+                guest.units[unit] = replace(guest.units[unit], drop_ins=())
+                follow = Follow(restart=(unit,) if unit in names.RUNNING_UNITS else ())
             case SetSysctl(name, value):
                 guest.sysctls[name] = value
-                return Follow()
             case LoadGuard():
-                return Follow(setup=("guard",))
+                follow = Follow(setup=("guard",))
             case SetGuestRoute():
-                return Follow(setup=("routes",))
+                follow = Follow(setup=("routes",))
             case RenewToken():
-                return Follow(renew=True)
+                follow = Follow(renew=True)
             case GiveRenewal():
                 guest.files[names.RENEWAL] = FileSeen(_sha256(self._renewal()), "0600", "root")
-                return Follow()
             case RestartProxy():
-                return Follow(restart=(names.PROXY_UNIT,))
+                follow = Follow(restart=(names.PROXY_UNIT,))
             case StartUnit(unit):
                 guest.units[unit] = replace(guest.units.get(unit, _NEW_UNIT), enabled=True)
-                return Follow(restart=(unit,))
+                follow = Follow(restart=(unit,))
             case _:
                 assert_never(step)
+        return follow
 
     def _follow(self, follows: Sequence[Follow]) -> None:
         guest = self._guest
@@ -439,6 +454,7 @@ class MemoryGuestLink:
             guest.routes = _listed(guest.content[names.ROUTES])
         if any(follow.renew for follow in follows):
             guest.token = self._new_token()
+            guest.files[names.TOKEN] = FileSeen("", "0600", "root")
         restarted = {unit for follow in follows for unit in follow.restart}
         if names.PROXY_UNIT in restarted:
             guest.hung = guest.flushed = False

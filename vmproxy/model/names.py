@@ -40,9 +40,15 @@ GUARD = "/etc/vmproxy/guard.nft"
 ROUTES = "/etc/vmproxy/routes.json"
 KEEPER_CONFIG = "/etc/vmproxy/keeper.json"
 SYSCTLS = "/etc/sysctl.d/99-vmproxy.conf"
-FORWARD = "net.ipv4.ip_forward"
 INTERFACE = "eth0"
 """The guest's one network interface, named by the seed."""
+FORWARD = ("net.ipv4.ip_forward", f"net.ipv4.conf.{INTERFACE}.forwarding")
+"""On only with the guard table: first for all interfaces, then for that one, which may differ."""
+AUTHORIZED_KEYS = "/root/.ssh/authorized_keys"
+SSHD = "/etc/ssh/sshd_config.d/10-vmproxy.conf"
+SSHD_UNIT = "ssh.service"
+FOLDERS = ("/etc/vmproxy", "/usr/local/lib/vmproxy", "/var/lib/vmproxy", "/run/vmproxy")
+"""vmproxy's own in the guest."""
 
 TIME_SYNC = "2497F4DE-E9FA-4204-80E4-4B75C46419C0"
 SHUTDOWN = "9F8233AC-BE49-4C79-8EE3-E7E1985B2077"
@@ -68,6 +74,8 @@ MANAGED_FILES = (
         SYSCTLS,
         KEEPER,
         KEEPER_CONFIG,
+        AUTHORIZED_KEYS,
+        SSHD,
     ),
     *UNIT_FILES,
 )
@@ -75,6 +83,7 @@ MANAGED_FILES = (
 claims, the other by its hash."""
 RUNNING_UNITS = (GUARD_UNIT, SETUP_UNIT, PROXY_UNIT, TIMER_UNIT, KEEPER_UNIT)
 """Units that are enabled and run; the token's service is started by its timer."""
+OWN_UNITS = (*RUNNING_UNITS, TOKEN_UNIT)
 
 
 def vm_name(site: str, host: str) -> str:

@@ -104,20 +104,36 @@ class CarrierSeen:
 
 @dataclass(frozen=True)
 class FileSeen:
-    """A managed file in the guest; `sha256` of its content, `mode` as "0644", `owner` as "root"."""
+    """A managed file in the guest; `sha256` of its content, `mode` as "0644", `owner` and `group` as "root".
+    `kind`: what is in its place: "file", or else "link", "folder" or "special", and then without content."""
 
     sha256: str
     mode: str
     owner: str
+    group: str = "root"
+    kind: str = "file"
+
+
+@dataclass(frozen=True)
+class FolderSeen:
+    """A folder in the guest that is vmproxy's own, as FileSeen; `kind` is "folder", or "link"."""
+
+    mode: str
+    owner: str
+    group: str
+    kind: str
 
 
 @dataclass(frozen=True)
 class UnitSeen:
-    """A systemd unit. `stale`: it runs, but was started before a file that it uses changed."""
+    """A systemd unit. `stale`: it runs, but was started before a file that it uses changed. `drop_ins`: files
+    that change it from beside its own."""
 
     active: bool
     enabled: bool
     stale: bool
+    failed: bool = False
+    drop_ins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -173,9 +189,10 @@ class ApiServer:
 
 @dataclass(frozen=True)
 class GuestQuery:
-    """What to look at in the guest: files by path; units and sysctls by name. `token` and `renewal` are the
-    files with kube-proxy's token and the one that renews it. `canary` is (ClusterIP, port) of
-    default/kubernetes; None: it is not tried. So it is for `api`, which the second token is for."""
+    """What to look at in the guest: files and folders by path; units and sysctls by name. `token` and
+    `renewal` are the files with kube-proxy's token and the one that renews it, both among `files`. `canary`
+    is (ClusterIP, port) of default/kubernetes; None: it is not tried. So it is for `api`, which the second
+    token is for."""
 
     files: tuple[str, ...]
     units: tuple[str, ...]
@@ -184,6 +201,7 @@ class GuestQuery:
     renewal: str
     canary: tuple[Address, int] | None = None
     api: ApiServer | None = None
+    folders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -192,11 +210,12 @@ class GuestSeen:
 
     `guard` is the hash of guard.nft as it was loaded, "changed" when the kernel's table is no longer so, None
     when there is no table.
-    `routes` are those that carry vmproxy's protocol number. `now` is the guest's clock.
+    `routes` are those that carry vmproxy's protocol number, and the default route. `now` is its clock.
     `writes_rules`: nft or iptables is there; an image may get them by cloud-init. `canary` None: not tried.
     `renewal`: the API server's status for the token that renews the other; 0: no answer, or there is none.
     `drops`: packets that the guard table dropped, by the name of its counter. `repairs`: what the keeper has
-    repaired since the VM started, and how often.
+    repaired since the VM started, and how often. `addresses` are those of its interface, `dns` the servers
+    that it asks. `blockers` are chains of others that drop forwarded packets, for a reader.
     """
 
     files: Mapping[str, FileSeen]
@@ -214,6 +233,10 @@ class GuestSeen:
     renewal: int = 0
     drops: Mapping[str, int] = field(default_factory=dict)
     repairs: Mapping[str, int] = field(default_factory=dict)
+    folders: Mapping[str, FolderSeen] = field(default_factory=dict)
+    addresses: tuple[Interface, ...] = ()
+    dns: tuple[str, ...] = ()
+    blockers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from vmproxy.model import names
 from vmproxy.model.drift import ABSENT, Drift, deep_differences, differences
 from vmproxy.model.names import ObjectName
 from vmproxy.model.net import Address, Interface, Network, Route
-from vmproxy.model.seen import FileSeen, UnitSeen, VmSeen
+from vmproxy.model.seen import FileSeen, FolderSeen, UnitSeen, VmSeen
 
 Place = Literal["cluster", "host", "guest"]
 
@@ -350,6 +350,7 @@ class ManagedFile:
     sha256: str
     mode: str = "0644"
     owner: str = "root"
+    group: str = "root"
     content: bytes | None = field(default=None, repr=False)
     source: Path | None = None
     version: str | None = None
@@ -388,14 +389,68 @@ class PushFile:
     def drift(self) -> tuple[Drift, ...]:
         if self.before is None:
             return (Drift(self.path, "present", ABSENT),)
+        if self.before.kind != "file":
+            return (Drift(f"{self.path}: kind", "file", self.before.kind),)
         pairs = {
             "sha256": (self.file.sha256, self.before.sha256),
             "mode": (self.file.mode, self.before.mode),
             "owner": (self.file.owner, self.before.owner),
+            "group": (self.file.group, self.before.group),
         }
         return tuple(
             Drift(f"{self.path}: {name}", *pair) for name, pair in pairs.items() if pair[0] != pair[1]
         )
+
+
+@dataclass(frozen=True)
+class SetAccess:
+    """Give a folder of vmproxy's, or the token, back to root, with that mode; a link in its place goes."""
+
+    path: str
+    mode: str
+    before: FileSeen | FolderSeen
+    place: ClassVar[Place] = "guest"
+    verb: ClassVar = "protect"
+    why: ClassVar = "only root may change what root runs"
+    cold: ClassVar = False
+
+    @property
+    def target(self) -> str:
+        return self.path
+
+    @property
+    def drift(self) -> tuple[Drift, ...]:
+        before = self.before
+        if before.kind == "link":
+            return (Drift(f"{self.path}: kind", "folder", before.kind),)
+        pairs = {
+            "mode": (self.mode, before.mode),
+            "owner": ("root", before.owner),
+            "group": ("root", before.group),
+        }
+        return tuple(
+            Drift(f"{self.path}: {name}", *pair) for name, pair in pairs.items() if pair[0] != pair[1]
+        )
+
+
+@dataclass(frozen=True)
+class RemoveDropIns:
+    """Remove what changes a unit of vmproxy's from beside its file; one that runs is restarted."""
+
+    unit: str
+    paths: tuple[str, ...]
+    place: ClassVar[Place] = "guest"
+    verb: ClassVar = "remove"
+    why: ClassVar = "the unit is to run as its own file says"
+    cold: ClassVar = False
+
+    @property
+    def target(self) -> str:
+        return f"drop-ins of {self.unit}"
+
+    @property
+    def drift(self) -> tuple[Drift, ...]:
+        return (Drift(f"{self.unit}: drop-ins", ABSENT, ", ".join(self.paths)),)
 
 
 @dataclass(frozen=True)
@@ -531,7 +586,16 @@ VmStep = CreateVm | StartVm | SetVm | ReconfigureVm | DeleteVm
 RouteStep = SetRoute | RemoveRoute | MarkRoutes
 HostStep = VmStep | RouteStep
 GuestStep = (
-    PushFile | SetSysctl | LoadGuard | SetGuestRoute | RenewToken | GiveRenewal | StartUnit | RestartProxy
+    PushFile
+    | SetAccess
+    | RemoveDropIns
+    | SetSysctl
+    | LoadGuard
+    | SetGuestRoute
+    | RenewToken
+    | GiveRenewal
+    | StartUnit
+    | RestartProxy
 )
 Step = ClusterStep | HostStep | GuestStep
 

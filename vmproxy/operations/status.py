@@ -16,6 +16,7 @@ from vmproxy.image.age import age
 from vmproxy.model.net import Interface, Route
 from vmproxy.model.seen import CarrierSeen, ClientSeen, ClusterSeen, GuestSeen, Unobservable
 from vmproxy.model.topology import Member
+from vmproxy.resources import guest as inside
 from vmproxy.resources import route, token
 from vmproxy.util.events import Reporter
 
@@ -62,7 +63,8 @@ class CredentialStatus:
 class HostStatus:
     """What one host is like. `converged`: kube-proxy works, and the host is answered through it; otherwise
     `problems` say what is wrong. `drops`: packets that the guard table dropped, by its counters' names;
-    `repairs`: what the keeper repaired since the VM started, and how often."""
+    `repairs`: what the keeper repaired since the VM started, and how often. `warnings`: what is wrong in the
+    VM, keeps nothing from being answered now, and is not repaired by apply."""
 
     vm: VmStatus
     proxy: ProxyStatus | Unobservable
@@ -72,6 +74,7 @@ class HostStatus:
     problems: tuple[str, ...] = ()
     drops: Mapping[str, int] = field(default_factory=dict)
     repairs: Mapping[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 def status_host(site: SiteRun, member: Member, report: Reporter) -> HostStatus:
@@ -89,6 +92,7 @@ def status_host(site: SiteRun, member: Member, report: Reporter) -> HostStatus:
             problems=problems,
             drops=guest.drops if isinstance(guest, GuestSeen) else {},
             repairs=guest.repairs if isinstance(guest, GuestSeen) else {},
+            warnings=inside.trouble(guest),
         )
 
 

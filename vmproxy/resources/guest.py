@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from vmproxy.model import names
 from vmproxy.model.names import (
+    AUTHORIZED_KEYS,
     CA,
     CLUSTER_CA,
     CREDENTIAL,
@@ -19,14 +20,17 @@ from vmproxy.model.names import (
     RENEWAL,
     SETUP,
     SETUP_UNIT,
+    SSHD,
+    SSHD_UNIT,
     TOKEN,
+    TOKEN_UNIT,
     UNITS,
 )
-from vmproxy.model.net import Interface, Route
+from vmproxy.model.net import Address, Interface, Route
 from vmproxy.model.seen import ApiServer, ClusterSeen, GuestQuery, GuestSeen, Unobservable
-from vmproxy.model.steps import Follow, GuestStep, ManagedFile, PushFile, StartUnit
+from vmproxy.model.steps import Follow, GuestStep, ManagedFile, PushFile, RemoveDropIns, StartUnit
 from vmproxy.model.topology import Vm
-from vmproxy.resources import firewall, guestroutes, kubeproxy, kubeproxyconfig, sysctls, token
+from vmproxy.resources import access, firewall, guestroutes, kubeproxy, kubeproxyconfig, sysctls, token
 from vmproxy.resources.kubeproxy import Program, Tools
 from vmproxy.site.model import Proxy
 from vmproxy.util import assets
@@ -35,7 +39,7 @@ from vmproxy.util import assets
 @dataclass(frozen=True)
 class GuestWanted:
     """`units` are enabled and run. `mode` and `version` are kube-proxy's. `ttl`: the seconds that its token
-    is asked to live."""
+    is asked to live. `address` and `dns` are what the seed gave the interface."""
 
     files: Mapping[str, ManagedFile]
     units: tuple[str, ...]
@@ -46,6 +50,8 @@ class GuestWanted:
     routes: tuple[Route, ...]
     token: token.Wanted
     ttl: int
+    address: Interface
+    dns: tuple[Address, ...]
     warnings: tuple[str, ...] = ()
 
 
@@ -53,10 +59,10 @@ def query(cluster: ClusterSeen) -> GuestQuery:
     """All that is managed, and whether it works. Looking depends on nothing that is wanted, so it needs no
     program and no image."""
     settings = tuple(sysctls.wanted(f"v1.{kubeproxyconfig.OLDEST}.0"))
-    files, url = (*names.MANAGED_FILES, RENEWAL), urlsplit(cluster.server)
+    files, url = (*names.MANAGED_FILES, TOKEN, RENEWAL), urlsplit(cluster.server)
     host = url.hostname or ""
     api = ApiServer(host, url.port or 443, url.path.rstrip("/"), cluster.tls_server_name or host, CA)
-    return GuestQuery(files, names.RUNNING_UNITS, settings, TOKEN, RENEWAL, cluster.canary, api)
+    return GuestQuery(files, names.OWN_UNITS, settings, TOKEN, RENEWAL, cluster.canary, api, names.FOLDERS)
 
 
 BARE_QUERY = GuestQuery((), (PROXY_UNIT,), (), TOKEN, RENEWAL)
@@ -71,9 +77,10 @@ def wanted(
     *,
     program: Program,
     tools: Tools,
+    seeded: Mapping[str, str],
 ) -> GuestWanted:
-    """Pure, but for the templates. `host` are the host's own addresses. Raises UsageError for a version or
-    mode that is not supported."""
+    """Pure, but for the templates. `host` are the host's own addresses, `seeded` the files that the seed
+    made. Raises UsageError for a version or mode that is not supported."""
     routes = guestroutes.wanted(vm, cluster)
     settings = sysctls.wanted(program.version)
     guard = firewall.file(cluster.service_cidrs, firewall.clients(vm, host))
@@ -86,6 +93,7 @@ def wanted(
         **sysctls.files(settings),
         **_setup(),
         **_keeper(cluster),
+        **_log_in(seeded),
     }
     return GuestWanted(
         files=files,
@@ -97,6 +105,8 @@ def wanted(
         routes=routes,
         token=token.wanted(vm, cluster),
         ttl=proxy.token_ttl,
+        address=vm.address,
+        dns=vm.network.dns,
         warnings=(
             *kubeproxy.warnings(vm, proxy, cluster, program),
             *guestroutes.warnings(vm, cluster),
@@ -105,8 +115,8 @@ def wanted(
 
 
 def plan(want: GuestWanted, seen: GuestSeen | Unobservable) -> tuple[GuestStep, ...]:
-    """Each difference is a step of its own; what follows from a file's change belongs to it. A canary that
-    was checked by a damaged CA says nothing of kube-proxy."""
+    """Each difference is a step of its own; what follows from a file's change belongs to it. An answer that
+    was checked by a damaged CA, or without the routes, says nothing of kube-proxy."""
     if isinstance(seen, Unobservable):
         return ()
     pushed = tuple(
@@ -115,13 +125,21 @@ def plan(want: GuestWanted, seen: GuestSeen | Unobservable) -> tuple[GuestStep, 
         if (step := PushFile(path, file, seen.files.get(path))).drift
     )
     follows = [step.file.follow for step in pushed]
+    changed = tuple(
+        RemoveDropIns(unit, there.drop_ins) for unit, there in seen.units.items() if there.drop_ins
+    )
+    follows += [Follow(restart=(step.unit,)) for step in changed if step.unit in want.units]
     units = tuple(_units(want, seen, follows))
-    judged = replace(seen, canary=None) if any(step.path == CLUSTER_CA for step in pushed) else seen
+    routes = tuple(guestroutes.plan(want.routes, seen, follows))
+    hidden = routes or any(step.path == CLUSTER_CA for step in pushed)
+    judged = replace(seen, canary=None) if hidden and seen.canary and seen.canary.rule else seen
     return (
         *pushed,
+        *access.plan(seen),
+        *changed,
         *sysctls.plan(want.sysctls, seen),
         *firewall.plan(want.guard, seen, follows),
-        *guestroutes.plan(want.routes, seen, follows),
+        *routes,
         *token.plan(want.token, seen, follows),
         *units,
         *kubeproxy.plan(want.mode, want.version, judged, follows, [step.unit for step in units]),
@@ -151,7 +169,35 @@ def works(seen: GuestSeen | Unobservable) -> bool:
 
 def warnings(want: GuestWanted, seen: GuestSeen | Unobservable) -> tuple[str, ...]:
     """What no step of ours repairs."""
-    return (*want.warnings, *kubeproxy.trouble(seen), *_short_lived(want, seen))
+    return (*want.warnings, *trouble(seen), *_short_lived(want, seen), *_elsewhere(want, seen))
+
+
+def trouble(seen: GuestSeen | Unobservable) -> tuple[str, ...]:
+    """Of that what needs no wanted state to be known."""
+    return (*kubeproxy.trouble(seen), *_hindered(seen))
+
+
+def _hindered(seen: GuestSeen | Unobservable) -> Iterator[str]:
+    if isinstance(seen, Unobservable):
+        return
+    unit = seen.units.get(TOKEN_UNIT)
+    if unit and unit.failed:
+        yield f"{TOKEN_UNIT} failed: the token was not renewed; see journalctl -u {TOKEN_UNIT} in the VM"
+    for chain in seen.blockers:
+        yield f"the VM has firewall rules of others that may drop Service traffic: {chain}"
+
+
+def _elsewhere(want: GuestWanted, seen: GuestSeen | Unobservable) -> Iterator[str]:
+    """The interface's address and name servers are the seed's; a new VM has them again."""
+    if isinstance(seen, Unobservable):
+        return
+    if seen.addresses and seen.addresses != (want.address,):
+        found = ", ".join(map(str, seen.addresses))
+        yield f"{names.INTERFACE} of the VM has {found}, where the site file has {want.address} alone"
+    missing = [str(server) for server in want.dns if str(server) not in seen.dns]
+    if missing:
+        asked = ", ".join(seen.dns) or "none"
+        yield f"the VM does not ask the name server {', '.join(missing)} of the site file (it asks: {asked})"
 
 
 def _short_lived(want: GuestWanted, seen: GuestSeen | Unobservable) -> Iterator[str]:
@@ -184,6 +230,16 @@ def _keeper(cluster: ClusterSeen) -> dict[str, ManagedFile]:
             assets.text(f"guest/{KEEPER_UNIT}"), follow=Follow(restart=(KEEPER_UNIT,), reload=True)
         ),
     }
+
+
+def _log_in(seeded: Mapping[str, str]) -> dict[str, ManagedFile]:
+    """Who may log in, and how; both are used at the next log-in, the server's settings when it starts."""
+    found = {}
+    if AUTHORIZED_KEYS in seeded:
+        found[AUTHORIZED_KEYS] = ManagedFile.of(seeded[AUTHORIZED_KEYS], mode="0600")
+    if SSHD in seeded:
+        found[SSHD] = ManagedFile.of(seeded[SSHD], follow=Follow(restart=(SSHD_UNIT,)))
+    return found
 
 
 def _units(want: GuestWanted, seen: GuestSeen, follows: Sequence[Follow]) -> Iterator[StartUnit]:

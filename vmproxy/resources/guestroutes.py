@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from ipaddress import ip_network
 from urllib.parse import urlsplit
 
 from vmproxy.model.names import ROUTES
@@ -15,9 +16,15 @@ from vmproxy.model.topology import Vm
 _WIDEST = 8
 """A pod range with a shorter prefix is a mistake: it would take all traffic with it."""
 _NAMED = 3
+_DEFAULT = ip_network("0.0.0.0/0")
 
 
 def wanted(vm: Vm, cluster: ClusterSeen) -> tuple[Route, ...]:
+    """The default route, which the seed sets at the first boot, and those to pods."""
+    return (Route(_DEFAULT, vm.network.gateway), *to_pods(vm, cluster))
+
+
+def to_pods(vm: Vm, cluster: ClusterSeen) -> tuple[Route, ...]:
     """The site file's routes, and with podRoutes one to each Node's pods where the Node is on the network."""
     routes: dict[Network, Route] = {route.to: Route(route.to, route.via) for route in vm.network.routes}
     if vm.network.pod_routes == "nodes":

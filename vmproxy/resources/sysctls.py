@@ -14,7 +14,7 @@ from vmproxy.resources import kubeproxyconfig
 def wanted(version: str) -> dict[str, str]:
     """By name, for that version of kube-proxy. A redirect setting counts when it is on for `all` or for the
     interface: the next hop of what is forwarded shares the subnet with the sender."""
-    values = {FORWARD: "1"}
+    values = dict.fromkeys(FORWARD, "1")
     for interface in ("all", "default", names.INTERFACE):
         values[f"net.ipv4.conf.{interface}.send_redirects"] = "0"
         values[f"net.ipv4.conf.{interface}.accept_redirects"] = "0"
@@ -27,7 +27,7 @@ def wanted(version: str) -> dict[str, str]:
 def files(values: Mapping[str, str]) -> dict[str, ManagedFile]:
     """Read at boot; what runs is set by steps of its own. Forwarding is not in the file: setup.py lets the
     kernel forward when the guard table is loaded."""
-    early = {name: value for name, value in values.items() if name != FORWARD}
+    early = {name: value for name, value in values.items() if name not in FORWARD}
     return {SYSCTLS: ManagedFile.of("".join(f"{name} = {value}\n" for name, value in early.items()))}
 
 

@@ -20,7 +20,7 @@ _UNAUTHORIZED = 401
 _REFUSED = "refused by the API server"
 _TIMER_FAILED = 0.1
 """Below this part of its life left, the guest's own timer has failed, and the token is renewed from here."""
-_PRIVATE = ("0600", "root")
+_PRIVATE = ("0600", "root", "root")
 
 
 def files(vm: Vm, cluster: ClusterSeen, *, ttl: int) -> dict[str, ManagedFile]:
@@ -98,8 +98,8 @@ def _renewal(wanted: str | None, seen: GuestSeen) -> Iterator[GiveRenewal]:
         yield GiveRenewal(ABSENT)
     elif there.sha256 != wanted:
         yield GiveRenewal("another one")
-    elif (there.mode, there.owner) != _PRIVATE:
-        yield GiveRenewal(f"mode {there.mode}, of {there.owner}")
+    elif (there.mode, there.owner, there.group) != _PRIVATE:
+        yield GiveRenewal(f"mode {there.mode}, of {there.owner}:{there.group}")
     elif seen.renewal == _UNAUTHORIZED:
         yield GiveRenewal(_REFUSED)
 

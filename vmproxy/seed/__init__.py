@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vmproxy.model.names import AUTHORIZED_KEYS
 from vmproxy.model.topology import Vm
 from vmproxy.seed import cloudconfig, iso
 from vmproxy.seed.keys import KeyPair, new_key_pair
@@ -59,6 +60,16 @@ def redacted(seed: Seed) -> Seed:
 def documents(seed: Seed, *, host_key: HostKey) -> dict[str, str]:
     """The seed's files by name."""
     return _documents(seed.values, seed.custom, host_key=host_key, instance_id=f"vmproxy-{seed.hash[:16]}")
+
+
+def written(seed: Seed) -> dict[str, str]:
+    """The files for logging in that cloud-init makes of the seed, by path; none where the user's own
+    cloud-config may write them too."""
+    if seed.custom:
+        return {}
+    found = cloudconfig.parse(documents(seed, host_key=_NO_KEY)["user-data"])
+    keys = "".join(f"{key}\n" for key in found["ssh_authorized_keys"])
+    return {AUTHORIZED_KEYS: keys, **{item["path"]: item["content"] for item in found["write_files"]}}
 
 
 def build(seed: Seed, *, host_key: HostKey) -> bytes:

@@ -50,6 +50,7 @@ STATUS = HostStatus(
     converged=True,
     drops={"unknown_service": 2, "transit": 0},
     repairs={"routes": 1},
+    warnings=("kube-proxy failed to write its rules 2 times; see: vmproxy logs",),
 )
 UNSEEN = HostStatus(
     vm=VmStatus("absent", "vmproxy-a-win-01"),

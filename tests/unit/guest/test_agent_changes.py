@@ -17,7 +17,9 @@ PROXY, SETUP, TIMER = "vmproxy-kube-proxy.service", "vmproxy-setup.service", "vm
 GUARD = "vmproxy-guard.service"
 PROGRAM = b"#!/bin/sh\necho Kubernetes v1.36.3\n"
 NOTHING: dict[str, Any] = {
+    "access": [],
     "files": [],
+    "remove": [],
     "sysctls": {},
     "setup": [],
     "reload": [],
@@ -143,6 +145,8 @@ def test_a_pushed_file_is_not_hashed_again(machine: Machine, program: Path) -> N
         "canary": None,
         "ca": "",
         "api": None,
+        "folders": [],
+        "interface": "eth0",
     }
     machine.write("/var/lib/vmproxy/hashes.json", '{"/other": [[1], "a"]}')
     machine.agent(push(program), content=zlib.compress(PROGRAM))
@@ -194,6 +198,55 @@ def test_a_reader_of_a_small_file_never_sees_half_of_it(machine: Machine) -> Non
         machine.agent(apply(files=[small(token, b"newer")]))
         assert reader.read() == "older"
     assert token.read_text() == "newer"
+
+
+@pytest.mark.parametrize("place", ["file", "draft"])
+def test_a_link_is_replaced_and_not_followed(machine: Machine, place: str) -> None:
+    elsewhere = machine.write("/srv/elsewhere", "mine")
+    path = machine.path("/etc/vmproxy/kubeconfig")
+    path.with_name(path.name + (".part" if place == "draft" else "")).symlink_to(elsewhere)
+    machine.agent(apply(files=[small(path, b"{}")]))
+    assert (elsewhere.read_text(), path.read_text(), path.is_symlink()) == ("mine", "{}", False)
+
+
+def test_a_pushed_file_replaces_a_link_and_what_is_in_the_place_of_its_draft(
+    machine: Machine, program: Path
+) -> None:
+    elsewhere = machine.write("/srv/elsewhere", "mine")
+    program.symlink_to(elsewhere)
+    program.with_name("kube-proxy.part").symlink_to(elsewhere)
+    machine.agent(push(program), content=zlib.compress(PROGRAM))
+    assert (elsewhere.read_text(), program.read_bytes()) == ("mine", PROGRAM)
+    assert names(program) == ["kube-proxy"]
+
+
+def test_a_link_in_the_place_of_a_folder_of_ours_is_replaced(machine: Machine) -> None:
+    elsewhere = machine.write("/srv/elsewhere/kubeconfig", "mine")
+    folder = machine.path("/etc/vmproxy")
+    folder.symlink_to(elsewhere.parent)
+    entry = {"path": str(folder), "mode": "0755", "owner": OWNER}
+    machine.agent(apply(access=[entry], files=[small(folder / "kubeconfig", b"{}")]))
+    assert (elsewhere.read_text(), (folder / "kubeconfig").read_text()) == ("mine", "{}")
+    assert not folder.is_symlink()
+
+
+def test_folders_and_the_token_get_their_mode(machine: Machine) -> None:
+    token = machine.write("/etc/vmproxy/token", "x")
+    token.parent.chmod(0o777)
+    entries = [(token.parent, "0755"), (token, "0600")]
+    machine.agent(apply(access=[{"path": str(path), "mode": mode, "owner": OWNER} for path, mode in entries]))
+    assert [oct(path.stat().st_mode & 0o777) for path, _ in entries] == ["0o755", "0o600"]
+    assert token.read_text() == "x"
+
+
+def test_drop_ins_go_with_their_folder_when_it_is_empty(machine: Machine) -> None:
+    machine.records("systemctl", says=READ.replace("NeedDaemonReload=no", "NeedDaemonReload=yes"))
+    one = machine.write("/run/systemd/system/vmproxy-kube-proxy.service.d/override.conf", "")
+    other = machine.write("/etc/systemd/system/vmproxy-kube-proxy.service.d/override.conf", "")
+    other.with_name("README").write_text("mine")
+    machine.agent(apply(remove=[str(one), str(other), str(one)], reload=[PROXY], restart=[PROXY]))
+    assert (one.parent.exists(), names(other)) == (False, ["README"])
+    assert machine.calls()[-2:] == ["systemctl daemon-reload", f"systemctl restart {PROXY}"]
 
 
 def test_kernel_settings_are_set_in_place(machine: Machine) -> None:

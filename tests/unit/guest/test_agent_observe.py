@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import grp
 import hashlib
 import json
 import os
@@ -27,10 +28,17 @@ ActiveState=inactive
 NeedDaemonReload=no
 """
 ROUTES = (
-    '[{"dst":"10.244.1.0/24","gateway":"192.168.10.20","dev":"eth0","flags":[]},'
-    '{"dst":"10.9.0.7","gateway":"192.168.10.9","dev":"eth0","flags":[]},'
-    '{"dst":"10.8.0.0/24","dev":"eth0","scope":"link","flags":[]},'
-    '{"dst":"default","gateway":"192.168.10.8","dev":"eth0","flags":[]}]\n'
+    '[{"dst":"default","gateway":"192.168.10.8","dev":"eth0","protocol":"static","flags":[]},'
+    '{"dst":"default","gateway":"192.168.10.7","dev":"eth0","metric":100,"flags":[]},'
+    '{"dst":"10.244.1.0/24","gateway":"192.168.10.20","dev":"eth0","protocol":"250","flags":[]},'
+    '{"dst":"10.9.0.7","gateway":"192.168.10.9","dev":"eth0","protocol":"250","flags":[]},'
+    '{"dst":"10.7.0.0/24","gateway":"192.168.10.9","dev":"eth0","protocol":"bgp","flags":[]},'
+    '{"dst":"192.168.10.0/24","dev":"eth0","protocol":"kernel","scope":"link","flags":[]},'
+    '{"dst":"10.8.0.0/24","dev":"eth0","protocol":"250","scope":"link","flags":[]}]\n'
+)
+ADDRESSES = (
+    '[{},{"ifname":"eth0","addr_info":[{"family":"inet","local":"192.168.10.5","prefixlen":24,"scope":"global"},'
+    '{"family":"inet","local":"10.1.2.3","prefixlen":32,"secondary":true}]}]\n'
 )
 METRICS = """# HELP kubernetes_build_info [BETA] A metric with a constant '1' value
 # TYPE kubernetes_build_info gauge
@@ -66,6 +74,8 @@ NOTHING = {
     "canary": None,
     "ca": "/none",
     "api": None,
+    "folders": [],
+    "interface": "eth0",
 }
 DEAD = {
     "live": False,
@@ -78,6 +88,12 @@ DEAD = {
     "version": None,
 }
 LARGE = b"x" * ((1 << 20) + 1)
+ACCESS = {
+    "mode": "0644",
+    "owner": OWNER,
+    "group": grp.getgrgid(os.getgid()).gr_name,
+    "kind": "file",
+}
 
 
 def observe(machine: Machine, **what: Any) -> dict[str, Any]:
@@ -97,18 +113,33 @@ def test_a_guest_is_seen_whole_in_one_answer(machine: Machine) -> None:
     machine.write("/proc/sys/net/ipv4/ip_forward", "1\n")
     machine.records("systemctl", says=SHOWN)
     machine.records("nft", says="nftables v1.0.9 (Old Doc Yak #3)\n", then='[ "$1" = --version ]')
-    machine.records("ip", says=ROUTES)
+    machine.program(
+        "ip",
+        f"echo \"ip $*\" >> {machine.root}/calls\n[ $3 = route ] && echo '{ROUTES}' || echo '{ADDRESSES}'",
+    )
+    machine.write("/etc/resolv.conf", "# by hand\nsearch corp.example\nnameserver 192.168.10.2\n")
+    folder = machine.root / "etc/vmproxy"
+    folder.chmod(0o750)
     seen = observe(
-        machine, files=[str(config)], units=[PROXY, TIMER], sysctls=["net.ipv4.ip_forward"], token=str(token)
+        machine,
+        files=[str(config)],
+        units=[PROXY, TIMER],
+        sysctls=["net.ipv4.ip_forward"],
+        token=str(token),
+        folders=[str(folder), "/none"],
     )
     assert abs(seen.pop("now") - time.time()) < 60
     assert abs(seen["proxy"].pop("age") - time.monotonic()) < 60
     assert seen == {
-        "files": {str(config): {"sha256": hashlib.sha256(b"{}").hexdigest(), "mode": "0640", "owner": OWNER}},
+        "files": {str(config): {"sha256": hashlib.sha256(b"{}").hexdigest(), **ACCESS, "mode": "0640"}},
+        "folders": {str(folder): {**ACCESS, "mode": "0750", "kind": "folder"}},
         "units": {
-            PROXY: {"active": True, "enabled": False, "stale": False},
-            TIMER: {"active": False, "enabled": False, "stale": False},
+            PROXY: {"active": True, "enabled": False, "stale": False, "failed": False, "drop_ins": []},
+            TIMER: {"active": False, "enabled": False, "stale": False, "failed": False, "drop_ins": []},
         },
+        "addresses": ["192.168.10.5/24", "10.1.2.3/32"],
+        "dns": ["192.168.10.2"],
+        "blockers": [],
         "sysctls": {"net.ipv4.ip_forward": "1"},
         "guard": None,
         "routes": [
@@ -133,8 +164,10 @@ def test_a_guest_is_seen_whole_in_one_answer(machine: Machine) -> None:
         "nft": "1.0.9",
     }
     assert sorted(machine.calls()) == [
-        "ip -j -4 route show proto 250",
+        "ip -j -4 address show dev eth0",
+        "ip -j -4 route show",
         "nft --version",
+        "nft -j list chains",
         "nft -j list table inet vmproxy",
         "systemctl show --property=Id,ActiveState,NeedDaemonReload,ActiveEnterTimestampMonotonic "
         f"{PROXY} {TIMER}",
@@ -156,6 +189,10 @@ def test_what_is_not_there_is_left_out_and_no_error(machine: Machine) -> None:
         "renewal": 0,
         "drops": {},
         "repairs": {},
+        "folders": {},
+        "addresses": [],
+        "dns": [],
+        "blockers": [],
         "writes_rules": False,
         "nft": None,
     }
@@ -200,6 +237,96 @@ def test_a_unit_is_enabled_by_its_link_in_a_target(machine: Machine, target: str
     link.symlink_to("/etc/systemd/system/no-matter-what")
     units = machine.module("agent.py").units(SHOWN)
     assert {name: unit["enabled"] for name, unit in units.items()} == {PROXY: False, TIMER: True}
+
+
+@pytest.mark.parametrize(
+    ("folder", "units"),
+    [
+        ("/etc/systemd/system/vmproxy-kube-proxy.service.d", {PROXY}),
+        ("/run/systemd/system/vmproxy-token.timer.d", {TIMER}),
+        ("/etc/systemd/system.control/vmproxy-kube-proxy.service.d", {PROXY}),
+        ("/run/systemd/system/vmproxy-.service.d", {PROXY}),
+        ("/usr/lib/systemd/system/vmproxy-kube-.service.d", {PROXY}),
+        ("/etc/systemd/system/service.d", set()),
+        ("/etc/systemd/system/ssh.service.d", set()),
+    ],
+)
+def test_a_drop_in_is_seen_wherever_systemd_reads_it(machine: Machine, folder: str, units: set[str]) -> None:
+    override = machine.write(f"{folder}/override.conf", "[Service]\nRestart=no\n")
+    machine.write(f"{folder}/README", "no drop-in")
+    seen = machine.module("agent.py").units(SHOWN)
+    assert {name for name, unit in seen.items() if unit["drop_ins"]} == units
+    assert all(unit["drop_ins"] in ([], [str(override)]) for unit in seen.values())
+
+
+def test_a_unit_that_failed_is_told(machine: Machine) -> None:
+    seen = machine.module("agent.py").units(SHOWN.replace("=inactive", "=failed"))
+    assert {name: unit["failed"] for name, unit in seen.items()} == {PROXY: False, TIMER: True}
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "special"])
+def test_what_is_no_file_is_seen_as_what_it_is_and_not_read(machine: Machine, kind: str) -> None:
+    path = machine.path("/etc/vmproxy/kubeconfig")
+    if kind == "link":
+        path.symlink_to(machine.write("/srv/elsewhere", "x"))
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        os.mkfifo(path)
+    seen = observe(machine, files=[str(path)])["files"][str(path)]
+    assert (seen["kind"], seen["sha256"]) == (kind, "")
+
+
+def test_a_link_in_the_place_of_a_folder_of_ours_hides_what_it_leads_to(machine: Machine) -> None:
+    machine.write("/srv/elsewhere/kubeconfig", "x")
+    machine.write("/srv/elsewhere/token", jwt(CLAIMS))
+    link = machine.path("/etc/vmproxy")
+    link.symlink_to(machine.root / "srv/elsewhere")
+    token = str(link / "token")
+    seen = observe(machine, files=[str(link / "kubeconfig"), token], token=token, folders=[str(link)])
+    assert (seen["files"], seen["token"], seen["folders"][str(link)]["kind"]) == ({}, None, "link")
+
+
+def test_a_link_or_a_pipe_in_the_tokens_place_is_no_token(machine: Machine) -> None:
+    path = machine.path("/etc/vmproxy/token")
+    path.symlink_to(machine.write("/srv/token", jwt(CLAIMS)))
+    assert observe(machine, token=str(path))["token"] is None
+    path.unlink()
+    os.mkfifo(path)
+    assert observe(machine, token=str(path))["token"] is None
+
+
+def test_the_servers_behind_systemds_stub_are_those_that_are_asked(machine: Machine) -> None:
+    machine.write("/etc/resolv.conf", "nameserver 127.0.0.53\n")
+    assert observe(machine)["dns"] == []
+    machine.write("/run/systemd/resolve/resolv.conf", "nameserver 192.168.10.2\nnameserver 192.168.10.3\n")
+    assert observe(machine)["dns"] == ["192.168.10.2", "192.168.10.3"]
+
+
+def chain(table: str, policy: str = "accept", *, hook: str = "forward", family: str = "ip") -> dict[str, Any]:
+    base = {"family": family, "table": table, "name": "FORWARD", "handle": 1, "type": "filter", "prio": 0}
+    return {"chain": {**base, "hook": hook, "policy": policy}}
+
+
+@pytest.mark.parametrize(
+    ("chains", "rules", "found"),
+    [
+        ([chain("vmproxy", family="inet"), chain("kube-proxy")], [{"drop": None}], []),
+        ([chain("filter", "drop")], [], ["ip filter FORWARD has the policy drop"]),
+        ([chain("filter")], [{"drop": None}], ["ip filter FORWARD drops some"]),
+        ([chain("other", family="inet")], [{"reject": {}}], ["inet other FORWARD drops some"]),
+        ([chain("filter")], [{"jump": {"target": "KUBE-FORWARD"}}], []),
+        ([chain("filter", "drop", hook="input")], [{"drop": None}], []),
+        ([{"chain": {"family": "ip", "table": "filter", "name": "LOG"}}], [{"drop": None}], []),
+    ],
+)
+def test_chains_of_others_that_drop_what_is_forwarded_are_named(
+    machine: Machine, chains: list[Any], rules: list[Any], found: list[str]
+) -> None:
+    listed = json.dumps({"nftables": [{"metainfo": {}}, *chains]})
+    one = json.dumps({"nftables": [{"rule": {"expr": [{"counter": {}}, *rules]}}]})
+    machine.program("nft", f"case \"$3\" in chains) echo '{listed}';; chain) echo '{one}';; *) exit 1;; esac")
+    assert observe(machine)["blockers"] == found
 
 
 def used(machine: Machine, *, inode: int = 0) -> str:

@@ -249,7 +249,14 @@ def test_an_http_proxy_of_the_guest_is_not_asked_for_a_cluster_ip(
 
 
 def look(api: ApiServer, pki: Pki, token: Path) -> dict[str, Any]:
-    nothing: dict[str, Any] = {"files": [], "units": [], "sysctls": [], "setup": ""}
+    nothing: dict[str, Any] = {
+        "files": [],
+        "units": [],
+        "sysctls": [],
+        "folders": [],
+        "interface": "eth0",
+        "setup": "",
+    }
     ca = str(pki.certificate_file("ca"))
     tokens = {"token": str(token), "renewal": str(token.with_name("renewal-token"))}
     way = {**tokens, "canary": ["127.0.0.1", api.port], "ca": ca, "api": None}
@@ -381,7 +388,7 @@ def test_each_answer_is_there_before_the_next_request(machine: Machine) -> None:
 
 def test_a_request_that_fails_ends_the_agent_with_the_reason_and_no_answer_after_it(machine: Machine) -> None:
     machine.program("systemctl", "echo no such unit >&2; exit 1")
-    lists: dict[str, Any] = {name: [] for name in ("files", "setup", "reload", "enable")}
+    lists: dict[str, Any] = {name: [] for name in ("access", "files", "remove", "setup", "reload", "enable")}
     fails = {"operation": "apply", "sysctls": {}, "restart": ["x.service"], **lists}
     stdin = b"".join(json.dumps(request).encode() + b"\n" for request in (RULE, fails, RULE))
     done = machine.run("agent.py", stdin=stdin)

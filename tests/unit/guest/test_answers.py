@@ -51,6 +51,10 @@ GOOD: dict[str, Any] = {
     "renewal": 200,
     "drops": {"transit": 3},
     "repairs": {"routes": 1},
+    "folders": {"/etc/vmproxy": {"mode": "0777", "owner": "root", "group": "root", "kind": "folder"}},
+    "addresses": ["192.168.10.5/24"],
+    "dns": ["192.168.10.2"],
+    "blockers": ["inet other forward drops some"],
     "kernel": "6.12.0",
     "writes_rules": True,
     "nft": "1.0.9",
@@ -121,8 +125,12 @@ def test_a_key_that_is_missing_is_an_error_or_has_a_default(path: tuple[Any, ...
     if path[-1] in {"version", "age"}:
         assert getattr(wire.answer(observe, line(answer)).proxy, path[-1]) is None
         return
-    listed = path[:1] in {("files",), ("units",), ("sysctls",), ("drops",), ("repairs",)} and len(path) == 2
-    if listed or path == ("canary", "why"):
+    listed = (
+        path[:1] in {("files",), ("units",), ("sysctls",), ("drops",), ("repairs",), ("folders",)}
+        and len(path) == 2
+    )
+    optional = path[-1] in {"group", "kind", "failed", "drop_ins"} and path[0] in {"files", "units"}
+    if listed or optional or path == ("canary", "why"):
         assert wire.answer(observe, line(answer))
         return
     with pytest.raises(ValueError, match=str(path[-1])):

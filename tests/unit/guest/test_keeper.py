@@ -66,6 +66,25 @@ def test_kernel_settings_are_put_back_and_others_left_alone(machine: Machine) ->
     assert watching.sysctls_broken() is None
 
 
+def test_forwarding_that_is_off_for_the_interface_alone_is_put_back(machine: Machine) -> None:
+    guarded(machine)
+    machine.write("/etc/sysctl.d/99-vmproxy.conf", "")
+    machine.write("/proc/sys/net/ipv4/ip_forward", "1\n")
+    own = machine.write("/proc/sys/net/ipv4/conf/eth0/forwarding", "0\n")
+    watching = keeper(machine)
+    assert watching.sysctls_broken() == "net.ipv4.conf.eth0.forwarding"
+    watching.set_sysctls()
+    assert own.read_text() == "1"
+
+
+def test_a_default_route_that_is_gone_is_named(machine: Machine) -> None:
+    machine.write("/etc/vmproxy/routes.json", json.dumps([{"prefix": "0.0.0.0/0", "via": "192.168.10.1"}]))
+    table = machine.write("/proc/net/route", HEAD + SECOND)
+    assert keeper(machine).routes_broken() == "0.0.0.0/0 missing"
+    table.write_text(HEAD + "eth0\t00000000\t010AA8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n")
+    assert keeper(machine).routes_broken() is None
+
+
 def guarded(machine: Machine) -> None:
     """The guard table is loaded, and as it was loaded."""
     machine.write("/etc/vmproxy/guard.nft", "table")

@@ -128,9 +128,36 @@ def test_routes_as_they_should_be_are_left_alone(machine: Machine) -> None:
         {"dst": "10.9.0.7", "gateway": "192.168.10.9", "dev": "eth0", "flags": []},
         {"dst": "default", "gateway": "192.168.10.8", "dev": "eth0", "flags": []},
     ]
-    with_routes(machine, seen, **{"10.9.0.7/32": "192.168.10.9", "0.0.0.0/0": "192.168.10.8"})
+    machine.program(
+        "ip",
+        f'echo "ip $*" >> {machine.root}/calls\n'
+        f"case \"$*\" in *default) echo '{json.dumps(seen[1:])}';; *250) echo '{json.dumps(seen)}';; esac",
+    )
+    wanted = [
+        {"prefix": "10.9.0.7/32", "via": "192.168.10.9"},
+        {"prefix": "0.0.0.0/0", "via": "192.168.10.8"},
+    ]
+    machine.write("/etc/vmproxy/routes.json", json.dumps(wanted))
     assert machine.run("setup.py", "routes").returncode == 0
-    assert changes(machine) == []
+    assert [call for call in machine.calls() if "show" not in call and "186" not in call] == []
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [[], [{"dst": "default", "gateway": "192.168.10.9"}, {"dst": "default", "gateway": "192.168.10.1"}]],
+)
+def test_a_default_route_that_is_not_used_is_set_again_as_the_systems_own(
+    machine: Machine, seen: list[dict[str, str]]
+) -> None:
+    machine.program(
+        "ip",
+        f'echo "ip $*" >> {machine.root}/calls; case "$*" in *default) echo \'{json.dumps(seen)}\';; esac',
+    )
+    machine.write("/etc/vmproxy/routes.json", json.dumps([{"prefix": "0.0.0.0/0", "via": "192.168.10.1"}]))
+    assert machine.run("setup.py", "routes").returncode == 0
+    assert [call for call in machine.calls() if "show" not in call] == [
+        "ip route replace 0.0.0.0/0 via 192.168.10.1 proto static"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import fields
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from vmproxy.model.seen import (
     CanarySeen,
     Endpoint,
     FileSeen,
+    FolderSeen,
     GuestQuery,
     GuestSeen,
     ProxySeen,
@@ -32,7 +33,9 @@ from vmproxy.model.steps import (
     LoadGuard,
     ManagedFile,
     PushFile,
+    RemoveDropIns,
     RenewToken,
+    SetAccess,
     SetGuestRoute,
     SetSysctl,
     StartUnit,
@@ -51,20 +54,35 @@ OBSERVE = wire.Observe(
     (ip_address("10.96.0.1"), 443),
     "/etc/vmproxy/cluster-ca.crt",
     API,
+    ("/etc/vmproxy",),
+    "eth0",
 )
 QUESTIONS: list[wire.Question[object]] = [
     OBSERVE,
     wire.Push("/usr/local/lib/vmproxy/kube-proxy", "f" * 64, "0755", "root", "v1.36.3"),
-    wire.Apply((wire.SmallFile("/etc/x", "0644", "root", "eA=="),), {"a.b": "1"}, (), (), (), ()),
-    wire.begin(wire.Apply((), {}, (), (), (), ())),
+    wire.Apply(
+        access=(wire.Access("/etc/vmproxy", "0755", "root"),),
+        files=(wire.SmallFile("/etc/x", "0644", "root", "eA=="),),
+        remove=("/run/x.conf",),
+        sysctls={"a.b": "1"},
+        setup=(),
+        reload=(),
+        enable=(),
+        restart=(),
+    ),
+    wire.begin(wire.Apply((), (), (), {}, (), (), (), ())),
     wire.Finish(),
     wire.Rule(ip_address("10.96.0.1"), 443, "tcp"),
     wire.ReachEach((Endpoint(ip_address("10.244.1.10"), 8080, "udp"),)),
     wire.Converged((ip_address("10.96.0.1"), 443), "/etc/vmproxy/ca.crt", None, 30.0),
 ]
 SEEN = {
-    "files": {"/etc/x": {"sha256": "f" * 64, "mode": "0644", "owner": "root"}},
-    "units": {PROXY: {"active": True, "enabled": False, "stale": True}},
+    "files": {
+        "/etc/x": {"sha256": "f" * 64, "mode": "0644", "owner": "root", "group": "adm", "kind": "file"}
+    },
+    "units": {
+        PROXY: {"active": True, "enabled": False, "stale": True, "failed": False, "drop_ins": ["/run/x.conf"]}
+    },
     "sysctls": {"net.ipv4.ip_forward": "1"},
     "guard": "changed",
     "routes": [{"prefix": "10.9.0.0/24", "via": "192.168.10.9"}, {"prefix": "10.8.0.0/24", "via": ""}],
@@ -83,6 +101,10 @@ SEEN = {
     "renewal": 403,
     "drops": {"transit": 3},
     "repairs": {"routes": 1},
+    "folders": {"/etc/vmproxy": {"mode": "0755", "owner": "root", "group": "root", "kind": "folder"}},
+    "addresses": ["192.168.10.5/24"],
+    "dns": ["192.168.10.2"],
+    "blockers": ["inet other forward drops some"],
     "kernel": "6.12.63+deb13-cloud-amd64",
     "writes_rules": True,
     "nft": "1.1.3",
@@ -116,7 +138,9 @@ def test_every_operation_of_the_agent_has_its_question(agent: dict[str, Any]) ->
         ("Endpoint", wire.Endpoint),
         ("ConvergedRequest", wire.Converged),
         ("ObserveAnswer", seen.GuestSeen),
+        ("Access", wire.Access),
         ("FileSeen", seen.FileSeen),
+        ("FolderSeen", seen.FolderSeen),
         ("UnitSeen", seen.UnitSeen),
         ("TokenSeen", seen.TokenSeen),
         ("ProxySeen", seen.ProxySeen),
@@ -148,14 +172,15 @@ def test_what_a_question_holds_is_sent_flat_and_its_parts_as_objects() -> None:
 def test_a_query_becomes_a_question_with_the_text_of_setup() -> None:
     canary = (ip_address("10.96.0.1"), 443)
     tokens = ("/etc/vmproxy/token", "/etc/vmproxy/renewal-token")
-    query = GuestQuery(("/etc/x",), (PROXY,), ("net.ipv4.ip_forward",), *tokens, canary, API)
+    asked = (("/etc/x",), (PROXY,), ("net.ipv4.ip_forward",), *tokens)
+    query = GuestQuery(*asked, canary, API, ("/etc/vmproxy",))
     assert wire.observe(query, setup="setup's text") == OBSERVE
 
 
 def test_what_was_seen_becomes_values_of_the_model() -> None:
     assert OBSERVE.parsed(SEEN) == GuestSeen(
-        files={"/etc/x": FileSeen("f" * 64, "0644", "root")},
-        units={PROXY: UnitSeen(active=True, enabled=False, stale=True)},
+        files={"/etc/x": FileSeen("f" * 64, "0644", "root", "adm")},
+        units={PROXY: UnitSeen(active=True, enabled=False, stale=True, drop_ins=("/run/x.conf",))},
         sysctls={"net.ipv4.ip_forward": "1"},
         guard="changed",
         routes=(route("10.9.0.0/24", "192.168.10.9"), route("10.8.0.0/24", "")),
@@ -178,6 +203,10 @@ def test_what_was_seen_becomes_values_of_the_model() -> None:
         renewal=403,
         drops={"transit": 3},
         repairs={"routes": 1},
+        folders={"/etc/vmproxy": FolderSeen("0755", "root", "root", "folder")},
+        addresses=(ip_interface("192.168.10.5/24"),),
+        dns=("192.168.10.2",),
+        blockers=("inet other forward drops some",),
     )
 
 
@@ -230,7 +259,21 @@ def changes(*actions: GuestStep) -> wire.Apply:
 
 
 def test_no_change_asks_for_nothing() -> None:
-    assert changes() == wire.Apply((), {}, (), (), (), ())
+    assert changes() == wire.Apply((), (), (), {}, (), (), (), ())
+
+
+def test_drop_ins_are_removed_and_the_units_that_run_read_again_and_restarted() -> None:
+    path, other = "/run/systemd/system/x.d/a.conf", "/etc/systemd/system/y.d/b.conf"
+    found = changes(RemoveDropIns(PROXY, (path, other)), RemoveDropIns("vmproxy-token.service", (other,)))
+    assert found.remove == (other, path)
+    assert (found.reload, found.restart) == ((PROXY, "vmproxy-token.service"), (PROXY,))
+
+
+def test_access_is_given_to_root() -> None:
+    folder = FolderSeen("0777", "nobody", "root", "folder")
+    assert changes(SetAccess("/etc/vmproxy", "0755", folder)).access == (
+        wire.Access("/etc/vmproxy", "0755", "root"),
+    )
 
 
 def test_small_files_travel_in_the_request_and_large_ones_do_not() -> None:

@@ -19,6 +19,7 @@ from vmproxy.model.seen import (
     CanarySeen,
     ClusterSeen,
     FileSeen,
+    FolderSeen,
     GuestSeen,
     ProxySeen,
     TokenSeen,
@@ -26,12 +27,15 @@ from vmproxy.model.seen import (
     Unobservable,
 )
 from vmproxy.model.steps import (
+    Follow,
     GiveRenewal,
     GuestStep,
     LoadGuard,
     PushFile,
+    RemoveDropIns,
     RenewToken,
     RestartProxy,
+    SetAccess,
     SetGuestRoute,
     SetSysctl,
     StartUnit,
@@ -82,6 +86,9 @@ CLUSTER = ClusterSeen(
 PROGRAM = Program(Path("/cache/kube-proxy"), "f" * 64, "v1.36.3")
 HOST = (ip_interface("192.168.10.2/24"), ip_interface("172.16.5.9/20"))
 NEW_UNIT = UnitSeen(active=False, enabled=False, stale=False)
+SEEDED = {names.AUTHORIZED_KEYS: "ssh-ed25519 AAAA a\n", names.SSHD: "PasswordAuthentication no\n"}
+FOLDER = FolderSeen("0755", "root", "root", "folder")
+SECRET = FileSeen("0" * 64, "0600", "root")
 NOW = 1_800_000_000.0
 RENEWAL = FileSeen("e" * 64, "0600", "root")
 TOKEN = TokenSeen("system:serviceaccount:vmproxy:a-win-01", "uid-1", int(NOW) - 3600, int(NOW) + 82800)
@@ -91,7 +98,7 @@ LIVE = ProxySeen(live=True, mode="nftables", last_synced=NOW, last_queued=NOW - 
 def wanted(site: Site = SITE, cluster: ClusterSeen = CLUSTER) -> GuestWanted:
     vm = compile_site(site).members[0].vm
     tools = Tools("6.12", "1.1.3")
-    return guest.wanted(vm, site.proxy, cluster, HOST, program=PROGRAM, tools=tools)
+    return guest.wanted(vm, site.proxy, cluster, HOST, program=PROGRAM, tools=tools, seeded=SEEDED)
 
 
 def good(want: GuestWanted) -> GuestSeen:
@@ -99,9 +106,11 @@ def good(want: GuestWanted) -> GuestSeen:
     return GuestSeen(
         files={
             **{path: FileSeen(file.sha256, file.mode, file.owner) for path, file in want.files.items()},
+            names.TOKEN: SECRET,
             names.RENEWAL: RENEWAL,
         },
-        units={unit: UnitSeen(active=True, enabled=True, stale=False) for unit in want.units},
+        units={unit: UnitSeen(active=True, enabled=True, stale=False) for unit in want.units}
+        | {names.TOKEN_UNIT: NEW_UNIT},
         sysctls=dict(want.sysctls),
         guard=want.guard.sha256,
         routes=want.routes,
@@ -113,13 +122,18 @@ def good(want: GuestWanted) -> GuestSeen:
         now=NOW,
         canary=CanarySeen(rule=True, status=200),
         renewal=200,
+        folders=dict.fromkeys(names.FOLDERS, FOLDER),
+        addresses=(want.address,),
     )
 
 
-def carried_out(actions: tuple[GuestStep, ...], seen: GuestSeen) -> GuestSeen:
+def carried_out(  # noqa: PLR0912 (one for each kind of step)
+    actions: tuple[GuestStep, ...], seen: GuestSeen
+) -> GuestSeen:
     """What the guest is like after the actions, by what each of them means."""
     want, follows = wanted(), []
     files, sysctls, units = dict(seen.files), dict(seen.sysctls), dict(seen.units)
+    folders = dict(seen.folders)
     setup, token, healthy = set(), seen.token, False
     renewal = seen.renewal
     for action in actions:
@@ -127,6 +141,14 @@ def carried_out(actions: tuple[GuestStep, ...], seen: GuestSeen) -> GuestSeen:
             case PushFile(path, file):
                 files[path] = FileSeen(file.sha256, file.mode, file.owner)
                 follows.append(file.follow)
+            case SetAccess(path, mode):
+                if path in folders:
+                    folders[path] = FolderSeen(mode, "root", "root", "folder")
+                else:
+                    files[path] = replace(files[path], mode=mode, owner="root", group="root")
+            case RemoveDropIns(unit):
+                units[unit] = replace(units[unit], drop_ins=())
+                follows.append(Follow(restart=(unit,) if unit in want.units else ()))
             case SetSysctl(name, value):
                 sysctls[name] = value
             case LoadGuard():
@@ -134,7 +156,7 @@ def carried_out(actions: tuple[GuestStep, ...], seen: GuestSeen) -> GuestSeen:
             case SetGuestRoute():
                 setup.add("routes")
             case RenewToken():
-                token = TOKEN
+                token, files[names.TOKEN] = TOKEN, SECRET
             case GiveRenewal():
                 files[names.RENEWAL] = RENEWAL
                 renewal = 200
@@ -144,7 +166,8 @@ def carried_out(actions: tuple[GuestStep, ...], seen: GuestSeen) -> GuestSeen:
                 healthy = True
     for follow in follows:
         setup |= set(follow.setup)
-        token = TOKEN if follow.renew else token
+        if follow.renew:
+            token, files[names.TOKEN] = TOKEN, SECRET
         healthy = healthy or PROXY_UNIT in follow.restart
         for unit in follow.restart:
             units[unit] = replace(units.get(unit, NEW_UNIT), active=True, stale=False)
@@ -159,6 +182,7 @@ def carried_out(actions: tuple[GuestStep, ...], seen: GuestSeen) -> GuestSeen:
         files=files,
         sysctls=sysctls,
         units=units,
+        folders=folders,
         token=token,
         guard=want.guard.sha256 if "guard" in setup else seen.guard,
         routes=want.routes if "routes" in setup else seen.routes,
@@ -210,8 +234,8 @@ def test_a_token_that_will_not_do_is_renewed_and_the_plan_says_why(token: TokenS
     [
         (None, "absent"),
         (replace(RENEWAL, sha256="0" * 64), "another one"),
-        (replace(RENEWAL, mode="0644"), "mode 0644, of root"),
-        (replace(RENEWAL, owner="nobody"), "mode 0600, of nobody"),
+        (replace(RENEWAL, mode="0644"), "mode 0644, of root:root"),
+        (replace(RENEWAL, owner="nobody"), "mode 0600, of nobody:root"),
     ],
 )
 def test_a_renewal_token_that_will_not_do_is_given_again_and_the_plan_says_why(
@@ -264,8 +288,117 @@ def test_a_unit_that_runs_with_older_files_is_restarted() -> None:
     assert action.drift[0].field == f"{names.PROXY_UNIT}: started with"
 
 
+@pytest.mark.parametrize("path", list(wanted().files))
+@pytest.mark.parametrize("kind", ["link", "folder", "special"])
+def test_what_is_no_file_in_a_files_place_is_replaced(path: str, kind: str) -> None:
+    seen = good(wanted())
+    changed = {**seen.files, path: FileSeen("", "0777", "nobody", kind=kind)}
+    assert fields(guest.plan(wanted(), replace(seen, files=changed))) == [f"{path}: kind"]
+
+
+def test_a_file_of_another_group_is_written_again() -> None:
+    seen = good(wanted())
+    changed = {**seen.files, names.CONFIG: replace(seen.files[names.CONFIG], group="adm")}
+    assert fields(guest.plan(wanted(), replace(seen, files=changed))) == [f"{names.CONFIG}: group"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "found"),
+    [
+        (FolderSeen("0777", "root", "root", "folder"), ["mode"]),
+        (FolderSeen("0775", "root", "adm", "folder"), ["mode", "group"]),
+        (FolderSeen("0755", "nobody", "root", "folder"), ["owner"]),
+        (FolderSeen("0777", "root", "root", "link"), ["kind"]),
+        (FolderSeen("0700", "root", "root", "folder"), []),
+        (FolderSeen("0750", "root", "root", "folder"), []),
+    ],
+)
+def test_a_folder_that_others_may_change_is_protected(folder: FolderSeen, found: list[str]) -> None:
+    seen = replace(good(wanted()), folders={"/etc/vmproxy": folder})
+    assert fields(guest.plan(wanted(), seen)) == [f"/etc/vmproxy: {name}" for name in found]
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [({"mode": "0644"}, ["mode"]), ({"owner": "nobody", "group": "adm"}, ["owner", "group"])],
+)
+def test_a_token_that_others_may_read_is_protected(change: dict[str, str], found: list[str]) -> None:
+    seen = good(wanted())
+    seen = replace(seen, files={**seen.files, names.TOKEN: replace(SECRET, **change)})
+    assert fields(guest.plan(wanted(), seen)) == [f"{names.TOKEN}: {name}" for name in found]
+
+
+def test_a_link_in_the_tokens_place_gives_way_to_a_new_token() -> None:
+    seen = good(wanted())
+    link = replace(SECRET, kind="link", mode="0777")
+    seen = replace(seen, token=None, files={**seen.files, names.TOKEN: link})
+    assert fields(guest.plan(wanted(), seen)) == ["token"]
+
+
+@pytest.mark.parametrize("unit", names.OWN_UNITS)
+@pytest.mark.parametrize("stale", [True, False])
+def test_drop_ins_of_our_units_are_removed_and_nothing_is_restarted_twice(unit: str, stale: bool) -> None:
+    seen = good(wanted())
+    changed = replace(seen.units[unit], drop_ins=("/run/x.conf",), stale=stale and unit != names.TOKEN_UNIT)
+    (step,) = guest.plan(wanted(), replace(seen, units={**seen.units, unit: changed}))
+    assert step == RemoveDropIns(unit, ("/run/x.conf",))
+
+
+def test_a_default_route_that_is_not_the_sites_is_set_again() -> None:
+    seen = good(wanted())
+    for routes in (seen.routes[1:], (route("0.0.0.0/0", "192.168.10.9"), *seen.routes[1:])):
+        (step,) = guest.plan(wanted(), replace(seen, routes=routes))
+        assert (step.target, step.drift[0].wanted) == ("guest route 0.0.0.0/0", "192.168.10.1")
+
+
+def warned(seen: GuestSeen, want: GuestWanted) -> set[str]:
+    assert guest.plan(want, seen) == ()
+    return set(guest.warnings(want, seen)) - set(guest.warnings(want, good(want)))
+
+
+def test_a_token_service_that_failed_is_a_warning() -> None:
+    seen = good(wanted())
+    failed = replace(seen, units={**seen.units, names.TOKEN_UNIT: replace(NEW_UNIT, failed=True)})
+    (text,) = warned(failed, wanted())
+    assert text.startswith("vmproxy-token.service failed")
+    assert guest.trouble(failed) == (text,)
+
+
+def test_firewall_rules_of_others_are_a_warning() -> None:
+    seen = replace(good(wanted()), blockers=("ip filter FORWARD has the policy drop",))
+    (text,) = warned(seen, wanted())
+    assert text.endswith("may drop Service traffic: ip filter FORWARD has the policy drop")
+    assert guest.trouble(seen) == (text,)
+
+
+@pytest.mark.parametrize(
+    "addresses", [["192.168.10.5/16"], ["192.168.10.5/24", "10.1.2.3/32"], ["192.168.10.6/24"]]
+)
+def test_another_address_of_the_interface_is_a_warning(addresses: list[str]) -> None:
+    seen = replace(good(wanted()), addresses=tuple(map(ip_interface, addresses)))
+    (text,) = warned(seen, wanted())
+    assert text == (
+        f"eth0 of the VM has {', '.join(addresses)}, where the site file has 192.168.10.5/24 alone"
+    )
+
+
+def test_a_name_server_that_the_vm_does_not_ask_is_a_warning() -> None:
+    want = wanted(asking("192.168.10.2"))
+    assert warned(replace(good(want), dns=("192.168.10.2", "192.168.10.3")), want) == set()
+    (text,) = guest.warnings(want, replace(good(want), dns=("8.8.8.8",)))[-1:]
+    assert text == ("the VM does not ask the name server 192.168.10.2 of the site file (it asks: 8.8.8.8)")
+
+
+def test_what_the_seed_did_not_write_alone_is_not_compared() -> None:
+    tools = Tools("6.12", "1.1.3")
+    want = guest.wanted(VM, SITE.proxy, CLUSTER, HOST, program=PROGRAM, tools=tools, seeded={})
+    assert not {names.AUTHORIZED_KEYS, names.SSHD} & want.files.keys()
+    assert wanted().files[names.AUTHORIZED_KEYS].mode == "0600"
+
+
 def test_pod_routes_go_by_the_nodes_that_are_on_the_network_and_the_others_are_warned_of() -> None:
     assert wanted().routes == (
+        route("0.0.0.0/0", "192.168.10.1"),
         route("10.244.1.0/24", "192.168.10.20"),
         route("10.244.9.0/24", "192.168.10.2"),
         route("10.9.0.0/24", "192.168.10.9"),
@@ -321,6 +454,12 @@ def test_a_canary_that_a_damaged_ca_hides_restarts_nothing() -> None:
     seen = replace(good(wanted()), canary=CanarySeen(rule=True, status=0, why="no certificate"))
     seen = replace(seen, files={**seen.files, names.CLUSTER_CA: FileSeen("0" * 64, "0644", "root")})
     assert [step.target for step in guest.plan(wanted(), seen)] == [names.CLUSTER_CA]
+
+
+def test_a_canary_that_a_missing_route_hides_restarts_nothing() -> None:
+    silent = CanarySeen(rule=True, status=0, why="timed out")
+    seen = replace(good(wanted()), canary=silent, routes=wanted().routes[1:])
+    assert [step.target for step in guest.plan(wanted(), seen)] == ["guest route 0.0.0.0/0"]
 
 
 def test_a_change_that_was_queued_a_moment_ago_is_not_late() -> None:
@@ -416,7 +555,9 @@ def test_a_podcidr_that_would_cut_the_vm_off_is_skipped_with_a_warning(cidr: str
         CLUSTER, server="https://172.20.0.9:6443", nodes=(*NODES, node("evil", "192.168.10.66", cidr))
     )
     want = wanted(asking("172.21.0.2"), cluster)
-    assert cidr not in {str(route.prefix) for route in want.routes}
+    assert cidr not in {
+        str(route.prefix) for route in want.routes if route.via == ip_address("192.168.10.66")
+    }
     (warning,) = [text for text in want.warnings if "evil" in text]
     assert why in warning
 
@@ -529,15 +670,37 @@ guests = st.builds(
     files=st.fixed_dictionaries(
         {},
         optional={
-            path: st.sampled_from([file, replace(file, sha256="0" * 64), replace(file, mode="0600")])
+            path: st.sampled_from(
+                [file, replace(file, sha256="0" * 64), replace(file, mode="0600"), replace(file, kind="link")]
+            )
             for path, file in GOOD.files.items()
         },
     ),
     units=st.fixed_dictionaries(
         {},
         optional={
-            unit: st.builds(UnitSeen, active=st.booleans(), enabled=st.booleans(), stale=st.booleans())
+            unit: st.builds(
+                UnitSeen,
+                active=st.booleans(),
+                enabled=st.booleans(),
+                stale=st.booleans(),
+                failed=st.booleans(),
+                drop_ins=st.sampled_from([(), ("/run/x.conf",)]),
+            )
             for unit in GOOD.units
+        },
+    ),
+    folders=st.fixed_dictionaries(
+        {},
+        optional={
+            path: st.builds(
+                FolderSeen,
+                st.sampled_from(["0755", "0777"]),
+                st.sampled_from(["root", "nobody"]),
+                st.just("root"),
+                st.sampled_from(["folder", "link"]),
+            )
+            for path in GOOD.folders
         },
     ),
     sysctls=st.fixed_dictionaries(

@@ -11,6 +11,7 @@ import pytest
 
 from vmproxy import seed
 from vmproxy.errors import SiteError, UsageError
+from vmproxy.model import names
 from vmproxy.model.mac import static_mac
 from vmproxy.model.topology import compile_site
 from vmproxy.seed import cloudconfig, iso
@@ -179,6 +180,13 @@ def test_lists_of_the_user_come_after_ours_and_mappings_are_merged(tmp_path: Pat
     assert merged["ssh_authorized_keys"] == [USER_KEY, "ssh-ed25519 CCCC"]
     assert merged["apt"] == {"preserve_sources_list": True, "conf": 'x "1";'}
     assert merged["runcmd"] == [["echo", "hi"]]
+
+
+def test_what_cloud_init_writes_for_logging_in_is_known_unless_the_user_writes_too(tmp_path: Path) -> None:
+    files = seed.written(spec(site()))
+    assert files[names.AUTHORIZED_KEYS] == f"{USER_KEY}\n"
+    assert files[names.SSHD].splitlines()[0] == "PasswordAuthentication no"
+    assert seed.written(spec(site(custom(tmp_path, "#cloud-config\nruncmd: [echo]\n")))) == {}
 
 
 def test_scalars_of_the_user_replace_ours(tmp_path: Path) -> None:
