@@ -116,6 +116,13 @@ $Programs = 'kube-proxy.exe', 'antrea-agent.exe', 'flanneld.exe', 'calico-node.e
     secureBoot = Get-Fact {
         @((Hyper-V\Get-VMHost -ComputerName (Get-ThisComputer)).SecureBootTemplates | ForEach-Object { [string]$_.Id })
     }
+    macPool = Get-Fact {
+        $VMHost = Hyper-V\Get-VMHost -ComputerName (Get-ThisComputer)
+        [ordered]@{
+            macMinimum = [string]$VMHost.MacAddressMinimum
+            macMaximum = [string]$VMHost.MacAddressMaximum
+        }
+    }
     adapters = Get-Fact {
         @(Hyper-V\Get-VMNetworkAdapter -ComputerName (Get-ThisComputer) -All |
             ForEach-Object { [ordered]@{ vm = [string]$_.VMName; mac = [string]$_.MacAddress } })

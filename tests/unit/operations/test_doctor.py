@@ -34,6 +34,7 @@ def facts() -> dict[str, dict[str, object]]:
         "interface": {"alias": "vEthernet (External)", "mtu": 1500, "forwarding": "Disabled"},
         "defaultRoutes": "192.168.10.1",
         "secureBoot": ["1734c6e8-3154-4dda-ba5f-a874cc483422", UEFI_CA.upper()],
+        "macPool": {"macMinimum": "00155D0AC800", "macMaximum": "00155D0AC8FF"},
         "adapters": [{"vm": "", "mac": "00155D0AC801"}, {"vm": NAME, "mac": mac()}],
     }
     return {name: {"value": value} for name, value in values.items()}
@@ -113,6 +114,16 @@ def test_each_problem_is_found_with_its_next_step(
     assert problems <= {check, "service vmms"}
     assert seen in found[check].detail
     assert next_step in found[check].next_step
+
+
+def test_the_address_is_looked_for_that_the_vm_would_get_beside_the_host_s_own(tmp_path: Path) -> None:
+    everything = {"macMinimum": mac()[:6] + "000000", "macMaximum": mac()}
+    taken = static_mac(NAME, pool=(everything["macMinimum"], everything["macMaximum"]))
+    assert taken.replace(":", "").upper() != mac()
+    others = [{"vm": "another", "mac": taken}]
+    changes: dict[str, dict[str, object]] = {"macPool": {"value": everything}, "adapters": {"value": others}}
+    assert taken in findings(tmp_path, **changes)["MAC address"].detail
+    assert not findings(tmp_path, **changes)["MAC address"].ok
 
 
 def test_what_can_not_be_looked_at_hides_nothing_else(tmp_path: Path) -> None:

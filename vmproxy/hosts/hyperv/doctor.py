@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from vmproxy.hosts.hyperv.errors import NO_HYPERVISOR
-from vmproxy.hosts.hyperv.seen import items
+from vmproxy.hosts.hyperv.seen import items, mac_pool
 from vmproxy.hosts.protocols import Facts
 from vmproxy.model.finding import Finding, checked
 from vmproxy.model.mac import static_mac
@@ -30,7 +30,8 @@ def findings(vm: Vm, facts: Facts) -> Iterator[Finding]:
         "VM's way out", facts["switch"], lambda value: _way_out(value, facts["interface"].get("value"))
     )
     yield from _services(facts)
-    yield _judged("MAC address", facts["adapters"], lambda value: _mac(value, vm.name))
+    pool = facts["macPool"].get("value")
+    yield _judged("MAC address", facts["adapters"], lambda value: _mac(value, vm.name, pool))
 
 
 Judged = tuple[bool, str, str]
@@ -143,8 +144,8 @@ def _balancers(value: Any) -> Judged:
     return not found, seen, "they answer for Services, too: remove what makes them (a native kube-proxy)"
 
 
-def _mac(value: Any, name: str) -> Judged:
-    mac = static_mac(name)
+def _mac(value: Any, name: str, pool: Any) -> Judged:
+    mac = static_mac(name, pool=mac_pool(pool) if pool else None)
     others = [
         item["vm"] for item in items(value) if _digits(item["mac"]) == _digits(mac) and item["vm"] != name
     ]

@@ -62,7 +62,7 @@ def parse(facts: Facts, asked: Asked) -> CarrierSeen:
         free_memory=int(about["freeMemory"]),
         free_disk=int(about["freeDisk"]),
         renamed=None if vms else _renamed(items(facts["marked"]), asked),
-        mac_pool=_mac_pool(about),
+        mac_pool=mac_pool(about),
     )
 
 
@@ -128,11 +128,12 @@ def _inside(path: str, paths: Paths) -> bool:
 def _own_first(adapters: list[Facts], vm: str, host: Facts) -> list[Facts]:
     """The VM's own adapter has its address, or at least a static one, which no adapter has by itself.
     configure.ps1 knows it likewise."""
-    own = static_mac(vm, pool=_mac_pool(host)).replace(":", "")
+    own = static_mac(vm, pool=mac_pool(host)).replace(":", "")
     return sorted(adapters, key=lambda one: (str(one["mac"]).lower() != own, bool(one["dynamicMac"])))
 
 
-def _mac_pool(host: Facts) -> tuple[str, str] | None:
+def mac_pool(host: Facts) -> tuple[str, str] | None:
+    """The first and last address that the host gives away itself; None: it has not said."""
     return (host["macMinimum"], host["macMaximum"]) if host["macMinimum"] else None
 
 
