@@ -61,9 +61,9 @@ class Realm:
     def add(self, principal: str, password: str) -> None:
         self._admin(f'addprinc -pw "{password}" {principal}')
 
-    def keytab(self, principal: str) -> Path:
-        """A service's key, as the domain gives it to a host."""
-        path = self.folder / "host.keytab"
+    def keytab(self, principal: str, name: str = "host.keytab") -> Path:
+        """A service's key, as the domain gives it to a host or a service."""
+        path = self.folder / name
         self._admin(f"addprinc -randkey {principal}")
         self._admin(f"ktadd -k {path} {principal}")
         return path

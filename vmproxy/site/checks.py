@@ -107,6 +107,8 @@ def _log_in(hyperv: _View) -> Iterator[Complaint]:
     for key in {"certificate", "key"} - set(needed):
         if hyperv.has(key):
             yield hyperv.at(key).wrong("is valid only with auth: certificate")
+    if hyperv.has("kerberosService") and auth != "kerberos":
+        yield hyperv.at("kerberosService").wrong("is valid only with auth: kerberos")
     endpoint = hyperv.at("endpoint")
     if auth in ("basic", "certificate") and str(endpoint.data).lower().startswith("http:"):
         yield endpoint.wrong(f"auth {auth} needs https: over http the login is not protected")

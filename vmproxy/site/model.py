@@ -341,6 +341,8 @@ class Hyperv(_Model):
     """The host's WinRM listener, such as https://win-01.corp.example:5986."""
     auth: Literal["ntlm", "kerberos", "certificate", "basic"] = "ntlm"
     """How vmproxy logs in; basic and certificate require https."""
+    kerberos_service: Literal["HTTP", "WSMAN"] = "HTTP"
+    """The service that a Kerberos ticket is for: WSMAN where HTTP belongs to another service's account."""
     username: Text | None = None
     """The account, such as CORP\\name; for ntlm and basic."""
     password: SecretRef | None = None

@@ -75,13 +75,15 @@ class Counters:
 
 @dataclass(frozen=True)
 class Login:
-    """How to log in. Basic and certificate need https; kerberos uses an existing ticket."""
+    """How to log in. Basic and certificate need https; kerberos uses an existing ticket, and gets one for
+    `service` on the host."""
 
     auth: Auth = "ntlm"
     username: str | None = None
     password: str | None = None
     certificate: str | None = None
     key: str | None = None
+    service: str = "HTTP"
 
     def __repr__(self) -> str:
         return f"Login(auth={self.auth!r}, username={self.username!r})"
@@ -375,6 +377,7 @@ def _protocol(endpoint: str, login: Login, ca: str | None, limits: Limits) -> Pr
         password=password,
         cert_pem=login.certificate,
         cert_key_pem=login.key,
+        service=login.service,
         ca_trust_path=ca or _system_authorities(),  # type: ignore[arg-type]  # None: requests' own
         message_encryption="always" if endpoint.startswith("http:") else "auto",
         operation_timeout_sec=limits.operation,

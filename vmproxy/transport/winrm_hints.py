@@ -10,7 +10,8 @@ LEFT = "if a shell was opened nevertheless, it ends by itself after five minutes
 REFUSED = (
     "check the user name (CORP\\name, or HOST\\name for a local account) and the password: it was tried "
     "once; a proxy that re-encrypts TLS causes the same refusal, and so do policies that deny local accounts "
-    "or NTLM over the network, and the group Protected Users: then use auth: kerberos or certificate"
+    "or NTLM over the network, and the group Protected Users: then use auth: kerberos or certificate; with "
+    "auth: kerberos, HTTP/HOST may be another service's (`setspn -Q HTTP/HOST`): set kerberosService: WSMAN"
 )
 KERBEROS_EXTRA = (
     "run: pip install 'vmproxy[kerberos]' (on Debian it needs the packages gcc, python3-dev and libkrb5-dev)"

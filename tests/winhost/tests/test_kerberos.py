@@ -71,6 +71,18 @@ def test_kerberos_for_a_named_principal(realm: kdc.Realm, joined: WinHost) -> No
     assert echo(over(joined.endpoint, joined, PRINCIPAL)) == b"hello\r\n"
 
 
+def test_where_another_account_has_the_name_http_the_host_s_own_name_serves(
+    realm: kdc.Realm, joined: WinHost
+) -> None:
+    joined.directory.keytab = realm.keytab(f"WSMAN/localhost@{kdc.REALM}", "computer.keytab")
+    realm.log_in(PRINCIPAL, PASSWORD)
+    with pytest.raises((Forbidden, Unreachable)) as raised:
+        echo(over(joined.endpoint, joined))
+    assert "kerberosService: WSMAN" in str(raised.value.hint)
+    login = Login("kerberos", service="WSMAN")
+    assert echo(WinRM(joined.endpoint, login, ca=str(joined.ca), limits=SOON)) == b"hello\r\n"
+
+
 def test_kerberos_over_http_seals_every_message(realm: kdc.Realm, joined: WinHost) -> None:
     realm.log_in(PRINCIPAL, PASSWORD)
     seen = bytearray()

@@ -43,6 +43,7 @@ def login(about: Hyperv, host: str) -> Login:
         password=_secret(about.password, host) if about.password else None,
         certificate=str(about.certificate) if about.certificate else None,
         key=str(about.key) if about.key else None,
+        service=about.kerberos_service,
     )
 
 
