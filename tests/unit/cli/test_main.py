@@ -21,10 +21,11 @@ from vmproxy.cli import main
 
 
 def start(tmp_path: Path, program: str, *words: str, **env: str) -> subprocess.Popen[str]:
+    """It hears Ctrl-C as one started in a terminal does, also when these tests run in the background."""
     (tmp_path / "vmproxy.yaml").write_text(SITE)
     environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state"), **env}
     return subprocess.Popen(
-        [sys.executable, "-c", PROLOGUE + program + "\nmain()", *words],
+        ["env", "--default-signal=INT", sys.executable, "-c", PROLOGUE + program + "\nmain()", *words],
         env=environment,
         cwd=tmp_path,
         text=True,
