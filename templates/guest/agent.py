@@ -284,14 +284,20 @@ def new(path: str) -> int:
 
 
 def make_folder(path: str) -> None:
-    if linked(path):
+    """One of ours is root's alone, whatever the folder that it is in passes on."""
+    if displaced(path):
         os.unlink(path)
+    new = os.path.basename(path) == OWN and not os.path.isdir(path)
     os.makedirs(path, exist_ok=True)
+    if new and os.geteuid() == 0:
+        os.chown(path, 0, 0)
+        os.chmod(path, 0o755)
 
 
-def linked(folder: str) -> bool:
-    """Whether somebody has put a link in the place of a folder of ours."""
-    return os.path.basename(folder) == OWN and os.path.islink(folder)
+def displaced(folder: str) -> bool:
+    """Whether somebody has put a link, a file or the like in the place of a folder of ours."""
+    strange = os.path.islink(folder) or (os.path.exists(folder) and not os.path.isdir(folder))
+    return os.path.basename(folder) == OWN and strange
 
 
 # What is seen.
@@ -330,7 +336,7 @@ def files(paths: Iterable[str]) -> dict[str, FileSeen]:
     before = json.dumps(cache)
     seen: dict[str, FileSeen] = {}
     for path in paths:
-        if linked(os.path.dirname(path)):
+        if displaced(os.path.dirname(path)):
             continue  # what is there is not ours
         try:
             found = os.lstat(path)
@@ -379,8 +385,13 @@ def drop_ins(unit: str) -> list[str]:
             common = bool(kind) and unit.startswith(beginning + "-") and unit.endswith("." + kind)
             if folder.startswith(OWN + "-") and (folder == unit + ".d" or common):
                 there = "%s/%s" % (base, folder)
-                found += ["%s/%s" % (there, name) for name in listed(there) if name.endswith(".conf")]
+                found += [there] if os.path.islink(there) else in_effect(there)
     return found
+
+
+def in_effect(folder: str) -> list[str]:
+    paths = ["%s/%s" % (folder, name) for name in listed(folder) if name.endswith(".conf")]
+    return [path for path in paths if not os.path.isdir(path)]
 
 
 def listed(folder: str) -> list[str]:
@@ -529,7 +540,7 @@ def whole(prefix: str) -> str:
 
 def token(path: str) -> TokenSeen | None:
     """The claims of the token, never the token."""
-    if os.path.islink(path) or not os.path.isfile(path) or linked(os.path.dirname(path)):
+    if os.path.islink(path) or not os.path.isfile(path) or displaced(os.path.dirname(path)):
         return None
     try:
         with open(path) as file:
@@ -756,10 +767,10 @@ def apply(request: ApplyRequest) -> Done:
 def restrict(entry: Access) -> None:
     """Through a descriptor of what is there, never of what a link leads to."""
     make_folder(os.path.dirname(entry["path"]))
-    if linked(entry["path"]):
+    if displaced(entry["path"]):
         make_folder(entry["path"])
     found = pwd.getpwnam(entry["owner"])
-    opened = os.open(entry["path"], os.O_RDONLY | os.O_NOFOLLOW)
+    opened = os.open(entry["path"], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         os.fchown(opened, found.pw_uid, found.pw_gid)
         os.fchmod(opened, int(entry["mode"], 8))
@@ -768,11 +779,11 @@ def restrict(entry: Access) -> None:
 
 
 def remove(path: str) -> None:
-    """A file that may be gone, and its folder when that is empty then."""
+    """A file or a link that may be gone, and a unit's folder for such files when that is empty then."""
     folder = os.path.dirname(path)
     if os.path.lexists(path):
         os.unlink(path)
-    if os.path.isdir(folder) and not os.listdir(folder):
+    if folder.endswith(".d") and os.path.isdir(folder) and not os.listdir(folder):
         os.rmdir(folder)
 
 

@@ -66,25 +66,25 @@ def guard_seen(told: str) -> str:
 
 
 def routes() -> None:
+    """Each one, also when the kernel has refused another."""
     with open(ROUTES) as file:
-        wanted = {(item["prefix"], item["via"]) for item in json.load(file)}
-    for prefix, via in [route for route in wanted if route[0] == DEFAULT]:
-        wanted.remove((prefix, via))
-        make_default(via)
+        listed = {(item["prefix"], item["via"]) for item in json.load(file)}
+    wanted = {route for route in listed if route[0] != DEFAULT}
     seen = {route for route in shown(PROTOCOL) if route[0] != DEFAULT}
-    for prefix, via in seen - wanted:
-        change("del", prefix, via)
-    for prefix, via in wanted & shown(FORMER):
-        change("del", prefix, via, FORMER)
-    for prefix, via in wanted - seen:
-        change("replace", prefix, via)
+    todo = [("del", prefix, via, PROTOCOL) for prefix, via in seen - wanted]
+    todo += [("del", prefix, via, FORMER) for prefix, via in wanted & shown(FORMER)]
+    todo += [("replace", prefix, via, PROTOCOL) for prefix, via in wanted - seen]
+    todo += [("replace", DEFAULT, via, "static") for _, via in listed - wanted if via != default()]
+    refused = [step for step in todo if not changed(*step)]
+    if refused:
+        raise OSError("not set: %s" % ", ".join("%s via %s" % step[1:3] for step in refused))
 
 
-def make_default(via: str) -> None:
-    """It is the system's own, set at boot: of several the first one counts."""
+def default() -> str:
+    """The gateway of the system's own default route, set at boot: of several the first one counts."""
     found = json.loads(output("ip", "-j", "-4", "route", "show", "default") or "[]")
-    if not found or found[0].get("gateway") != via:
-        change("replace", DEFAULT, via, "static")
+    gateway: str = found[0].get("gateway", "") if found else ""
+    return gateway
 
 
 def shown(protocol: str) -> set[tuple[str, str]]:
@@ -99,10 +99,11 @@ def whole(prefix: str) -> str:
     return prefix if "/" in prefix else prefix + "/32"
 
 
-def change(verb: str, prefix: str, via: str, protocol: str = PROTOCOL) -> None:
-    """`via` is empty for a route without a next hop, which somebody else has set."""
+def changed(verb: str, prefix: str, via: str, protocol: str) -> bool:
+    """False: ip has said why on stderr. `via` is empty for a route without a next hop, which somebody else
+    has set."""
     hop = ["via", via] if via else []
-    subprocess.run(["ip", "route", verb, prefix, *hop, "proto", protocol], check=True)
+    return subprocess.run(["ip", "route", verb, prefix, *hop, "proto", protocol], check=False).returncode == 0
 
 
 def forward() -> None:
@@ -115,6 +116,12 @@ def forward() -> None:
 
 
 if __name__ == "__main__":
-    parts = {"guard": guard, "routes": routes, "forward": forward}
+    parts, failed = {"guard": guard, "routes": routes, "forward": forward}, []
     for what in sys.argv[1:]:
-        parts[what]()
+        try:
+            parts[what]()
+        except (OSError, ValueError, subprocess.CalledProcessError) as error:
+            if what == "guard":  # nothing is forwarded without it
+                raise
+            failed.append("%s: %s" % (what, error))
+    sys.exit("\n".join(failed) or 0)

@@ -183,7 +183,9 @@ class Cluster:
     def _update(self, path: str, step: UpdateObject) -> None:
         item, live = step.object, step.live
         # The API lets nobody change a roleRef, and a Secret gets a new token only when it is new.
-        if item["kind"] == "Secret" or item.get("roleRef", live.get("roleRef")) != live.get("roleRef"):
+        if item["kind"] == "Secret" and renewal.is_being_filled(item, self._client.find(path)):
+            renewal.filled(self._client, object_key(item), path)
+        elif item["kind"] == "Secret" or item.get("roleRef", live.get("roleRef")) != live.get("roleRef"):
             self._replace(item, live, path)
         else:
             self._client.merge(path, {name: value for name, value in item.items() if name != "kind"})

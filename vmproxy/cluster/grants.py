@@ -38,8 +38,16 @@ def _accounts(binding: Object) -> Iterator[str]:
 
 
 def _secrets(client: Client) -> Iterator[Grant]:
+    """But for those that Kubernetes before 1.24, and OpenShift, make for each account by themselves."""
+    automatic = {
+        one["name"]
+        for account in _listed(client, collection("ServiceAccount", NAMESPACE))
+        for one in account.get("secrets") or ()
+    }
     for item in _listed(client, collection("Secret", NAMESPACE), fieldSelector=_TOKENS):
         metadata = item["metadata"]
+        if metadata["name"] in automatic:
+            continue
         account = (metadata.get("annotations") or {}).get(ACCOUNT_OF_SECRET)
         if account:
             yield Grant(account, key("Secret", metadata["name"]), "holds a token, which does not expire, of")

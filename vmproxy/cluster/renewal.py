@@ -33,6 +33,15 @@ def sealed(found: Mapping[str, Object], account: str) -> dict[str, Object]:
     return {**found, key: {**found[key], "data": data}}
 
 
+def is_being_filled(wanted: Object, live: Object | None) -> bool:
+    """Whether it is as wanted, but for the token that Kubernetes is still to put into it."""
+    if live is None or live.get("type") != wanted["type"] or _token(live):
+        return False
+    there = live["metadata"].get("annotations") or {}
+    name = names.ACCOUNT_OF_SECRET
+    return bool(there.get(name) == wanted["metadata"]["annotations"][name])
+
+
 def filled(client: Client, name: str, path: str) -> str:
     """The token in the Secret `name`, as soon as it is there. Raises NotReady."""
 

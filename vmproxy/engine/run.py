@@ -149,9 +149,18 @@ class _Apply:
             self.left = planned
             return
         self._scope.obtain(self._allowed(planned.steps))  # before anything is changed
+        if not any(isinstance(step, VmStep) for step in planned.steps):
+            world = self._ready(world)
         for phase in PHASES:
             world = self._phase(phase, world)
         self._look_again()
+
+    def _ready(self, world: World) -> World:
+        """Where the VM stays as it is, what keeps it from being changed is found before anything is that its
+        guest relies on: the rights of an account, above all."""
+        for phase in PHASES:
+            world = phase.ready(self._scope, world)
+        return world
 
     def _refused(self, steps: Sequence[Step]) -> bool:
         """Whether a cold change of the VM is not allowed: only it would let us in to the guest again."""

@@ -10,21 +10,20 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from vmproxy import seed
 from vmproxy.engine.links import GuestLink, Login
 from vmproxy.engine.marking import Marking
-from vmproxy.engine.site import SiteRun
+from vmproxy.engine.site import Once, SiteRun
 from vmproxy.errors import Conflict, Forbidden, NotReady, Unreachable, VmproxyError
 from vmproxy.hosts.kinds import kind_of
 from vmproxy.hosts.protocols import Answer, CarrierDriver, ClientDriver, Connection, Drivers
 from vmproxy.image import Base
 from vmproxy.model.mac import static_mac
 from vmproxy.model.names import PROGRAM
-from vmproxy.model.net import Interface, Route
+from vmproxy.model.net import Interface, Route, addresses
 from vmproxy.model.seen import (
     CarrierSeen,
     ClientSeen,
@@ -49,7 +48,7 @@ from vmproxy.model.steps import (
 )
 from vmproxy.model.topology import Member, Vm
 from vmproxy.resources import guest as inside
-from vmproxy.resources import identity, kubeproxy, route
+from vmproxy.resources import guestroutes, identity, kubeproxy, route
 from vmproxy.resources.guest import GuestWanted
 from vmproxy.resources.kubeproxy import Program, Tools
 from vmproxy.util import events, paths, wait
@@ -92,6 +91,7 @@ class Scope:
         self.kind = kind_of(member.carrier)
         self._report = report
         self._stack = ExitStack()
+        self._drivers = Once(self._open_host)
         self._guest: GuestLink | None = None
         self._carrier_seen: CarrierSeen | None = None
         self.warned: list[str] = []
@@ -103,17 +103,18 @@ class Scope:
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
 
-    @cached_property
-    def drivers(self) -> Drivers:
+    def _open_host(self) -> Drivers:
         return self._stack.enter_context(self.site.links.open_host(self.member))
 
     @property
     def carrier(self) -> CarrierDriver:
-        return self.drivers.carrier
+        """Its host is opened once: raises the same error each time."""
+        return self._drivers().carrier
 
     @property
     def client(self) -> ClientDriver:
-        return self.drivers.client
+        """As `carrier`."""
+        return self._drivers().client
 
     # What is seen.
 
@@ -208,11 +209,11 @@ class Scope:
         return seed.spec(self.member.vm, cloud_init, user_key=key, mac=self._mac(seen))
 
     def wanted_guest(self, world: World) -> GuestWanted:
-        cluster, marker = world.cluster, world.carrier.marker
+        cluster = world.cluster
         seen = world.guest if isinstance(world.guest, GuestSeen) else None
         settings = self.site.topology.proxy
         return inside.wanted(
-            self._vm_at(marker),
+            self._vm_as_made(world),
             settings,
             cluster,
             world.client.addresses,
@@ -265,9 +266,18 @@ class Scope:
         """Where the VM is now: the site file's address only once the VM was made with it."""
         return marker.address if marker else self.member.vm.address
 
-    def _vm_at(self, marker: Marker | None) -> Vm:
-        vm = self.member.vm
-        return replace(vm, network=vm.network.model_copy(update={"address": self.address(marker)}))
+    def _vm_as_made(self, world: World) -> Vm:
+        """With the network that it has until it is made anew: where its seed is another one than is wanted,
+        the gateway and the name servers that it uses now."""
+        vm, marker = self.member.vm, world.carrier.marker
+        network: dict[str, object] = {"address": self.address(marker)}
+        if marker and isinstance(world.guest, GuestSeen) and marker.seed != self._seed_hash(world.carrier):
+            network["gateway"] = guestroutes.gateway(world.guest) or vm.network.gateway
+            network["dns"] = tuple(addresses(world.guest.dns))
+        return replace(vm, network=vm.network.model_copy(update=network))
+
+    def _seed_hash(self, seen: CarrierSeen) -> str:
+        return self.wanted_seed(seen).hash
 
     def _mac(self, seen: CarrierSeen | None) -> str:
         """Clear of the addresses that the host gives away itself."""

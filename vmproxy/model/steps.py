@@ -404,7 +404,8 @@ class PushFile:
 
 @dataclass(frozen=True)
 class SetAccess:
-    """Give a folder of vmproxy's, or the token, back to root, with that mode; a link in its place goes."""
+    """Give a folder of vmproxy's, or the token, back to root, with that mode. What is in a folder's place and
+    is none, as a link, goes."""
 
     path: str
     mode: str
@@ -421,7 +422,7 @@ class SetAccess:
     @property
     def drift(self) -> tuple[Drift, ...]:
         before = self.before
-        if before.kind == "link":
+        if isinstance(before, FolderSeen) and before.kind != "folder":
             return (Drift(f"{self.path}: kind", "folder", before.kind),)
         pairs = {
             "mode": (self.mode, before.mode),

@@ -36,6 +36,11 @@ def to_pods(vm: Vm, cluster: ClusterSeen) -> tuple[Route, ...]:
     return tuple(routes[prefix] for prefix in sorted(routes, key=str))
 
 
+def gateway(seen: GuestSeen) -> Address | None:
+    """Of the default route that the guest uses; None: it has none."""
+    return next((route.via for route in seen.routes if route.prefix == _DEFAULT), None)
+
+
 def files(routes: Sequence[Route]) -> dict[str, ManagedFile]:
     listed = [{"prefix": str(route.prefix), "via": str(route.via or "")} for route in routes]
     return {ROUTES: ManagedFile.of(json.dumps(listed, indent=2) + "\n", follow=Follow(setup=("routes",)))}

@@ -449,6 +449,17 @@ def test_a_new_secret_is_waited_for_until_kubernetes_has_filled_it() -> None:
     assert slow.looks > 3
 
 
+def test_a_secret_that_kubernetes_has_not_filled_yet_is_waited_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(renewal, "_FILL_SECONDS", 0.0)
+    api = with_secret("")
+    step = UpdateObject(RENEWAL, {**api.there[SECRET], "data": {}})
+    with pytest.raises(NotReady, match="it has none yet"):
+        cluster_of(api).do(step, api.warned.append)
+    assert api.deleted == []
+
+
 def test_a_secret_that_is_never_filled_is_an_error_that_says_who_fills_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -460,7 +471,7 @@ def test_a_secret_that_is_never_filled_is_an_error_that_says_who_fills_it(
 
 
 def test_a_secret_is_made_anew_where_another_object_is_changed() -> None:
-    api = with_secret("")
+    api = with_secret(encoded(jwt("uid-0")))
     api.tokens = [jwt("uid-1")]
     step = UpdateObject(RENEWAL, {**api.there[SECRET], "data": {}})
     assert cluster_of(api).do(step, api.warned.append)
@@ -515,6 +526,19 @@ def test_grants_are_found_by_whom_they_name() -> None:
         Grant("b", "rolebinding/z", rights),
         Grant("a", "secret/s", "holds a token, which does not expire, of"),
     )
+
+
+def test_a_secret_that_kubernetes_makes_for_each_account_is_no_grant() -> None:
+    annotated = {"kubernetes.io/service-account.name": "a"}
+    api = Api(
+        {
+            f"{RBAC}/clusterrolebindings": [],
+            f"{RBAC}/rolebindings": [],
+            ACCOUNTS: [{**named("a")[0], "secrets": [{"name": "a-token-x7k2p"}]}],
+            "/api/v1/namespaces/vmproxy/secrets": named("a-token-x7k2p", annotations=annotated),
+        }
+    )
+    assert cluster_of(api).grants() == ()
 
 
 def test_grants_that_may_not_be_listed_are_none() -> None:

@@ -25,9 +25,10 @@ from tests.memory import (
 )
 from vmproxy.engine.phases import routes
 from vmproxy.engine.run import HostResult, apply_host, destroy_host, for_each
+from vmproxy.engine.scope import Scope
 from vmproxy.engine.site import SiteRun
 from vmproxy.errors import Busy, Conflict, NotReady, UsageError, VmproxyError
-from vmproxy.hosts.memory import MemoryVm, MemoryWorld
+from vmproxy.hosts.memory import MemoryCarrier, MemoryVm, MemoryWorld
 from vmproxy.model import names
 from vmproxy.model.seen import Grant, Marker
 from vmproxy.model.steps import ReconfigureVm, Step
@@ -131,6 +132,35 @@ def test_without_consent_nothing_that_runs_is_interrupted(world: MemoryWorld) ->
     world.consent = True
     assert product.apply().error is None
     is_good(world)
+
+
+def test_another_gateway_changes_nothing_in_a_vm_that_is_still_to_be_made_anew() -> None:
+    world = made()
+    before = copy.deepcopy(world.vms[VM].guest)
+    network = {"address": "192.168.10.5/24", "gateway": "192.168.10.254", "dns": ["192.168.10.3"]}
+    result = Product(world, topology(network=network)).apply(yes=False)
+    assert (result.error, result.done) == (None, ())
+    assert {step.verb for step in result.left.steps if step.cold} >= {"recreate"}
+    assert world.vms[VM].guest == before
+    elsewhere = {"address": "192.168.77.9/24", "gateway": "192.168.77.1"}
+    assert Product(world, topology(network=elsewhere)).apply(yes=False).done == ()
+    assert world.vms[VM].guest == before
+
+
+def test_while_the_guest_cannot_be_reached_no_account_loses_a_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = made()
+    CHANGES["rule widened"](world)
+    before = copy.deepcopy(world.cluster.objects)
+
+    def refused(*_: object) -> None:
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr(MemoryCarrier, "open_guest", refused)
+    monkeypatch.setattr(Scope, "wait_for_boot", Scope.guest)
+    result = Product(world).apply()
+    assert isinstance(result.error, VmproxyError)
+    assert result.done == ()
+    assert world.cluster.objects == before
 
 
 def moments(world: MemoryWorld, product: Product, command: str) -> int:

@@ -249,6 +249,23 @@ def test_drop_ins_go_with_their_folder_when_it_is_empty(machine: Machine) -> Non
     assert machine.calls()[-2:] == ["systemctl daemon-reload", f"systemctl restart {PROXY}"]
 
 
+def test_a_link_to_a_folder_of_drop_ins_goes_and_what_is_in_that_stays(machine: Machine) -> None:
+    theirs = machine.write("/srv/theirs/limits.conf", "x")
+    link = machine.path("/etc/systemd/system/vmproxy-kube-proxy.service.d")
+    link.symlink_to(theirs.parent)
+    machine.records("systemctl", says=READ)
+    machine.agent(apply(remove=[str(link)], reload=[PROXY]))
+    assert (link.is_symlink(), theirs.exists()) == (False, True)
+
+
+@pytest.mark.parametrize("kind", ["file", "special"])
+def test_what_is_in_the_place_of_a_folder_of_ours_goes(machine: Machine, kind: str) -> None:
+    folder = machine.path("/etc/vmproxy")
+    folder.write_text("x") if kind == "file" else os.mkfifo(folder)
+    machine.agent(apply(access=[{"path": str(folder), "mode": "0755", "owner": OWNER}]))
+    assert folder.is_dir()
+
+
 def test_kernel_settings_are_set_in_place(machine: Machine) -> None:
     setting = machine.write("/proc/sys/net/ipv4/ip_forward", "0\n")
     with setting.open() as reader:

@@ -259,6 +259,15 @@ def test_a_drop_in_is_seen_wherever_systemd_reads_it(machine: Machine, folder: s
     assert all(unit["drop_ins"] in ([], [str(override)]) for unit in seen.values())
 
 
+def test_a_folder_is_no_drop_in_and_a_link_to_a_folder_of_them_is_one_itself(machine: Machine) -> None:
+    machine.path("/etc/systemd/system/vmproxy-kube-proxy.service.d/x.conf").mkdir(parents=True)
+    machine.write("/srv/theirs/limits.conf", "x")
+    link = machine.path("/run/systemd/system/vmproxy-token.timer.d")
+    link.symlink_to(machine.root / "srv/theirs")
+    seen = machine.module("agent.py").units(SHOWN)
+    assert {name: unit["drop_ins"] for name, unit in seen.items()} == {PROXY: [], TIMER: [str(link)]}
+
+
 def test_a_unit_that_failed_is_told(machine: Machine) -> None:
     seen = machine.module("agent.py").units(SHOWN.replace("=inactive", "=failed"))
     assert {name: unit["failed"] for name, unit in seen.items()} == {PROXY: False, TIMER: True}

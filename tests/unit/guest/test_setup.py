@@ -190,6 +190,21 @@ def test_a_route_that_cannot_be_set_is_an_error_in_ips_words(machine: Machine) -
     assert b"Nexthop has invalid gateway." in done.stderr
 
 
+def test_a_route_that_cannot_be_set_keeps_nothing_else_from_being_set(machine: Machine) -> None:
+    kernel = machine.write("/proc/sys/net/ipv4/ip_forward", "0\n")
+    wanted = {"0.0.0.0/0": "192.168.77.1", "10.8.0.0/24": "192.168.77.8", "10.9.0.0/24": "192.168.10.9"}
+    with_routes(machine, [], **wanted)
+    machine.program(
+        "ip",
+        f'echo "ip $*" >> {machine.root}/calls; case "$*" in *show*) ;; *192.168.77*) exit 2;; esac',
+    )
+    done = machine.run("setup.py", "routes", "forward")
+    assert done.returncode != 0
+    assert b"0.0.0.0/0 via 192.168.77.1" in done.stderr
+    assert "ip route replace 10.9.0.0/24 via 192.168.10.9 proto 250" in machine.calls()
+    assert kernel.read_text() == "1"
+
+
 def test_routes_of_an_earlier_version_become_ours_and_those_that_bgp_learned_stay(machine: Machine) -> None:
     former = [
         {"dst": "10.9.0.0/24", "gateway": "192.168.10.9", "dev": "eth0", "flags": []},

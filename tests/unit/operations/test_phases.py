@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,8 @@ from vmproxy.engine.phases import PHASES
 from vmproxy.engine.site import SiteRun
 from vmproxy.errors import Unreachable
 from vmproxy.hosts.memory import MemoryWorld
+from vmproxy.hosts.protocols import Drivers
+from vmproxy.model.topology import Member
 from vmproxy.operations.doctor import doctor_host
 from vmproxy.operations.verify import Check, verify_host
 from vmproxy.util.events import Reporter
@@ -76,6 +79,24 @@ def test_a_cluster_that_does_not_answer_is_a_problem_beside_the_vms() -> None:
         "the VM is stopped",
     )
     assert verified(product) == {(False, "api")}
+
+
+def test_a_host_that_cannot_be_reached_is_opened_once() -> None:
+    opened: list[str] = []
+
+    def open_host(member: Member) -> AbstractContextManager[Drivers]:
+        opened.append(member.name)
+        raise Unreachable("cannot reach win-01: timed out")
+
+    class Unreached(Product):
+        def site(self) -> SiteRun:
+            given = replace(links({"win-01": self.world}), open_host=open_host)
+            return SiteRun(self.topology, self.topology.members, given)
+
+    product = Unreached(made())
+    found = doctor_host(product.site(), product.topology.members[0], QUIET)
+    assert [item.check for item in found if "timed out" in item.detail] == ["host"]
+    assert opened == ["win-01"]
 
 
 def test_the_phases_have_names_of_their_own() -> None:
