@@ -33,19 +33,34 @@ function Get-Adapter {
     Hyper-V\Add-VMNetworkAdapter -VM $Vm -SwitchName $Wanted.switch -Passthru
 }
 
+$Changed = "a drive of VM $($Data.vm) was changed meanwhile: run it again"
+
+function Test-OwnDrive($Drive, [string] $Path) {
+    (Get-BaseDisk $Drive.Path).Replace('/', '\') -eq $Path
+}
+
+function Get-OtherDrive($Drives, [string] $Path) {
+    # None where the VM's own is not among them: it must be there under another name.
+    $Others = @($Drives | Where-Object { -not (Test-OwnDrive $_ $Path) })
+    if ($Others.Count -eq @($Drives).Count) { throw $Changed }
+    $Others
+}
+
 if ($Wanted.ContainsKey('folderAccess')) {
     Protect-Folder $Data.directory
     foreach ($Item in @(Get-ExposedItem $Data.directory)) { Protect-Folder $Item.path }
 }
 
 # Drives are taken from the VM, their files stay. Those of a generation 2 VM come and go while it runs, as do its
-# adapters.
+# adapters; those of a saved one do not, and there is nothing in it that is worth keeping.
+$OfDevices = 'otherDisks', 'otherDvdDrives', 'otherAdapters' | Where-Object { $Wanted.ContainsKey($_) }
+if ($OfDevices -and [string]$Vm.State -eq 'Saved') { Hyper-V\Remove-VMSavedState -VM $Vm }
 if ($Wanted.ContainsKey('otherDisks')) {
-    Hyper-V\Get-VMHardDiskDrive -VM $Vm | Where-Object { $_.Path -ne $Data.own.disk } |
+    Get-OtherDrive @(Hyper-V\Get-VMHardDiskDrive -VM $Vm) $Data.own.disk |
         ForEach-Object { Hyper-V\Remove-VMHardDiskDrive -VMHardDiskDrive $_ }
 }
 if ($Wanted.ContainsKey('otherDvdDrives')) {
-    Hyper-V\Get-VMDvdDrive -VM $Vm | Where-Object { $_.Path -ne $Data.own.seed } |
+    Get-OtherDrive @(Hyper-V\Get-VMDvdDrive -VM $Vm) $Data.own.seed |
         ForEach-Object { Hyper-V\Remove-VMDvdDrive -VMDvdDrive $_ }
 }
 if ($Wanted.ContainsKey('otherAdapters')) {
@@ -111,7 +126,8 @@ if ($Wanted.ContainsKey('secureBoot')) {
     Hyper-V\Set-VMFirmware -VM $Vm -EnableSecureBoot On -SecureBootTemplateId $Wanted.secureBoot
 }
 if ($Wanted.ContainsKey('firstBoot')) {
-    $Disk = @(Hyper-V\Get-VMHardDiskDrive -VM $Vm | Where-Object { $_.Path -eq $Data.own.disk })[0]
+    $Disk = @(Hyper-V\Get-VMHardDiskDrive -VM $Vm | Where-Object { Test-OwnDrive $_ $Data.own.disk })[0]
+    if ($null -eq $Disk) { throw $Changed }
     Hyper-V\Set-VMFirmware -VM $Vm -FirstBootDevice $Disk
 }
 if ($Wanted.ContainsKey('com1')) { Hyper-V\Set-VMComPort -VM $Vm -Number 1 -Path $Wanted.com1 }

@@ -36,10 +36,11 @@ function Get-SwitchFact {
 }
 
 function Get-FilteringExtension {
-    # Of an SDN: it blocks a port that it has no profile for.
+    # Of an SDN: it blocks a port that it has no profile for. Windows' own filtering platform is known by its id, as
+    # names are localized.
     @(Hyper-V\Get-VMSwitchExtension -VMSwitchName $Data.switch -ComputerName (Get-ThisComputer) |
         Where-Object { $_.Enabled -and "$($_.ExtensionType)" -in 'Forwarding', 'Filter' -and
-            "$($_.Name)" -notin 'Microsoft Windows Filtering Platform', 'Microsoft NDIS Capture' } |
+            "$($_.Id)" -ne 'E7C3B2F0-F3C5-48DF-AF2B-10FED6D72E7A' } |
         ForEach-Object { [string]$_.Name })
 }
 

@@ -93,38 +93,49 @@ $Session.Lib = {
         Hyper-V\Set-VM -VM $Vm -Notes $Notes
     }
 
+    # Accounts of VMs, and the capability that their worker processes have from Server 2019 on: Hyper-V gives
+    # them what a VM needs, and nobody else has them. The capability counts beside the process's account only.
+    $OfVm = 'S-1-5-83-[\d-]+|' +
+        'S-1-15-3-1024-2268835264-3721307629-241982045-173645152-1490879176-104643441-2915960892-1612460704'
+
     function Protect-Folder([string] $Path) {
         # Access for Administrators and SYSTEM only, because seeds hold private keys. Administrators own the
-        # folder (or file) too: an owner can always change the rights. What Hyper-V gave to VMs (S-1-5-83-…,
-        # accounts that only its worker processes have) stays.
+        # folder (or file) too: an owner can always change the rights. What Hyper-V gave to VMs stays.
         $Acl = Get-Acl -LiteralPath $Path
         $Inside = if (Test-Path -LiteralPath $Path -PathType Container) { 'OICI' }
-        $OfVms = [regex]::Matches($Acl.Sddl, '\(A;[^;]*;[^;]*;;;S-1-5-83-[\d-]+\)') |
+        $OfVms = [regex]::Matches($Acl.Sddl, "\(A;[^;]*;[^;]*;;;(?:$OfVm)\)") |
             ForEach-Object { $_.Value -replace '^\(A;((?:OI|CI|NP|IO)*)ID;', '(A;$1;' }
         $Rights = "O:BAD:PAI(A;$Inside;FA;;;BA)(A;$Inside;FA;;;SY)" + ($OfVms -join '')
         $Acl.SetSecurityDescriptorSddlForm($Rights, 'Owner, Access')
         Set-Acl -LiteralPath $Path -AclObject $Acl
     }
 
+    function Get-BaseDisk([string] $Path) {
+        # While it is backed up, or has a checkpoint, a VM writes to a child of its disk, beside it.
+        $Path -replace '(_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|-AutoRecovery)+\.avhdx$', '.vhdx'
+    }
+
     function Get-ExposedItem([string] $Directory) {
         # What vmproxy keeps in its folder, and others have a right to, or own. Hyper-V's files have what it gives.
-        $Closed = '\(A;[^;()]*;[^;()]*;;;(BA|SY|S-1-5-32-544|S-1-5-18|S-1-5-83-[\d-]+)\)'
-        $Ours = '^([0-9a-f]{64}\.(vhdx|sha256)|disk-[0-9a-f]+\.vhdx|seed-[0-9a-f]+\.iso)$'
+        $Closed = "\(A;[^;()]*;[^;()]*;;;(BA|SY|S-1-5-32-544|S-1-5-18|$OfVm)\)"
+        $Ours = '^([0-9a-f]{64}\.(vhdx|sha256)|disk-[0-9a-f]+(_[0-9a-f-]{36})?\.a?vhdx|seed-[0-9a-f]+\.iso)$'
         $Root = (Get-Item -LiteralPath $Directory -Force).FullName.TrimEnd('\')
         foreach ($Item in Get-ChildItem -LiteralPath $Directory -Recurse -Force -ErrorAction SilentlyContinue) {
             $IsOurs = if ($Item.PSIsContainer) { (Split-Path $Item.FullName) -eq $Root } else { $Item.Name -match $Ours }
             if (-not $IsOurs) { continue }
             $Acl = Get-Acl -LiteralPath $Item.FullName -ErrorAction SilentlyContinue
             $Entries = ($Acl.Sddl -replace '^.*?D:', '') -replace $Closed, ''
-            $IsClosed = $Acl -and $Entries -notmatch '\(|NO_ACCESS_CONTROL' -and (Test-TrustedOwner $Item.FullName)
+            $IsClosed = $Acl -and $Entries -notmatch '\(|NO_ACCESS_CONTROL' -and (Test-TrustedAcl $Acl)
             # It may be gone meanwhile.
             if ($IsClosed -or -not (Test-Path -LiteralPath $Item.FullName)) { continue }
             [ordered]@{ path = [string]$Item.FullName; sddl = [string]$Acl.Sddl }
         }
     }
 
-    function Test-TrustedOwner([string] $Path) {
-        $Owner = (Get-Acl -LiteralPath $Path).GetOwner([Security.Principal.SecurityIdentifier]).Value
+    function Test-TrustedOwner([string] $Path) { Test-TrustedAcl (Get-Acl -LiteralPath $Path) }
+
+    function Test-TrustedAcl($Acl) {
+        $Owner = $Acl.GetOwner([Security.Principal.SecurityIdentifier]).Value
         $Me = [Security.Principal.WindowsIdentity]::GetCurrent().User.Value
         'S-1-5-32-544', 'S-1-5-18', $Me -contains $Owner
     }

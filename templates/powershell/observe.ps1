@@ -35,14 +35,15 @@ function Get-FirmwareFact($Vm) {
     [ordered]@{
         secureBoot = [string]$Firmware.SecureBoot
         template = [string]$Firmware.SecureBootTemplateId
-        firstBoot = if ($OnDrive) { [string]$First.Device.Path } else { [string]$First.BootType }
+        firstBoot = if ($OnDrive) { Get-BaseDisk $First.Device.Path } else { [string]$First.BootType }
     }
 }
 
 function Get-DriveFact($Drives) {
     foreach ($Drive in $Drives) {
-        $Exists = $Drive.Path -and (Test-Path -LiteralPath $Drive.Path)
-        [ordered]@{ path = [string]$Drive.Path; exists = [bool]$Exists }
+        # One on a file share may be none of ours to see.
+        $Exists = $Drive.Path -and (Test-Path -LiteralPath $Drive.Path -ErrorAction SilentlyContinue)
+        [ordered]@{ path = Get-BaseDisk $Drive.Path; exists = [bool]$Exists }
     }
 }
 

@@ -9,7 +9,7 @@ New-Folder $Data.images | Out-Null
 function Get-ForeignFile($Folder) {
     # A file that neither vmproxy nor Hyper-V puts into the folder of a VM.
     Get-ChildItem -LiteralPath $Folder.FullName -Recurse -Force -File | Where-Object {
-        $_.Name -notmatch '^(disk-[0-9a-f]+\.a?vhdx|seed-[0-9a-f]+\.iso|pending\.txt)$' -and
+        $_.Name -notmatch '^(disk-[0-9a-f]+(_[0-9a-f-]{36}|-AutoRecovery)*\.a?vhdx|seed-[0-9a-f]+\.iso|pending\.txt)$' -and
         $_.Extension -notin $HyperV
     } | Select-Object -First 1
 }
@@ -39,7 +39,7 @@ foreach ($Folder in Get-ChildItem -LiteralPath $Data.directory -Directory -Force
         if ($IsOurs -and $Used -notcontains $File.FullName) { Remove-PathWithRetry $File.FullName }
     }
 }
-$Disks = @($Used | Where-Object { $_ } | ForEach-Object { [IO.Path]::GetFileName($_) })
+$Disks = @($Used | Where-Object { $_ } | ForEach-Object { [IO.Path]::GetFileName((Get-BaseDisk $_)) })
 foreach ($File in Get-ChildItem -LiteralPath $Data.images -File -Force) {
     if ($File.Name -notmatch '^[0-9a-f]{64}\.(vhdx|sha256|draft|part|curl)$') { continue }
     $Base = $File.FullName -replace '\.sha256$', '.vhdx'

@@ -29,9 +29,18 @@ function Expand-Part {
                 $Next = $Draft.Position + 128MB
             }
         }
+        # The last four bytes tell the length: .NET Framework stops at the end of the first of several members.
+        $Tail = New-Object byte[] 4
+        $Packed.Seek(-4, [IO.SeekOrigin]::End) | Out-Null
+        $Packed.Read($Tail, 0, 4) | Out-Null
+        $IsWhole = $Draft.Position % 4GB -eq [BitConverter]::ToUInt32($Tail, 0)
     } finally {
         $Draft.Dispose()
         $Decompressor.Dispose()
+    }
+    if (-not $IsWhole) {
+        Remove-PathWithRetry $Data.draft
+        throw 'the transferred image is a gzip file of several members: pack it again with gzip'
     }
 }
 

@@ -263,7 +263,8 @@ def test_an_aggregation_rule_is_drift_and_goes(world: World) -> None:
         "metadata": {"name": "theirs", "labels": {"vmproxy.io/test": "theirs"}},
         "rules": [{"apiGroups": [""], "resources": pods, "verbs": ["get"]}],
     }
-    world.create(selected)
+    with world.api() as api:
+        api.post(f"{RBAC}/clusterroles", json=selected).raise_for_status()
     patched(role, aggregationRule=SELECTED)(world)
 
     def replaced() -> bool | str:

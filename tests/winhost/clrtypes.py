@@ -103,6 +103,7 @@ _MORE: dict[str, dict[str, str]] = {
     "VMSwitchExtension": {
         "Enabled": "Boolean",
         "ExtensionType": "VMSwitchExtensionType",
+        "Id": "String",
         "Name": "String",
         "Running": "Boolean",
         "SwitchId": "Guid",

@@ -187,6 +187,8 @@ def remove_adapter(host: Host, call: Call) -> Iterator[object]:
             yield from _passed(host, call, one)
             ports.take(host, one)
             return
+        if vm.state == "Saved":
+            raise wrong_state(vm, doing=f"Failed to remove device '{one.name}'.")
         if vm.running:
             if vm.generation == 1 or one.legacy:
                 raise wrong_state(vm, doing=f"Failed to remove device '{one.name}'.")

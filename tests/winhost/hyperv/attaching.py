@@ -119,7 +119,7 @@ def _attachment(vm: VM, device: str, path: str, fault: DiskFault) -> CmdletError
 def grant_disk(host: Host, vm: VM, path: str | None) -> None:
     """The machine's account may use the disk and all that it is a child of."""
     while path:
-        files.grant(host, path, starting.account(vm), "Read, Write, Synchronize")
+        _grant(host, vm, path, "Read, Write, Synchronize")
         try:
             path = disks.describe(host, path).parent_path
         except DiskFault:
@@ -128,4 +128,11 @@ def grant_disk(host: Host, vm: VM, path: str | None) -> None:
 
 def grant_dvd(host: Host, vm: VM, path: str | None) -> None:
     if path:
-        files.grant(host, path, starting.account(vm), "Read, Synchronize")
+        _grant(host, vm, path, "Read, Synchronize")
+
+
+def _grant(host: Host, vm: VM, path: str, rights: str) -> None:
+    """From Server 2019 on the worker process needs it for its capability, too."""
+    files.grant(host, path, starting.account(vm), rights)
+    if host.version != "2016":
+        files.grant(host, path, starting.WORKER, rights)

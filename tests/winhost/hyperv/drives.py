@@ -332,6 +332,8 @@ def _removed(host: Host, call: Call, parameter: str, known: attaching.Known) -> 
 
 
 def _require_hot(vm: VM, place: Place, *, verb: str = "add") -> None:
+    if vm.state == "Saved":
+        raise wrong_state(vm, doing=f"Failed to {verb} device.")
     if vm.running and place.controller == "IDE":
         raise wrong_state(vm, doing=f"Failed to {verb} device on an IDE controller.")
 

@@ -42,6 +42,20 @@ def stop_vm(host: Host, call: Call) -> Iterator[object]:
     yield from find.each(list(find.vms(host, call)), stop)
 
 
+@emulates("Remove-VMSavedState")
+def remove_saved_state(host: Host, call: Call) -> Iterator[object]:
+    if call.has("VMSnapshot"):
+        raise not_emulated("Remove-VMSavedState -VMSnapshot")
+
+    def remove(vm: VM) -> Iterator[object]:
+        if vm.state != "Saved":
+            raise wrong_state(vm, doing=f"'{vm.name}' failed to delete saved state.")
+        vm.state = "Off"
+        yield from ()
+
+    yield from find.each(list(find.vms(host, call)), remove)
+
+
 @emulates("Restart-VM", alone=False)
 def restart_vm(host: Host, call: Call) -> Iterator[object]:
     def restart(vm: VM) -> Iterator[object]:

@@ -121,9 +121,15 @@ def open_dvd(host: Host, vm: VM, dvd: storage.Dvd, stack: ExitStack) -> Path:
     return medium
 
 
+WORKER = "S-1-15-3-1024-2268835264-3721307629-241982045-173645152-1490879176-104643441-2915960892-1612460704"
+"""The capability of worker processes from Server 2019 on (hcsshim, grantvmgroupaccess.go)."""
+
+
 def _check_access(host: Host, vm: VM, path: str) -> None:
     allowed = {account(vm), r"NT VIRTUAL MACHINE\Virtual Machines", "Everyone"}
     if not files.may_open(host, path, allowed):
+        raise DiskFault(disks.ACCESS_DENIED)
+    if host.version != "2016" and not files.may_open(host, path, {WORKER, "Everyone"}):
         raise DiskFault(disks.ACCESS_DENIED)
 
 

@@ -103,14 +103,18 @@ def get_switch_extension(host: Host, call: Call) -> Iterator[object]:
         if not found:
             yield no_switch(str(name))
         for one in found:
-            yield from (_extension(one, extension, kind) for extension, kind in _EXTENSIONS)
+            yield from (_extension(one, *extension) for extension in _EXTENSIONS)
 
 
-_EXTENSIONS = (("Microsoft Windows Filtering Platform", "Filter"), ("Microsoft NDIS Capture", "Capture"))
+_EXTENSIONS = (
+    ("E7C3B2F0-F3C5-48DF-AF2B-10FED6D72E7A", "Microsoft Windows Filtering Platform", "Filter"),
+    ("EA24CD6C-D17A-4348-9190-09F0D5BE83DD", "Microsoft NDIS Capture", "Capture"),
+)
 
 
-def _extension(switch: Switch, name: str, kind: str) -> Item:
+def _extension(switch: Switch, number: str, name: str, kind: str) -> Item:
     properties = {
+        "Id": number,
         "Name": name,
         "SwitchName": switch.name,
         "SwitchId": switch.id,

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.opened import Opened
 from tests.winhost.hyperv.model import hyperv
+from tests.winhost.hyperv.storage import Storage
 from tests.winhost.presence import require
 from tests.winhost.tests.product import DIRECTORY, IMAGE, MIB, NAME, SEED, Windows, windows
 from tests.winhost.tests.scripted import Pretence
+from vmproxy.errors import VmproxyError
+from vmproxy.model.drift import Drift
 from vmproxy.transport.powershell import PowerShell
 
 pytestmark = pytest.mark.winhost
@@ -133,6 +137,52 @@ def test_a_disk_that_is_not_the_vms_own_is_taken_off_and_its_file_stays(
     assert world.converge(place) == ["set"]
     assert world.state.local(path).exists()
     world.state.local(path).unlink()
+
+
+CHILDREN = ["_1f0c7d36-9f0e-4bb5-9b69-0a3f1c2d4e5f", "-AutoRecovery"]
+
+
+@pytest.mark.parametrize("child", CHILDREN)
+def test_while_it_is_backed_up_the_vm_s_disk_is_its_own_and_stays(
+    world: Windows, place: Opened, other: PowerShell, child: str
+) -> None:
+    """Hyper-V writes to a child of the disk then; of another disk that is there, one is."""
+    path = DISK_FILE.replace(".vhdx", f"{child}.avhdx")
+    world.state.local(path).write_bytes(world.state.local(DISK_FILE).read_bytes())
+    (drive,) = world.state.part(Storage).hard_disks
+    drive.path = path
+    try:
+        assert world.plan(place, place.observe(), starts=False) == ()
+        other.call("Get-VM | Add-VMDvdDrive; Get-VM | Add-VMHardDiskDrive")
+        assert world.converge(place) == ["set"]
+        assert [one.path for one in world.state.part(Storage).hard_disks] == [path]
+    finally:
+        drive.path = DISK_FILE
+        world.state.local(path).unlink()
+
+
+def test_the_vm_s_own_disk_is_never_taken_off(world: Windows, place: Opened) -> None:
+    """It has another name than when it was looked at."""
+    (step,) = world.plan(place, place.observe(), starts=False, vlan=12)
+    (drive,) = world.state.part(Storage).hard_disks
+    wrong = replace(step, drift=(Drift("otherDisks", "none", "another"),))
+    drive.path = DISK_FILE.replace("disk-", "moved-")
+    try:
+        with pytest.raises(VmproxyError, match="was changed meanwhile"):
+            world.apply(place, [wrong])
+        assert world.state.part(Storage).hard_disks == [drive]
+    finally:
+        drive.path = DISK_FILE
+
+
+def test_drives_of_a_saved_vm_go_with_what_was_saved(
+    world: Windows, place: Opened, other: PowerShell
+) -> None:
+    other.call("Get-VM | Add-VMDvdDrive")
+    (vm,) = hyperv(world.state).vms.values()
+    vm.state = "Saved"
+    assert world.converge(place) == ["set"]
+    assert vm.state == "Off"
 
 
 def test_what_a_guests_boot_loader_puts_first_is_no_drift(world: Windows, place: Opened) -> None:

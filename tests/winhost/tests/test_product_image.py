@@ -164,6 +164,15 @@ def test_what_is_no_vhdx_is_refused(world: Windows) -> None:
     assert not base(world).exists()
 
 
+def test_a_gzip_file_of_several_members_is_refused(world: Windows) -> None:
+    """.NET Framework unpacks the first one only."""
+    content = gzip.decompress(world.file.read_bytes())
+    world.file.write_bytes(gzip.compress(content[:MIB]) + gzip.compress(content[MIB:]))
+    with pytest.raises(RemoteFailed, match="of several members"):
+        world.run()
+    assert not base(world).exists()
+
+
 @contextmanager
 def published(world: Windows, content: bytes) -> Iterator[str]:
     """A web server in the host's network, with one file."""

@@ -12,6 +12,7 @@ import pytest
 from tests.winhost import modules
 from tests.winhost.engine import CmdletError, CmdletFault
 from tests.winhost.hyperv.model import hyperv
+from tests.winhost.hyperv.starting import WORKER
 from tests.winhost.presence import require
 from tests.winhost.tests.product import DIRECTORY, IMAGE, NAME, ROUTES, SEED, VIA, Windows, windows
 from vmproxy.errors import Conflict, RemoteFailed, VmproxyError
@@ -318,6 +319,18 @@ def test_what_hyperv_gives_to_vms_on_the_folder_is_no_drift_and_stays(made: Wind
     made.run()
     assert right in {rule["identity"] for rule in acls.rules(DIRECTORY)}
     assert _access(made) == ONLY_US
+
+
+@everywhere
+def test_what_hyperv_gives_to_a_worker_process_on_disk_and_seed_stays(made: Windows) -> None:
+    acls = made.winhost.emulation.stores.acls  # type: ignore[union-attr]
+    for name in (f"disk-{IMAGE}.vhdx", f"seed-{SEED}.iso"):
+        given = {rule["identity"] for rule in acls.rules(rf"{DIRECTORY}\{NAME}\{name}")}
+        assert (WORKER in given) is (made.state.version != "2016")
+    assert made.run(starts=True) == ["start"]
+    made.powershell(f"Set-Acl {DIRECTORY} (Get-Acl C:\\Users)")
+    made.run(starts=True)
+    assert made.run(starts=True) == []
 
 
 def test_a_file_that_a_virus_scanner_holds_for_a_moment_is_tried_again(world: Windows) -> None:

@@ -23,7 +23,9 @@ Facts = Mapping[str, Any]
 _DEFAULT_SWITCH = "c08cb7b8-9b3c-408e-8e30-5e16a3aeb444"
 _RUNS = {"Running", "Starting"}
 _ACTIVE, _PERSISTENT = "ActiveStore", "PersistentStore"
-_OF_VM = re.compile(r"A;[^;]*;[^;]*;[^;]*;[^;]*;S-1-5-83-")
+_WORKER = "S-1-15-3-1024-2268835264-3721307629-241982045-173645152-1490879176-104643441-2915960892-1612460704"
+"""The capability of VMs' worker processes from Server 2019 on, as in hcsshim's grantvmgroupaccess.go."""
+_OF_VM = re.compile(rf"A;[^;]*;[^;]*;[^;]*;[^;]*;(S-1-5-83-|{_WORKER}$)")
 """What is allowed to accounts that only a VM's own worker process has: Hyper-V grants what a VM needs."""
 _ALL = frozenset({"FA", "0x1f01ff", "GA"})
 _KINDS = {"D": "denied:", "XA": "on a condition:", "XD": "denied on a condition:", "OA": "for an object:"}
