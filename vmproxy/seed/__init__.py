@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from vmproxy.model.names import AUTHORIZED_KEYS
@@ -62,12 +63,18 @@ def documents(seed: Seed, *, host_key: HostKey) -> dict[str, str]:
     return _documents(seed.values, seed.custom, host_key=host_key, instance_id=f"vmproxy-{seed.hash[:16]}")
 
 
-def written(seed: Seed) -> dict[str, str]:
+def written(seed: Seed) -> Mapping[str, str]:
     """The files for logging in that cloud-init makes of the seed, by path; none where the user's own
     cloud-config may write them too."""
     if seed.custom:
         return {}
-    found = cloudconfig.parse(documents(seed, host_key=_NO_KEY)["user-data"])
+    return _written(documents(seed, host_key=_NO_KEY)["user-data"])
+
+
+@cache
+def _written(user_data: str) -> Mapping[str, str]:
+    """Kept, as a run plans several times, and YAML is slow. Nothing changes it."""
+    found = cloudconfig.parse(user_data)
     keys = "".join(f"{key}\n" for key in found["ssh_authorized_keys"])
     return {AUTHORIZED_KEYS: keys, **{item["path"]: item["content"] for item in found["write_files"]}}
 
