@@ -17,7 +17,7 @@ from tests.winhost.files import Files
 from tests.winhost.hyperv import drives, machine, storage, vhd  # noqa: F401 (they register cmdlets)
 from tests.winhost.hyperv.model import VM, Memory, hyperv
 from tests.winhost.hyperv.qmp import ask
-from tests.winhost.hyperv.starting import account
+from tests.winhost.hyperv.starting import WORKER, account
 from tests.winhost.state import Host
 from tests.winhost.tests.guests import efi_disk
 
@@ -191,15 +191,21 @@ def test_removing_a_drive_leaves_its_file(host: Host, vm: VM) -> None:
     assert host.local(r"C:\a.vhdx").exists()
 
 
-def test_the_machines_account_gets_access(host: Host, vm: VM) -> None:
+@pytest.mark.parametrize("version", ["2016", "2022"])
+def test_the_machines_account_gets_access(host: Host, vm: VM, version: str) -> None:
+    host.version = version
     host.part(Files).acls = host.folder / "acls.json"
     run(host, "New-VHD", Path=r"C:\kid.vhdx", ParentPath=r"C:\a.vhdx")
     run(host, "Add-VMHardDiskDrive", VMName="one", Path=r"C:\kid.vhdx")
     run(host, "Add-VMDvdDrive", VMName="one", Path=r"C:\a.iso")
     rules = json.loads((host.folder / "acls.json").read_text())
-    granted = {path: [rule["rights"] for rule in own["rules"]] for path, own in rules.items()}
-    writes = ["Read, Write, Synchronize"]
-    assert granted == {r"C:\kid.vhdx": writes, r"C:\a.vhdx": writes, r"C:\a.iso": ["Read, Synchronize"]}
+    granted = {
+        path: {rule["identity"]: rule["rights"] for rule in own["rules"]} for path, own in rules.items()
+    }
+    them = [account(vm)] if version == "2016" else [account(vm), WORKER]
+    writes = dict.fromkeys(them, "Read, Write, Synchronize")
+    reads = dict.fromkeys(them, "Read, Synchronize")
+    assert granted == {r"C:\kid.vhdx": writes, r"C:\a.vhdx": writes, r"C:\a.iso": reads}
     assert files.may_open(host, r"C:\kid.vhdx", {account(vm)})
     assert not files.may_open(host, r"C:\kid.vhdx", {"NT VIRTUAL MACHINE\\another"})
 
