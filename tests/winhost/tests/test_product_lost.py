@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -45,15 +44,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Windows]:
 
 @pytest.fixture(autouse=True)
 def _as_before(world: Windows) -> Iterator[None]:
-    """Each test begins with nothing on the host; nothing of a test is beside the folder."""
-    programs = world.state.local(DIRECTORY).parent
-    there = sorted(path.name for path in programs.iterdir())
+    """Each test begins with nothing on the host."""
     yield
     world.winhost.switchboard.clear()
-    world.winhost.service.end()  # what a lost controller left running
-    hyperv(world.state).vms.clear()
-    shutil.rmtree(world.state.local(DIRECTORY), ignore_errors=True)
-    assert sorted(path.name for path in programs.iterdir()) == there
+    world.destroy()
+    assert not world.state.local(DIRECTORY).exists()
 
 
 def test_a_create_has_no_more_messages_than_are_tried_here(world: Windows) -> None:
