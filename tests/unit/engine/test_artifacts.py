@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from tests.memory import topology
+from vmproxy import seed
 from vmproxy.engine.artifacts import Artifacts
 from vmproxy.hosts.hyperv.kind import HYPERV
 from vmproxy.hosts.linux.kind import LINUX
@@ -40,3 +42,30 @@ def test_an_image_that_a_host_fetches_itself_is_known_by_its_checksum() -> None:
     artifacts = Artifacts(compile_site(Site.model_validate({"name": "a", "image": VHDX, "hosts": [host]})))
     assert (artifacts.base(HYPERV).recipe, artifacts.base(HYPERV).sha256) == ("a" * 64, "a" * 64)
     assert artifacts.base(LINUX).sha256 is None
+
+
+def test_what_a_vm_is_made_of_comes_when_it_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    program = tmp_path / "kube-proxy"
+    program.write_bytes(b"x")
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(bytes(510) + b"\x55\xaa" + bytes((1 << 20) - 512))
+    host = {"name": "win-01", "qemu": {}, "network": {"address": "192.0.2.5/24", "gateway": "192.0.2.1"}}
+    binary = {"url": program.as_uri(), "sha256": hashlib.sha256(b"x").hexdigest()}
+    site = {"name": "a", "image": {"path": str(disk)}, "proxy": {"binary": binary}}
+    of = compile_site(Site.model_validate({**site, "hosts": [host]}))
+    artifacts, said = Artifacts(of), list[str]()
+    assert artifacts.user_key().startswith("ssh-ed25519 ")
+    assert artifacts.user_key_file().stat().st_mode & 0o777 == 0o600
+    assert not artifacts.fetched_by_host(LINUX)
+    artifacts.get_program("v1.36.3", said.append)
+    assert artifacts.program("v1.36.3").here
+    artifacts.get_image(LINUX, said.append)
+    spec = seed.spec(of.members[0].vm, of.cloud_init, user_key=artifacts.user_key(), mac="00:15:5d:00:00:07")
+    delivery = artifacts.deliver(spec, LINUX, said.append)
+    assert delivery.image().stat().st_size == 1 << 20
+    assert delivery.host_key.startswith("ssh-ed25519 ")
+    assert b"CIDATA" in delivery.seed.upper()
+    assert delivery.download is None

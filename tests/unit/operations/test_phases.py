@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tests.memory import CHANGES, Product, links, made
 from vmproxy.engine.links import ClusterLink
 from vmproxy.engine.phases import PHASES
+from vmproxy.engine.scope import Scope
 from vmproxy.engine.site import SiteRun
-from vmproxy.errors import Unreachable
-from vmproxy.hosts.memory import MemoryWorld
+from vmproxy.errors import NotReady, ToolFailed, Unreachable, VmproxyError
+from vmproxy.hosts.memory import MemoryCarrier, MemoryWorld
 from vmproxy.hosts.protocols import Drivers
 from vmproxy.model.topology import Member
 from vmproxy.operations.doctor import doctor_host
+from vmproxy.operations.render import render_host
 from vmproxy.operations.verify import Check, verify_host
 from vmproxy.util.events import Reporter
 
@@ -97,6 +100,41 @@ def test_a_host_that_cannot_be_reached_is_opened_once() -> None:
     found = doctor_host(product.site(), product.topology.members[0], QUIET)
     assert [item.check for item in found if "timed out" in item.detail] == ["host"]
     assert opened == ["win-01"]
+
+
+def test_render_writes_the_files_of_every_phase_and_no_secret(tmp_path: Path) -> None:
+    product = Product(MemoryWorld())
+    member = product.topology.members[0]
+    paths = list(render_host(product.site(), member, tmp_path, QUIET))
+    names = {str(path.relative_to(tmp_path)) for path in paths}
+    assert {"cluster/identity.yaml", "seed/user-data", "guest/etc/vmproxy/kubeconfig"} <= names
+    assert {path.stat().st_mode & 0o777 for path in paths} == {0o600}
+    assert "(redacted" in (tmp_path / "seed/user-data").read_text()
+
+
+def test_render_into_what_is_no_folder_is_an_error(tmp_path: Path) -> None:
+    product = Product(MemoryWorld())
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ToolFailed, match="cannot write"):
+        list(render_host(product.site(), product.topology.members[0], tmp_path / "file", QUIET))
+
+
+def test_logs_come_from_the_guest_or_from_the_console() -> None:
+    product = Product(made())
+    with Scope(product.site(), product.topology.members[0], QUIET) as scope:
+        assert scope.logs("proxy", 5) == "proxy: in memory"
+        assert scope.logs("console", 5) == "in memory"
+    nothing = Scope(Product(MemoryWorld()).site(), product.topology.members[0], QUIET)
+    with nothing as scope, pytest.raises(VmproxyError, match="there is no such VM"):
+        scope.logs("console", 5)
+
+
+def test_a_vm_that_ends_while_it_boots_is_told_with_its_console(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MemoryCarrier, "died", lambda _self: "its process has ended")
+    result = Product(MemoryWorld()).apply()
+    assert isinstance(result.error, NotReady)
+    assert "its process has ended" in result.error.message
+    assert "console: in memory" in result.error.details
 
 
 def test_the_phases_have_names_of_their_own() -> None:
