@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import socket
 import statistics
 import time
@@ -120,7 +121,7 @@ def boot(disk: Path, folder: Path) -> Boot:
         )
         zero = time.perf_counter() - started - float(guest.run("cat /proc/uptime").split()[0])
         guest.run("cloud-init status --wait >/dev/null || true")
-        seen = json.loads(guest.run(f"python3 - '{json.dumps(_UNITS)}'", stdin=_LOOK.encode()))
+        seen = json.loads(guest.run(shlex.join(["python3", "-c", _LOOK, json.dumps(_UNITS)])))
         ended = (firmware[0] if firmware else started) - started
         phases = _phases(seconds, ended, zero, seen)
         print(f"    {disk.name}: {seconds:.1f} s, processor time {processor:.1f} s", flush=True)
@@ -132,7 +133,7 @@ def _vm(disk: Path, folder: Path, user: seed.HostKey, host: seed.HostKey) -> Ite
     """Made, not started."""
     vm = QemuVm("boot", folder=folder, switch_namespace=NAMESPACE)
     content = seed.build(_spec(user.public), host_key=host)
-    marker = Marker("boot", "boot", f"{ADDRESS}/24", seed="s", image="i", host_key=host.public)
+    marker = Marker("boot", "boot", f"{ADDRESS}/24", seed="0" * 64, image="0" * 64, host_key=host.public)
     settings = {"cpus": 2, "memory": 512 << 20, "mac": MAC, "switch": BRIDGE, "vlan": 0}
     try:
         vm.create(Definition(settings, marker), image=disk, seed=content)
