@@ -86,6 +86,7 @@ class World:
         self.clean = self.clean and words[0] in LOOKING
         whole = {**os.environ, **self._own(), **(env or {})}
         ran = run(self._words(words), env=whole, namespace=self.controller, stdin=stdin, timeout=SECONDS)
+        assert ran.code is not None, f"{words} did not end within {SECONDS} s: {ran.err}"
         assert "Traceback" not in ran.err, ran.err
         return ran
 

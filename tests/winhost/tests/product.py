@@ -151,6 +151,12 @@ class Windows:
             shell.call(f"param($Data, $Session) {script}", each=lines.append)
         return lines
 
+    def allowed(self, path: str) -> set[str]:
+        """Whom rules of its own give something on that file or folder, by name or SID."""
+        emulation = self.winhost.emulation
+        assert emulation is not None
+        return {rule["identity"] for rule in emulation.stores.acls.rules(path)}
+
     def routes(self) -> str:
         """The kernel's, as they really are."""
         assert self.state.namespace is not None

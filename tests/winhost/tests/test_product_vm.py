@@ -310,27 +310,31 @@ def test_a_base_image_that_was_changed_is_not_copied(made: Windows) -> None:
 
 def test_what_hyperv_gives_to_vms_on_the_folder_is_no_drift_and_stays(made: Windows) -> None:
     right = r"NT VIRTUAL MACHINE\Virtual Machines"
-    acls = made.winhost.emulation.stores.acls  # type: ignore[union-attr]
-    assert right in {rule["identity"] for rule in acls.rules(DIRECTORY)}
+    assert right in made.allowed(DIRECTORY)
     assert made.run() == []
     made.powershell(
         f"$Acl = Get-Acl {DIRECTORY}; $Acl.SetAccessRuleProtection($false, $true); Set-Acl {DIRECTORY} $Acl"
     )
     made.run()
-    assert right in {rule["identity"] for rule in acls.rules(DIRECTORY)}
+    assert right in made.allowed(DIRECTORY)
     assert _access(made) == ONLY_US
 
 
 @everywhere
 def test_what_hyperv_gives_to_a_worker_process_on_disk_and_seed_stays(made: Windows) -> None:
-    acls = made.winhost.emulation.stores.acls  # type: ignore[union-attr]
-    for name in (f"disk-{IMAGE}.vhdx", f"seed-{SEED}.iso"):
-        given = {rule["identity"] for rule in acls.rules(rf"{DIRECTORY}\{NAME}\{name}")}
-        assert (WORKER in given) is (made.state.version != "2016")
+    files = [rf"{DIRECTORY}\{NAME}\{name}" for name in (f"disk-{IMAGE}.vhdx", f"seed-{SEED}.iso")]
+    has_it = [made.state.version != "2016"] * 2
+    assert [WORKER in made.allowed(path) for path in files] == has_it
     assert made.run(starts=True) == ["start"]
-    made.powershell(f"Set-Acl {DIRECTORY} (Get-Acl C:\\Users)")
-    made.run(starts=True)
-    assert made.run(starts=True) == []
+    for path in files:
+        made.powershell(
+            f"$Acl = Get-Acl {path}; $Acl.SetSecurityDescriptorSddlForm($Acl.Sddl + '(A;;FR;;;BU)'); "
+            f"Set-Acl {path} $Acl"
+        )
+    assert made.run(starts=True) == ["set"]
+    assert [WORKER in made.allowed(path) for path in files] == has_it
+    made.powershell("Get-VM | Stop-VM -TurnOff -Force")
+    assert made.run(starts=True) == ["start"]
 
 
 def test_a_file_that_a_virus_scanner_holds_for_a_moment_is_tried_again(world: Windows) -> None:
