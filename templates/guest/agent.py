@@ -287,9 +287,9 @@ def make_folder(path: str) -> None:
     """One of ours is root's alone, whatever the folder that it is in passes on."""
     if displaced(path):
         os.unlink(path)
-    new = os.path.basename(path) == OWN and not os.path.isdir(path)
+    missing = os.path.basename(path) == OWN and not os.path.isdir(path)
     os.makedirs(path, exist_ok=True)
-    if new and os.geteuid() == 0:
+    if missing and os.geteuid() == 0:
         os.chown(path, 0, 0)
         os.chmod(path, 0o755)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from vmproxy.engine.links import GuestLink
-from vmproxy.engine.scope import Scope
+from vmproxy.engine.scope import Scope, without_guest
 from vmproxy.engine.site import Once
 from vmproxy.errors import Unreachable, VmproxyError
 from vmproxy.model.seen import ClientSeen, GuestSeen, Unobservable
@@ -30,13 +30,8 @@ class Look:
 
     def _link(self) -> GuestLink:
         """Raises Unreachable, too, when there is no VM of ours that runs."""
-        vm = self.carrier().vm
-        if vm is None:
-            raise Unreachable("there is no VM")
-        if not vm.running:
-            raise Unreachable("the VM is stopped")
-        if vm.marker is None:
-            raise Unreachable("the VM was not made by vmproxy")
+        if why := without_guest(self.carrier()):
+            raise Unreachable(why)
         return self.scope.guest()
 
     def _guest(self) -> GuestSeen:

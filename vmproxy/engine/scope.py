@@ -150,12 +150,8 @@ class Scope:
     def _look_inside(
         self, carrier: CarrierSeen, cluster: Callable[[], ClusterSeen]
     ) -> GuestSeen | Unobservable:
-        if carrier.vm is None:
-            return Unobservable("there is no VM yet")
-        if not carrier.vm.running:
-            return Unobservable("the VM is stopped")
-        if carrier.vm.marker is None:
-            return Unobservable("the VM was not made by vmproxy")
+        if why := without_guest(carrier):
+            return Unobservable(why)
         try:
             return self.look_at_guest(cluster())
         except (Forbidden, Unreachable) as exc:
@@ -209,17 +205,17 @@ class Scope:
         return seed.spec(self.member.vm, cloud_init, user_key=key, mac=self._mac(seen))
 
     def wanted_guest(self, world: World) -> GuestWanted:
-        cluster = world.cluster
+        cluster, spec = world.cluster, self.wanted_seed(world.carrier)
         seen = world.guest if isinstance(world.guest, GuestSeen) else None
         settings = self.site.topology.proxy
         return inside.wanted(
-            self._vm_as_made(world),
+            self._vm_as_made(world, spec),
             settings,
             cluster,
             world.client.addresses,
             program=self._program(kubeproxy.version(settings, cluster, seen), seen),
             tools=Tools(seen.kernel if seen else None, seen.nft if seen else None),
-            seeded=seed.written(self.wanted_seed(world.carrier)),
+            seeded=seed.written(spec),
         )
 
     def _program(self, version: str, seen: GuestSeen | None) -> Program:
@@ -266,18 +262,15 @@ class Scope:
         """Where the VM is now: the site file's address only once the VM was made with it."""
         return marker.address if marker else self.member.vm.address
 
-    def _vm_as_made(self, world: World) -> Vm:
-        """With the network that it has until it is made anew: where its seed is another one than is wanted,
+    def _vm_as_made(self, world: World, spec: seed.Seed) -> Vm:
+        """With the network that it has until it is made anew: where its seed is not `spec`, the wanted one,
         the gateway and the name servers that it uses now."""
         vm, marker = self.member.vm, world.carrier.marker
         network: dict[str, object] = {"address": self.address(marker)}
-        if marker and isinstance(world.guest, GuestSeen) and marker.seed != self._seed_hash(world.carrier):
+        if marker and isinstance(world.guest, GuestSeen) and marker.seed != spec.hash:
             network["gateway"] = guestroutes.gateway(world.guest) or vm.network.gateway
             network["dns"] = tuple(addresses(world.guest.dns))
         return replace(vm, network=vm.network.model_copy(update=network))
-
-    def _seed_hash(self, seen: CarrierSeen) -> str:
-        return self.wanted_seed(seen).hash
 
     def _mac(self, seen: CarrierSeen | None) -> str:
         """Clear of the addresses that the host gives away itself."""
@@ -502,6 +495,15 @@ class Scope:
             hint=cause.hint or "does the image take a NoCloud seed (cloud-init), and is the address free?",
             details=[*cause.details, *lines],
         )
+
+
+def without_guest(seen: CarrierSeen) -> str | None:
+    """Why there is no guest of ours to ask; None: there is one."""
+    if seen.vm is None:
+        return "there is no VM yet"
+    if not seen.vm.running:
+        return "the VM is stopped"
+    return None if seen.vm.marker else "the VM was not made by vmproxy"
 
 
 def _quoted(value: object) -> str:

@@ -116,7 +116,7 @@ class FileSeen:
 
 @dataclass(frozen=True)
 class FolderSeen:
-    """A folder in the guest that is vmproxy's own, as FileSeen; `kind` is "folder", or "link"."""
+    """A folder in the guest that is vmproxy's own, as FileSeen; `kind`: "folder", or what is in its place."""
 
     mode: str
     owner: str

@@ -62,7 +62,7 @@ def test_what_is_broken_has_its_phase_s_words(change: str, hop: str, problem: st
 
 def test_without_a_vm_status_says_so_once() -> None:
     status = Product(MemoryWorld()).status()
-    assert (status.converged, status.problems) == (False, ("there is no VM",))
+    assert (status.converged, status.problems) == (False, ("there is no VM yet",))
 
 
 def test_a_cluster_that_does_not_answer_is_a_problem_beside_the_vms() -> None:
