@@ -69,14 +69,15 @@ def _console(stream: TextIO, width: int | None = None) -> Console:
     )
 
 
-class _Door(io.TextIOBase):
-    """A stream that gets '?' for what its encoding lacks."""
+class _Door:
+    """A stream that gets '?' for what its encoding lacks. No io.TextIOBase, which flushes once more while it
+    is finalized: a Ctrl-C that came then was lost."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     @property
-    def encoding(self) -> str:  # type: ignore[override]
+    def encoding(self) -> str:
         return self._stream.encoding or "ascii"
 
     def write(self, text: str) -> int:

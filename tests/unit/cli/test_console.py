@@ -97,3 +97,34 @@ def test_an_address_is_no_emoji(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert "fd00:100:1234::5 :warning: [bold]x[/bold]" in shown
     assert "A:100:" in shown
+
+
+@pytest.mark.parametrize("during", ["write", "flush"])
+def test_ctrl_c_while_a_line_is_written_is_heard(monkeypatch: pytest.MonkeyPatch, during: str) -> None:
+    """Python throws away what is raised while an object is finalized: none of ours may call there."""
+
+    def shown(interrupted: int | None) -> int:
+        calls = 0
+
+        class Stream(io.StringIO):
+            def write(self, text: str) -> int:
+                count("write")
+                return super().write(text)
+
+            def flush(self) -> None:
+                count("flush")
+
+        def count(name: str) -> None:
+            nonlocal calls
+            if name == during:
+                calls += 1
+                if calls == interrupted:
+                    raise KeyboardInterrupt
+
+        monkeypatch.setattr(sys, "stderr", Stream())
+        console.progress("pushing")
+        return calls
+
+    for number in range(1, shown(None) + 1):
+        with pytest.raises(KeyboardInterrupt):
+            shown(number)
