@@ -7,6 +7,7 @@ it is given, and goes on when that has been answered: by then its adapters are t
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
@@ -19,6 +20,7 @@ from pathlib import Path
 from tests.container import disks
 from tests.container.commandline import Disk
 
+_CLONE_NEWNS = 0x20000
 _REBOOT = 133
 """What systemd-nspawn ends with when the system wants to start again (--keep-unit)."""
 _WORK = Path("/mnt")
@@ -47,6 +49,7 @@ def main(channel: int, wanted: dict[str, str]) -> int:
     for folder in (_WORK, Path("/run")):
         subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], check=True)
     disk, close = disks.raw(Disk(Path(wanted["disk"]), wanted["format"]), _WORK)
+    _leave_mount_namespace()
     root = _WORK / "root"
     disks.mount_root(disk, root)
     if wanted["seed"]:
@@ -58,6 +61,14 @@ def main(channel: int, wanted: dict[str, str]) -> int:
         subprocess.run(["umount", root], check=True)
         close()
     return 0
+
+
+def _leave_mount_namespace() -> None:
+    """What serves the disk stays behind in the old one, without the disk's file system: as the last process
+    of a namespace that is killed it would unmount that, wait for its own answer, and block every sync() of
+    the machine."""
+    if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNS):
+        raise OSError(ctypes.get_errno(), "cannot leave the mount namespace")
 
 
 def _mount_own_sys() -> None:
