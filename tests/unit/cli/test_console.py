@@ -125,6 +125,8 @@ def test_ctrl_c_while_a_line_is_written_is_heard(monkeypatch: pytest.MonkeyPatch
         console.progress("pushing")
         return calls
 
-    for number in range(1, shown(None) + 1):
+    total = shown(None)
+    assert total > 0
+    for number in range(1, total + 1):
         with pytest.raises(KeyboardInterrupt):
             shown(number)
