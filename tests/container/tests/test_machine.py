@@ -91,11 +91,20 @@ class Guest:
     def left(self) -> list[str]:
         """What is on this machine because of it."""
         loops = run(["losetup", "-j", self.disk]).stdout.splitlines()
-        listed = run(["ps", "-eo", "args"]).stdout.splitlines()
+        listed = run(["ps", "-ww", "-eo", "args"]).stdout.splitlines()
         processes = [line for line in listed if str(self.folder) in line]
         groups = Path(mounted_cgroup()).glob(cgroup.name(self.monitor))
         links = ip(self.namespace, "-br", "link", "show", "type", "veth").splitlines()
         return [*loops, *processes, *map(str, groups), *links]
+
+    def disk_servers(self) -> list[int]:
+        """What serves the disk as a raw one; it stands in for no disk that is raw already."""
+        listed = run(["ps", "-ww", "-eo", "pid,args"]).stdout.splitlines()
+        return [
+            int(line.split()[0])
+            for line in listed
+            if "qemu-storage-daemon" in line and f"filename={self.disk}" in line
+        ]
 
     def _banner(self) -> bool | str:
         try:
@@ -183,6 +192,14 @@ def test_a_system_that_restarts_itself_and_the_reset_button_keep_the_machine_on(
     assert len(set(boots)) == 3
     assert guest.pid == pid
     assert guest.runs()
+
+
+def test_what_serves_the_disk_is_not_the_one_to_unmount_it(guest: Guest) -> None:
+    """As the last process of a namespace that has the disk mounted, it would wait for itself."""
+    servers = guest.disk_servers()
+    assert len(servers) == (1 if guest.format == "vhdx" else 0)
+    for pid in servers:
+        assert " /mnt/root ext4 " not in Path(f"/proc/{pid}/mounts").read_text()
 
 
 def test_a_killed_one_leaves_nothing(guest: Guest) -> None:
