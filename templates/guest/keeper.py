@@ -31,6 +31,8 @@ METRICS = 10249
 HEALTH = 10256
 LOOKS = 3.0
 STARTS = 60.0
+BUSY = 300.0
+IDLE = 0.01
 PATIENCE = 3
 WHILE = 600.0
 LONGEST = 900.0
@@ -141,8 +143,9 @@ def set_sysctls() -> None:
 
 
 class Rules:
-    """What the kernel has of nftables, looked at only when something has changed there: `generation` asks the
-    kernel for a number, a listing costs a program."""
+    """What the kernel has of nftables, looked at only when something has changed there: `generation` asks it
+    for a number, a listing costs a program. A look answers what is wrong, None for nothing, and "" when it
+    cannot tell: it is then made again."""
 
     def __init__(self) -> None:
         self.good: dict[str, int | None] = {}
@@ -153,7 +156,7 @@ class Rules:
             return None
         what = look()
         self.good[name] = now if what is None else None
-        return what
+        return what or None
 
 
 def generation() -> int | None:
@@ -191,49 +194,68 @@ def tool(*command: str) -> str | None:
 
 class Proxy:
     """`known`: it was live since it was last started; `ruled`: its rule was there since. `lived`: when it was
-    live last, by the monotonic clock."""
+    live last, by the monotonic clock. `silence`: when it was first silent; `used`: the processor time of its
+    unit in seconds when it was last silent."""
 
     def __init__(self, begun: float) -> None:
         self.begun = begun
         self.known = self.ruled = False
         self.lived = 0.0
         self.silent = 0
+        self.silence = 0.0
+        self.used = 0.0
 
     def broken(self) -> str | None:
-        """Stopped, or silent twice though it was live before or has had its time to start."""
+        """Stopped, or silent twice though it was live before or has had its time to start.
+
+        On a machine with little time left it answers late, or takes minutes to start: it then uses what
+        processor time it gets, which one that hangs does not, and gets longer.
+        """
         if not os.path.exists(PROGRAM):
             return None
         if status(HEALTH, "/livez") in (200, 404):  # 404: before 1.28
             self.known, self.lived, self.silent = True, time.monotonic(), 0
             return None
-        self.silent += 1
-        state, age = self.unit()
+        now = time.monotonic()
+        state, age, used = self.unit()
+        if not self.silent:
+            self.silence = now
+        works = not self.silent or used - self.used > IDLE * LOOKS
+        self.silent, self.used = self.silent + 1, used
         if state not in ("active", "activating", "reloading", "deactivating"):
-            new = time.monotonic() - self.begun < STARTS and not self.known
+            new = now - self.begun < STARTS and not self.known
             return None if new else "it was %s" % (state or "unknown")
-        started = age > STARTS or time.monotonic() - age < self.lived  # the very one that was live
-        hangs = state == "active" and started and self.silent > 1
-        return "it did not answer for %d s" % (self.silent * LOOKS) if hangs else None
+        if state != "active" or self.silent < 2:
+            return None
+        if now - age < self.lived:  # the very one that was live
+            hangs = not works or now - self.silence > STARTS
+        else:
+            hangs = age > (BUSY if works else STARTS)
+        return "it did not answer for %d s" % (now - self.silence + LOOKS) if hangs else None
 
-    def unit(self) -> tuple[str, float]:
-        """The state of its unit, and for how many seconds it has run."""
-        told = tool("systemctl", "show", "--property=ActiveState,ActiveEnterTimestampMonotonic", PROXY_UNIT)
+    def unit(self) -> tuple[str, float, float]:
+        """The state of its unit, for how many seconds it has run, and how much processor time that took."""
+        names = "ActiveState,ActiveEnterTimestampMonotonic,CPUUsageNSec"
+        told = tool("systemctl", "show", "--property=" + names, PROXY_UNIT)
         values = dict(line.split("=", 1) for line in (told or "").splitlines() if "=" in line)
-        since = values.get("ActiveEnterTimestampMonotonic", "")
+        since, used = values.get("ActiveEnterTimestampMonotonic", ""), values.get("CPUUsageNSec", "")
         age = time.monotonic() - int(since) / 1e6 if since.isdigit() else 0.0
-        return values.get("ActiveState", ""), age
+        return values.get("ActiveState", ""), age, int(used) / 1e9 if used.isdigit() else 0.0
 
     def rules_broken(self) -> str | None:
         """Its rule for the API server is gone. It notices that only at its next full sync, in an hour."""
         if not self.known or self.silent:
-            return None
+            return ""
         with open(KEEPER) as file:
             address, port = json.load(file)["canary"]
-        if rule(address, port):
+        there = rule(address, port)
+        if there is None:
+            return ""
+        if there:
             self.ruled = True
             return None
-        late = self.ruled or self.unit()[1] > STARTS
-        return "the rule for %s:%d was gone" % (address, port) if late else None
+        late = self.ruled or self.unit()[1] > BUSY
+        return "the rule for %s:%d was gone" % (address, port) if late else ""
 
     def restart(self) -> None:
         self.known = self.ruled = False
@@ -241,14 +263,29 @@ class Proxy:
         subprocess.run(["systemctl", "restart", "--no-block", PROXY_UNIT], check=True)
 
 
-def rule(address: str, port: int) -> bool:
-    if page(METRICS, "/proxyMode") == "nftables":
+def rule(address: str, port: int) -> bool | None:
+    """Whether the kernel has kube-proxy's rule for it; None when that cannot be told now."""
+    mode = page(METRICS, "/proxyMode")
+    if mode == "nftables":
         element = "{ %s . tcp . %d }" % (address, port)
-        names = ("service-ips", "no-endpoint-services")
-        return any(tool("nft", "get", "element", "ip", "kube-proxy", name, element) for name in names)
+        found = [element_there(name, element) for name in ("service-ips", "no-endpoint-services")]
+        return True if True in found else None if None in found else False
+    saved = tool("iptables-save") if mode else None
+    if saved is None:
+        return None
     wanted = "-d %s/32" % address
-    return any(wanted in line and "--dport %d " % port in line + " "
-               for line in (tool("iptables-save") or "").splitlines())  # fmt: skip
+    return any(wanted in line and "--dport %d " % port in line + " " for line in saved.splitlines())
+
+
+def element_there(name: str, element: str) -> bool | None:
+    """Of a set or map of kube-proxy's table. None: nft failed for another reason than that it is missing."""
+    done = subprocess.run(
+        ["nft", "get", "element", "ip", "kube-proxy", name, element],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, "LC_ALL": "C"}, check=False,
+    )  # fmt: skip
+    if done.returncode == 0:
+        return True
+    return False if b"No such file or directory" in done.stderr else None
 
 
 def status(port: int, path: str) -> int:
@@ -256,7 +293,9 @@ def status(port: int, path: str) -> int:
 
 
 def page(port: int, path: str) -> str:
-    return asked(port, path)[1].strip()
+    """Empty when it does not answer, or with another status than 200."""
+    code, text = asked(port, path)
+    return text.strip() if code == 200 else ""
 
 
 def asked(port: int, path: str) -> tuple[int, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import socket
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -39,9 +38,14 @@ def keeper(machine: Machine) -> Any:
     return machine.module("keeper.py")
 
 
-def unit(machine: Machine, state: str, *, since: int = 0) -> None:
-    told = f"ActiveState={state}\nActiveEnterTimestampMonotonic={since}\n"
+def unit(machine: Machine, state: str, *, since: int = 0, used: int = 0) -> None:
+    """`used`: its processor time in nanoseconds."""
+    told = f"ActiveState={state}\nActiveEnterTimestampMonotonic={since}\nCPUUsageNSec={used}\n"
     machine.records("systemctl", says=told)
+
+
+def no_rules(machine: Machine) -> None:
+    machine.records("nft", then="echo 'Error: Could not process rule: No such file or directory' >&2\nexit 1")
 
 
 def test_a_route_that_is_gone_is_named(machine: Machine) -> None:
@@ -160,24 +164,55 @@ def test_a_stopped_kube_proxy_is_found_at_once_and_one_that_never_ran_gets_its_t
     assert old.broken() == "it was inactive"
 
 
-def test_a_kube_proxy_that_hangs_is_found_at_its_second_silence(machine: Machine, proxy: Served) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        machine.health = silent.getsockname()[1]
-        watching = keeper(machine)
-        unit(machine, "active", since=0)
-        hangs = watching.Proxy(0.0)
-        assert hangs.broken() is None
-        assert hangs.broken() == "it did not answer for 6 s"
-        unit(machine, "active", since=int(watching.time.monotonic() * 1e6))
-        starts = watching.Proxy(0.0)
-        assert [starts.broken(), starts.broken()] == [None, None]
-        unit(machine, "active", since=int((watching.time.monotonic() - 20) * 1e6))
-        lived = watching.Proxy(0.0)
-        lived.lived = watching.time.monotonic() - 10
-        assert [lived.broken(), lived.broken()] == [None, "it did not answer for 6 s"]
-        another = watching.Proxy(0.0)
-        another.lived = watching.time.monotonic() - 30
-        assert [another.broken(), another.broken()] == [None, None], "it was started after that"
+@pytest.fixture
+def silent(machine: Machine, proxy: Served) -> Any:
+    """A keeper whose kube-proxy does not answer, and whose clock stands until it is moved."""
+    watching = keeper(machine)
+    watching.status = lambda _port, _path: 0
+    watching.time = Clock()
+    return watching
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def looked_at(
+    machine: Machine, watching: Any, *, lived: float, since: float, share: float, for_: int
+) -> str | None:
+    """What the looks of some seconds say in the end. `share`: of a processor, that kube-proxy uses then."""
+    seen, watching.time.now = watching.Proxy(0.0), 1000.0
+    seen.lived, said = lived, None
+    for passed in range(0, for_ + 1, 3):
+        watching.time.now = 1000.0 + passed
+        unit(machine, "active", since=int(since * 1e6), used=int(5e9 + share * passed * 1e9))
+        said = seen.broken()
+        if said is not None:
+            return str(said)
+    return None
+
+
+@pytest.mark.parametrize(
+    ("lived", "since", "share", "until", "says"),
+    [
+        (990.0, 900.0, 0.0, 3, "it did not answer for 6 s"),  # it was live and does nothing any more
+        (990.0, 900.0, 0.4, 60, None),  # live, late, and at work
+        (990.0, 900.0, 0.4, 63, "it did not answer for 66 s"),
+        (0.0, 990.0, 0.0, 48, None),  # it starts
+        (0.0, 990.0, 0.0, 51, "it did not answer for 54 s"),
+        (0.0, 990.0, 0.4, 288, None),  # it starts on a machine that has little time for it
+        (0.0, 990.0, 0.4, 291, "it did not answer for 294 s"),
+        (970.0, 980.0, 0.4, 240, None),  # another one was live
+    ],
+)
+def test_a_kube_proxy_that_hangs_is_told_from_one_that_has_little_time(
+    machine: Machine, silent: Any, lived: float, since: float, share: float, until: int, says: str | None
+) -> None:
+    assert looked_at(machine, silent, lived=lived, since=since, share=share, for_=until) == says
 
 
 def test_without_the_program_nothing_is_missed(machine: Machine) -> None:
@@ -191,17 +226,44 @@ def test_rules_that_were_there_and_are_gone_are_missed(machine: Machine, proxy: 
     unit(machine, "active", since=10**15)
     watching = keeper(machine)
     seen = watching.Proxy(0.0)
-    machine.records("nft", then="exit 1")
-    assert seen.rules_broken() is None  # nobody knows yet whether it lives
+    no_rules(machine)
+    assert seen.rules_broken() == ""  # nobody knows yet whether it lives
     assert seen.broken() is None
-    assert seen.rules_broken() is None  # it has not written them yet
+    assert seen.rules_broken() == ""  # it has not written them yet
     machine.records("nft", says="element")
     assert seen.rules_broken() is None
-    machine.records("nft", then="exit 1")
+    no_rules(machine)
     assert seen.rules_broken() == "the rule for 10.96.0.1:443 was gone"
     seen.restart()
     assert machine.calls()[-1] == "systemctl restart --no-block vmproxy-kube-proxy.service"
+    assert seen.rules_broken() == ""
+
+
+def test_rules_that_cannot_be_looked_at_now_are_not_gone_and_are_looked_at_again(
+    machine: Machine, proxy: Served
+) -> None:
+    unit(machine, "active", since=0)
+    watching = keeper(machine)
+    seen, rules = watching.Proxy(0.0), watching.Rules()
+    rules.broken.__globals__["generation"] = lambda: 7
+    machine.records("nft", says="element")
+    assert seen.broken() is None
     assert seen.rules_broken() is None
+    no_rules(machine)
+    mode = proxy.files.pop("/proxyMode")
+    assert rules.broken("proxy", seen.rules_broken) is None  # its page is not answered in time
+    proxy.files["/proxyMode"] = mode
+    machine.records(
+        "nft", then="echo 'Error: cache initialization failed: Device or resource busy' >&2\nexit 1"
+    )
+    assert rules.broken("proxy", seen.rules_broken) is None
+    no_rules(machine)
+    assert rules.broken("proxy", seen.rules_broken) == "the rule for 10.96.0.1:443 was gone"
+    proxy.files["/proxyMode"] = b"iptables"
+    machine.records("iptables-save", then="exit 4")  # another program holds the lock
+    assert rules.broken("proxy", seen.rules_broken) is None
+    machine.records("iptables-save")
+    assert rules.broken("proxy", seen.rules_broken) == "the rule for 10.96.0.1:443 was gone"
 
 
 def test_rules_of_iptables_are_found_too(machine: Machine, proxy: Served) -> None:
