@@ -123,4 +123,5 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[pytest.TestReport]:
     world = item.funcargs.get("bare") if isinstance(item, pytest.Function) else None
     if report.failed and isinstance(world, World):
         world.failed, world.clean = True, False
+        report.sections.append(("the guest's journal", world.journal()))
     return report

@@ -150,6 +150,13 @@ class World:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def journal(self) -> str:
+        """The end of the guest's, for the report of a test that failed; or why there is none."""
+        try:
+            return self.guest("journalctl -n 80 --no-pager -o short-monotonic")
+        except (AssertionError, subprocess.SubprocessError, OSError, KeyError, IndexError) as exc:
+            return f"none: {exc!r}"
+
     def expire_token(self) -> None:
         """kube-proxy's, as after a week off: its time is over, and the API server refuses it."""
         self.guest("python3 -I -", stdin=_EXPIRED)
