@@ -42,6 +42,8 @@ REPAIRS = "/run/vmproxy/keeper.json"
 PROXY_UNIT = "vmproxy-kube-proxy.service"
 METRICS = 10249
 HEALTH = 10256
+MAPS = ("service-ips", "no-endpoint-services")
+NFT_TRIES = 10
 BIG = 1 << 20
 SILENT = "no answer within 3 s"
 BEGUN: list[tuple[int, int]] = []
@@ -840,16 +842,30 @@ def outdated(names: Iterable[str]) -> bool:
 
 def rule(request: RuleRequest) -> RuleAnswer:
     address, port, protocol = request["address"], str(request["port"]), request["protocol"]
-    mode = ask(METRICS, "/proxyMode")
-    if mode[1].strip() == "nftables":
+    status, mode = ask(METRICS, "/proxyMode")
+    if status == 200 and mode.strip() == "nftables":
         element = "{ %s . %s . %s }" % (address, protocol, port)
-        for name in ("service-ips", "no-endpoint-services"):
-            if tool("nft", "get", "element", "ip", "kube-proxy", name, element) is not None:
-                return {"there": True}
-        return {"there": False}
+        return {"there": any(element_there(name, element) for name in MAPS)}
     saved = tool("iptables-save") or ""
     wanted = ("-d %s/32" % address, "-p %s" % protocol, "--dport %s " % port)
     return {"there": any(all(word in line + " " for word in wanted) for line in saved.splitlines())}
+
+
+def element_there(name: str, element: str) -> bool:
+    """Of a set or map of kube-proxy's table. nft's look is interrupted by each change that kube-proxy writes
+    meanwhile, and then fails: it is made again."""
+    command, own = ["nft", "get", "element", "ip", "kube-proxy", name, element], {**os.environ, "LC_ALL": "C"}
+    for attempt in range(NFT_TRIES):
+        try:
+            done = subprocess.run(command, capture_output=True, env=own, check=False)
+        except OSError:
+            return False
+        if done.returncode == 0:
+            return True
+        if b"No such file or directory" in done.stderr:
+            return False
+        time.sleep(0.05 * attempt)
+    return False
 
 
 def reach(request: ReachRequest) -> ReachAnswer:

@@ -43,10 +43,14 @@ def api(pki: Pki) -> Iterator[ApiServer]:
         yield server
 
 
+ABSENT = "echo 'Error: Could not process rule: No such file or directory' >&2"
+INTERRUPTED = "echo 'Error: Could not process rule: Interrupted system call' >&2"
+
+
 def knows(machine: Machine, *elements: str) -> None:
     """nft finds these elements ("service-ips { … }") in kube-proxy's table and no others."""
     cases = "".join(f'"get element ip kube-proxy {element}") exit 0;;' for element in elements)
-    machine.program("nft", f'case "$*" in {cases} esac; exit 1')
+    machine.program("nft", f'case "$*" in {cases} esac; {ABSENT}; exit 1')
 
 
 def rule(machine: Machine, address: str, port: int, protocol: str = "tcp") -> bool:
@@ -61,6 +65,27 @@ def test_a_rule_of_nftables_is_an_element_of_either_map(machine: Machine, proxy:
     assert rule(machine, "10.96.0.1", 443)
     assert not rule(machine, "10.96.0.1", 443, "udp")
     assert not rule(machine, "10.96.0.2", 443)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_look_that_kube_proxy_interrupts_is_made_again(
+    machine: Machine, proxy: Served, there: bool
+) -> None:
+    """As nft says it when a change is written while it reads."""
+    proxy.files["/proxyMode"] = b"nftables"
+    count, then = machine.write("/count", ""), "exit 0" if there else f"{ABSENT}; exit 1"
+    times = f"echo x >> {count}; n=0; while read -r _; do n=$((n+1)); done < {count}"
+    machine.program("nft", f"{times}; [ $n -gt 2 ] && {{ {then}; }}; {INTERRUPTED}; exit 1")
+    assert rule(machine, "10.96.0.1", 443) is there
+    assert len(count.read_text().splitlines()) == (
+        3 if there else 4
+    )  # without it, the second map is asked too
+
+
+def test_a_look_that_is_interrupted_again_and_again_ends(machine: Machine, proxy: Served) -> None:
+    proxy.files["/proxyMode"] = b"nftables"
+    machine.program("nft", f"{INTERRUPTED}; exit 1")
+    assert not rule(machine, "10.96.0.1", 443)
 
 
 def test_what_iptables_has_left_is_no_rule_of_nftables(machine: Machine, proxy: Served) -> None:
