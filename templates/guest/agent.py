@@ -571,7 +571,8 @@ def ask(port: int, path: str) -> tuple[int, str]:
         return 0, ""
 
 
-def proxy(age: float | None = None) -> ProxySeen:
+def proxy() -> ProxySeen:
+    """Without its age, which systemd knows."""
     live = ask(HEALTH, "/livez")
     if live[0] == 404:  # before 1.28
         live = ask(HEALTH, "/healthz")
@@ -579,22 +580,23 @@ def proxy(age: float | None = None) -> ProxySeen:
     return {
         "live": live[0] == 200,
         "mode": mode[1].strip() or None if mode[0] == 200 else None,
-        "age": age,
+        "age": None,
         **metrics(ask(METRICS, "/metrics")[1]),
     }
 
 
 def metrics(page: str) -> Metrics:
-    """What of kube-proxy's metrics is compared, from the text that Prometheus takes."""
+    """What of kube-proxy's metrics is compared, from the text that Prometheus takes. It writes the rules of
+    the two families one after the other: the times are those of IPv4."""
     seen: Metrics = {"last_synced": 0.0, "last_queued": 0.0, "failures": 0, "denied": 0, "version": None}
     for line in page.splitlines():
         if line.startswith("#"):
             continue
         name, _, value = line.rpartition(" ")
-        bare = name.split("{")[0]
-        if bare == "kubeproxy_sync_proxy_rules_last_timestamp_seconds":
+        bare, other = name.split("{")[0], 'ip_family="IPv6"' in name
+        if bare == "kubeproxy_sync_proxy_rules_last_timestamp_seconds" and not other:
             seen["last_synced"] = max(seen["last_synced"], float(value))
-        elif bare == "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds":
+        elif bare == "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds" and not other:
             seen["last_queued"] = max(seen["last_queued"], float(value))
         elif bare.endswith(("_restore_failures_total", "_nftables_sync_failures_total")):
             seen["failures"] += int(float(value))
@@ -638,7 +640,8 @@ def renewal(request: ObserveRequest) -> int:
 
 
 def observe(request: ObserveRequest) -> ObserveAnswer:
-    tried = beside(lambda: (canary(request), renewal(request)))
+    # kube-proxy first: the rules that it says it has written are there when they are looked for.
+    tried = beside(lambda: (proxy(), canary(request), renewal(request)))
     properties = "--property=Id,ActiveState,NeedDaemonReload,ActiveEnterTimestampMonotonic"
     shown = start("systemctl", "show", properties, *request["units"])
     rules = start("nft", "-j", "list", "table", "inet", "vmproxy")
@@ -648,12 +651,13 @@ def observe(request: ObserveRequest) -> ObserveAnswer:
     own = start("ip", "-j", "-4", "address", "show", "dev", request["interface"])
     seen = files(request["files"])  # the programs run meanwhile
     told, table = finish(shown) or "", finish(rules)
-    way, status = joined(tried)
+    of_proxy, way, status = joined(tried)
+    of_proxy["age"] = age(told)
     return {
         "files": seen,
         "sysctls": sysctls(request["sysctls"]),
         "token": token(request["token"]),
-        "proxy": proxy(age(told)),
+        "proxy": of_proxy,
         "kernel": os.uname().release,
         "writes_rules": bool(shutil.which("nft") or shutil.which("iptables")),
         "nft": nft_version(finish(version)),

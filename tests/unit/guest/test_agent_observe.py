@@ -45,10 +45,10 @@ METRICS = """# HELP kubernetes_build_info [BETA] A metric with a constant '1' va
 kubernetes_build_info{build_date="2026-02-10T12:53:09Z",git_version="v1.36.3",go_version="go1.26 X:none"} 1
 # TYPE kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds gauge
 kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds{ip_family="IPv4"} 1.7000000005e+09
-kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds{ip_family="IPv6"} 1.7e+09
+kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds{ip_family="IPv6"} 1.7000000021e+09
 # TYPE kubeproxy_sync_proxy_rules_last_timestamp_seconds gauge
 kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family="IPv4"} 1.7000000015e+09
-kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family="IPv6"} 1.7000000011e+09
+kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family="IPv6"} 1.7000000021e+09
 # TYPE kubeproxy_sync_proxy_rules_nftables_sync_failures_total counter
 kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family="IPv4"} 2
 kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family="IPv6"} 1
@@ -405,7 +405,7 @@ def test_the_token_itself_is_not_in_the_answer(machine: Machine) -> None:
     assert not any(part in seen for part in jwt(CLAIMS).split("."))
 
 
-def test_kube_proxys_metrics_are_summed_over_both_families_and_the_latest_time_counts(
+def test_kube_proxys_failures_are_those_of_both_families_and_its_times_those_of_ipv4(
     machine: Machine,
 ) -> None:
     assert machine.module("agent.py").metrics(METRICS) == {
@@ -426,6 +426,17 @@ def test_metrics_without_a_sample_say_nothing(machine: Machine) -> None:
     comments = "".join(f"# {line}\n" for line in METRICS.splitlines())
     seen = machine.module("agent.py").metrics(f"{comments}\n")
     assert seen == {name: DEAD[name] for name in seen}
+
+
+def test_rules_are_looked_for_after_kube_proxy_said_that_it_has_written_them(machine: Machine) -> None:
+    """Else those of a kube-proxy that writes them meanwhile would seem lost."""
+    pages = {"/livez": b"ok", "/proxyMode": b"nftables", "/metrics": METRICS.encode()}
+    with serving(pages) as served:
+        machine.metrics = machine.health = int(served.url.rsplit(":", 1)[1].strip("/"))
+        machine.program("nft", "echo 'Error: No such file or directory' >&2; exit 1")
+        seen = observe(machine, canary=["127.0.0.1", 1])
+    assert seen["canary"]["rule"] is False
+    assert [path for path, _ in served.asked] == ["/livez", "/proxyMode", "/metrics", "/proxyMode"]
 
 
 def test_kube_proxy_is_asked_on_its_own_ports(machine: Machine) -> None:
