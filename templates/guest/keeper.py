@@ -193,13 +193,13 @@ def tool(*command: str) -> str | None:
 
 
 class Proxy:
-    """`known`: it was live since it was last started; `ruled`: its rule was there since. `lived`: when it was
-    live last, by the monotonic clock. `silence`: when it was first silent; `used`: the processor time of its
-    unit in seconds when it was last silent."""
+    """`known`: it was live since it was last started. `lived`: when it was live last, by the monotonic clock.
+    `silence`: when it was first silent; `used`: the processor time of its unit in seconds when it was last
+    silent."""
 
     def __init__(self, begun: float) -> None:
         self.begun = begun
-        self.known = self.ruled = False
+        self.known = False
         self.lived = 0.0
         self.silent = 0
         self.silence = 0.0
@@ -248,17 +248,16 @@ class Proxy:
             return ""
         with open(KEEPER) as file:
             address, port = json.load(file)["canary"]
-        there = rule(address, port)
-        if there is None:
-            return ""
-        if there:
-            self.ruled = True
+        if rule(address, port):
             return None
-        late = self.ruled or self.unit()[1] > BUSY
-        return "the rule for %s:%d was gone" % (address, port) if late else ""
+        late = has_written() or self.unit()[1] > BUSY
+        there = rule(address, port)  # what it said to have written before is there by now
+        if there is False and late:
+            return "the rule for %s:%d was gone" % (address, port)
+        return None if there else ""
 
     def restart(self) -> None:
-        self.known = self.ruled = False
+        self.known = False
         self.silent = 0
         subprocess.run(["systemctl", "restart", "--no-block", PROXY_UNIT], check=True)
 
@@ -275,6 +274,13 @@ def rule(address: str, port: int) -> bool | None:
         return None
     wanted = "-d %s/32" % address
     return any(wanted in line and "--dport %d " % port in line + " " for line in saved.splitlines())
+
+
+def has_written() -> bool:
+    """Whether kube-proxy says that it has written its rules for IPv4 since it started."""
+    name = "kubeproxy_sync_proxy_rules_last_timestamp_seconds"
+    lines = [line for line in page(METRICS, "/metrics").splitlines() if line.startswith(name)]
+    return any('"IPv6"' not in line and float(line.split()[-1]) > 0 for line in lines)
 
 
 def element_there(name: str, element: str) -> bool | None:

@@ -230,6 +230,7 @@ def test_rules_that_were_there_and_are_gone_are_missed(machine: Machine, proxy: 
     assert seen.rules_broken() == ""  # nobody knows yet whether it lives
     assert seen.broken() is None
     assert seen.rules_broken() == ""  # it has not written them yet
+    proxy.files["/metrics"] = written()
     machine.records("nft", says="element")
     assert seen.rules_broken() is None
     no_rules(machine)
@@ -237,6 +238,26 @@ def test_rules_that_were_there_and_are_gone_are_missed(machine: Machine, proxy: 
     seen.restart()
     assert machine.calls()[-1] == "systemctl restart --no-block vmproxy-kube-proxy.service"
     assert seen.rules_broken() == ""
+
+
+def written(family: int = 4, at: str = "1.7e+09") -> bytes:
+    """What kube-proxy's metrics say of its last sync."""
+    name = "kubeproxy_sync_proxy_rules_last_timestamp_seconds"
+    return f'# HELP {name} x\n{name}{{ip_family="IPv{family}"}} {at}\n'.encode()
+
+
+@pytest.mark.parametrize(
+    ("metrics", "gone"), [(written(), True), (written(at="0"), False), (written(6), False), (b"", False)]
+)
+def test_rules_that_were_lost_before_they_were_seen_are_missed_when_they_were_written(
+    machine: Machine, proxy: Served, metrics: bytes, gone: bool
+) -> None:
+    unit(machine, "active", since=10**15)
+    proxy.files["/metrics"] = metrics
+    seen = keeper(machine).Proxy(0.0)
+    no_rules(machine)
+    assert seen.broken() is None
+    assert seen.rules_broken() == ("the rule for 10.96.0.1:443 was gone" if gone else "")
 
 
 def test_rules_that_cannot_be_looked_at_now_are_not_gone_and_are_looked_at_again(
