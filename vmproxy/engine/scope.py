@@ -94,6 +94,7 @@ class Scope:
         self._drivers = Once(self._open_host)
         self._guest: GuestLink | None = None
         self._carrier_seen: CarrierSeen | None = None
+        self._seeds: dict[str, seed.Seed] = {}
         self.warned: list[str] = []
         """What steps that were done left behind, and why."""
 
@@ -200,9 +201,13 @@ class Scope:
         )
 
     def wanted_seed(self, seen: CarrierSeen | None) -> seed.Seed:
-        key = self.site.links.artifacts.user_key()
-        cloud_init = self.site.topology.cloud_init
-        return seed.spec(self.member.vm, cloud_init, user_key=key, mac=self._mac(seen))
+        """One for each MAC address in a run, which plans several times: of the user's cloud-config as it
+        was at first."""
+        mac = self._mac(seen)
+        if mac not in self._seeds:
+            key, cloud_init = self.site.links.artifacts.user_key(), self.site.topology.cloud_init
+            self._seeds[mac] = seed.spec(self.member.vm, cloud_init, user_key=key, mac=mac)
+        return self._seeds[mac]
 
     def wanted_guest(self, world: World) -> GuestWanted:
         cluster, spec = world.cluster, self.wanted_seed(world.carrier)

@@ -68,7 +68,7 @@ def written(seed: Seed) -> Mapping[str, str]:
     cloud-config may write them too."""
     if seed.custom:
         return {}
-    return _written(documents(seed, host_key=_NO_KEY)["user-data"])
+    return _written(_rendered("user-data", seed.values, host_key=_NO_KEY, instance_id=""))
 
 
 @cache
@@ -103,16 +103,20 @@ def _offered(vm: Vm, *, mac: str) -> dict[str, Any]:
 def _documents(
     values: Mapping[str, Any], custom: Mapping[str, Any], *, host_key: HostKey, instance_id: str
 ) -> dict[str, str]:
-    everything = {
-        **values,
-        "host_key_private": host_key.private,
-        "host_key_public": host_key.public,
-        "instance_id": instance_id,
-    }
     rendered = {
-        name: assets.render(f"cloud-init/{name}", **everything)
+        name: _rendered(name, values, host_key=host_key, instance_id=instance_id)
         for name in ("user-data", "meta-data", "network-config")
     }
     if custom:
         rendered["user-data"] = cloudconfig.merged(rendered["user-data"], custom)
     return rendered
+
+
+def _rendered(name: str, values: Mapping[str, Any], *, host_key: HostKey, instance_id: str) -> str:
+    return assets.render(
+        f"cloud-init/{name}",
+        **values,
+        host_key_private=host_key.private,
+        host_key_public=host_key.public,
+        instance_id=instance_id,
+    )

@@ -26,8 +26,9 @@ _LAYOUT: dict[str, Any] = {"keep_trailing_newline": True, "trim_blocks": True, "
 _TEXTUAL = (PurePath, IPv4Address, IPv4Interface, IPv4Network)
 
 
+@cache
 def text(name: str) -> str:
-    """A file's content, not rendered."""
+    """A file's content, not rendered; read once in a process."""
     try:
         return _find(name).read_text(encoding="utf-8")
     except OSError as exc:
