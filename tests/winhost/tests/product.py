@@ -140,9 +140,13 @@ class Windows:
 
     def destroy(self) -> None:
         with self.place() as place, place.lock(self.said.append):
-            seen = place.observe()
-            routes = route_removal(ROUTES, seen)
-            self.apply(place, (*routes, *vm.destroy_plan(NAME, site="plant-a", host="win-01", seen=seen)))
+            self.remove(place)
+
+    def remove(self, place: Opened) -> None:
+        """What destroy does."""
+        seen = place.observe()
+        routes = route_removal(ROUTES, seen)
+        self.apply(place, (*routes, *vm.destroy_plan(NAME, site="plant-a", host="win-01", seen=seen)))
 
     def powershell(self, script: str) -> list[object]:
         """What another administrator does on the host; what it prints."""

@@ -47,7 +47,9 @@ def _as_before(world: Windows) -> Iterator[None]:
     """Each test begins with nothing on the host."""
     yield
     world.winhost.switchboard.clear()
-    world.destroy()
+    if hyperv(world.state).vms or world.state.local(DIRECTORY).exists():
+        world.destroy()
+    assert not hyperv(world.state).vms
     assert not world.state.local(DIRECTORY).exists()
 
 
@@ -72,10 +74,13 @@ def test_after_any_message_of_a_create_was_lost_the_next_apply_converges(
         assert problem.hint
     else:
         assert operation in {"Signal", "Delete"}  # the host tidies up by itself
-    world.run()
-    (vm,) = hyperv(world.state).vms.values()
-    assert vm.name == NAME
-    assert [path for path in world.files() if "Virtual Machines" not in path] == sorted(FILES)
+    with world.place() as place, place.lock(world.said.append):  # one process also for what follows
+        world.converge(place)
+        (vm,) = hyperv(world.state).vms.values()
+        assert vm.name == NAME
+        assert [path for path in world.files() if "Virtual Machines" not in path] == sorted(FILES)
+        world.remove(place)
+    assert not world.state.local(DIRECTORY).exists()
 
 
 def failure_of(world: Windows) -> VmproxyError | None:
