@@ -45,8 +45,9 @@ def processes() -> set[str]:
     return {line for line in found if not line.startswith("Z")}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def up() -> Iterator[dict[str, object]]:
+    """One lab for the tests that look at it; the last of them takes it down."""
     try:
         assert vmproxy("lab", "up", "--name", NAME).returncode == 0
         told = vmproxy("lab", "status", "--name", NAME, "-o", "json")
@@ -59,6 +60,13 @@ def up() -> Iterator[dict[str, object]]:
 def in_host(*command: str) -> str:
     words = ["ip", "netns", "exec", f"vmproxy-{NAME}-host", *command]
     return subprocess.run(words, text=True, capture_output=True, check=True, timeout=30).stdout
+
+
+def test_the_machine_s_own_network_stays_as_it_is(up: dict[str, object]) -> None:
+    shown = subprocess.run(["ip", "-br", "addr"], text=True, capture_output=True, check=True).stdout
+    assert "192.168.100." not in shown
+    routes = subprocess.run(["ip", "route"], text=True, capture_output=True, check=True).stdout
+    assert "10.96." not in routes
 
 
 def test_it_comes_up_answers_is_repaired_and_leaves_nothing(up: dict[str, object]) -> None:
@@ -89,13 +97,6 @@ def test_it_comes_up_answers_is_repaired_and_leaves_nothing(up: dict[str, object
     assert processes() == set()
     assert not kubeconfig.exists()
     assert vmproxy("lab", "down", "--name", NAME).returncode == 0
-
-
-def test_the_machine_s_own_network_stays_as_it_is(up: dict[str, object]) -> None:
-    shown = subprocess.run(["ip", "-br", "addr"], text=True, capture_output=True, check=True).stdout
-    assert "192.168.100." not in shown
-    routes = subprocess.run(["ip", "route"], text=True, capture_output=True, check=True).stdout
-    assert "10.96." not in routes
 
 
 @pytest.mark.parametrize("name", ["Upper", "much-too-long-a-name", "a/b"])
