@@ -21,6 +21,7 @@ MODULES = (
     "NetNat",
     "NetSecurity",
     "NetTCPIP",
+    "ScheduledTasks",
     "ServerManager",
 )
 """Those whose cmdlets the emulator makes; the language's own come with the stand-in."""

@@ -75,7 +75,10 @@ class Windows:
     def _command(self) -> list[str]:
         script = self.folder / "ask.ps1"
         script.write_text(_ASK)
-        command = [str(powershell.program()), "-NoProfile", "-NonInteractive", "-File", str(script)]
+        return self.inside([str(powershell.program()), "-NoProfile", "-NonInteractive", "-File", str(script)])
+
+    def inside(self, command: list[str]) -> list[str]:
+        """The command in the host's network."""
         if self.host.namespace is None:
             return command
         # The host's PATH does not have the machine's programs.
