@@ -132,8 +132,12 @@ function New-L2Bridge($Card) {
         Wait-Management $Network.ID
         if ($Wanted.endpoint) { New-HostEndpoint $Network.ID }
     } catch {
-        $Problem = $_
-        Invoke-Hns 'DELETE' "/networks/$($Network.ID)" | Out-Null
+        $Problem = $_.Exception.Message
+        try {
+            Invoke-Hns 'DELETE' "/networks/$($Network.ID)" | Out-Null
+        } catch {
+            $Problem += ". The network is still there: $($_.Exception.Message)"
+        }
         throw $Problem
     }
 }

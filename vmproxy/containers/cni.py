@@ -40,7 +40,7 @@ class Dns:
 
 @dataclass(frozen=True)
 class ContainerNetwork:
-    """An l2bridge network of HNS, and where its containers' traffic goes.
+    """An l2bridge network of HNS, and where its containers' traffic goes. IPv4 only, as win-bridge.
 
     `name` is the HNS network's, by which the plugin finds it. `gateway`: whose is the containers' default
     gateway, the second address of `subnet`: the host's endpoint, whose routes lead to the VM, or the VM.

@@ -17,8 +17,8 @@ def text(network: ContainerNetwork) -> str:
 
 
 def _data(network: ContainerNetwork) -> dict[str, object]:
-    """HNS keeps the address of the network's gateway for itself. The host has an endpoint if it is the gateway
-    of the containers; if the VM is, there is none."""
+    """HNS keeps the address of the network's gateway for itself. The host has an endpoint if it is the
+    containers' gateway; if the VM is, there is none."""
     through_host = network.gateway == "host"
     endpoint = {"name": f"{network.name}_ep", "address": str(network.next_hop)}
     return {

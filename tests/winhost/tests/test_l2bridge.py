@@ -36,7 +36,7 @@ function Write-Call($What) {
 }
 function Invoke-Hns([string] $Method, [string] $Path, $Body) {
     Write-Call @{ hns = "$Method $Path"; body = $Body }
-    if ("$Method $Path" -eq 'REFUSED') { throw 'HNS refused it: as the test wants it' }
+    if ('REFUSED'.Split(',') -contains "$Method $Path") { throw 'HNS refused it: as the test wants it' }
     switch ("$Method $Path") {
         'POST /networks' { MEANWHILE | Out-Null; @{ ID = 'n1' } }
         'GET /networks/n1' { @{ ID = 'n1'; ManagementIP = 'MOVED' } }
@@ -203,6 +203,14 @@ def test_a_network_without_its_endpoint_is_taken_away_again(console: Console, re
     assert console.calls()[-1] == {"unregister": TASK}
     assert console.result()["state"] == "failed"
     assert console.result()["error"] == "HNS refused it: as the test wants it"
+
+
+def test_a_network_that_cannot_be_taken_away_is_named_beside_the_cause(console: Console) -> None:
+    console.refused = "POST /endpoints,DELETE /networks/n1"
+    assert console.run("-Detached") == 1
+    refused = "HNS refused it: as the test wants it"
+    assert console.result()["error"] == f"{refused}. The network is still there: {refused}"
+    assert console.calls()[-1] == {"unregister": TASK}
 
 
 def test_an_address_that_does_not_come_back_is_a_failure_that_is_undone(console: Console) -> None:
