@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 
-from tests.winhost import auth, engine, hyperv, modules, net, system
+from tests.winhost import auth, engine, hns, hyperv, modules, net, system
 from tests.winhost.files import Files
 from tests.winhost.hyperv import machine, switches
 from tests.winhost.state import Host
@@ -30,7 +30,8 @@ class Emulation:
         """Machines stop and start as their settings say; the active store's routes are gone."""
         machine.reboot(self.state)
         if self.state.namespace is not None:
-            net.reboot(self.state)
+            with hns.rebooting(self.state):
+                net.reboot(self.state)
 
     def full_token(self, account: auth.Account) -> bool:
         """Whether a local administrator is one over the network too: LocalAccountTokenFilterPolicy."""
@@ -66,12 +67,13 @@ def _switches(state: Host) -> Iterator[None]:
     try:
         yield
     finally:
+        hns.close(state)
         switches.close(state)
 
 
 def _register() -> None:
     """Import every module that emulates a cmdlet."""
-    for package in (hyperv, net, system):
+    for package in (hns, hyperv, net, system):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             import_module(module.name)
 

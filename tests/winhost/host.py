@@ -25,6 +25,7 @@ from vmproxy.util import netns
 
 if TYPE_CHECKING:
     from tests.winhost.emulation import Emulation
+    from tests.winhost.hns import Hns
 
 Version = Literal["2016", "2019", "2022", "2025"]
 BUILDS = {"2016": "14393", "2019": "17763", "2022": "20348", "2025": "26100"}
@@ -127,6 +128,13 @@ class WinHost:
         """What cmdlets look at and change."""
         assert self.emulation is not None, "this host was started without cmdlets"
         return self.emulation.state
+
+    @property
+    def hns(self) -> Hns:
+        """Those who make container networks, and containers on them."""
+        from tests.winhost.hns import Hns  # noqa: PLC0415  # as below
+
+        return Hns(self.state)
 
     def reboot(self) -> None:
         """Connections drop and every process dies; what is on the disk stays."""

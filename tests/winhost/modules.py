@@ -114,6 +114,8 @@ def _make(version: str, folder: Path) -> None:
     _assemblies(version, folder)
     for module in tables.MODULES:
         ours = [one for one in cmdlets.values() if one.module == module]
+        if not ours:
+            continue
         target = folder / module / module
         target.mkdir(parents=True)
         (target / f"{module}.psd1").write_text(_manifest(module, ours))

@@ -25,6 +25,8 @@ MODULES = (
     "ServerManager",
 )
 """Those whose cmdlets the emulator makes; the language's own come with the stand-in."""
+_YOUNG = {"HostNetworkingService": "2019"}
+"""Modules, and the first version that came with them."""
 _LATER = {("2016", "Set-VM", "AutomaticCheckpointsEnabled")}
 """In the documents of a version that does not have them: the first module with it came after Server 2016."""
 
@@ -83,7 +85,7 @@ def cmdlets(version: str) -> Mapping[str, Cmdlet]:
 
 def _cmdlet(version: str, module: str, name: str, docsets: Mapping[str, Any]) -> Cmdlet | None:
     entry = _entry(version, module, docsets)
-    if entry is None:
+    if entry is None or version < _YOUNG.get(module, version):
         return None
     parameters = {
         key: _parameter(key, value)

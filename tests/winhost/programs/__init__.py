@@ -32,10 +32,15 @@ def install(folder: Path, version: str) -> Path:
     """Put the version's programs into the folder, which is made; returns it."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in (*names(version), *NOT_EMULATED):
-        target = folder / name
-        target.write_text(_launcher(name, version))
-        target.chmod(0o755)
+        add(folder, name, version)
     return folder
+
+
+def add(folder: Path, name: str, version: str) -> None:
+    """One that did not come with Windows: crictl.exe, docker.exe."""
+    target = folder / name
+    target.write_text(_launcher(name, version))
+    target.chmod(0o755)
 
 
 def _launcher(name: str, version: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from tests.winhost.programs import NOT_EMULATED, curl, icacls, small
+from tests.winhost.programs import NOT_EMULATED, containers, curl, icacls, small
 from tests.winhost.programs.paths import Refused
 
 
@@ -16,6 +16,10 @@ def main(name: str, version: str, *arguments: str) -> int:
             curl.run(version, arguments[0], arguments[1:])
         elif name == "icacls.exe":
             sys.stdout.write(icacls.run(arguments))
+        elif name == "crictl.exe":
+            sys.stdout.write(containers.crictl(arguments))
+        elif name == "docker.exe":
+            sys.stdout.write(containers.docker(arguments))
         else:
             sys.stdout.write(small.PROGRAMS[name](arguments))
     except Refused as exc:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from tests.winhost.programs.asking import ask
 from tests.winhost.programs.paths import Refused, local
 
 SPARSE = "user.windows.sparse"
@@ -52,21 +51,8 @@ def route(arguments: Sequence[str]) -> str:
     if len(words) != 5 or (words[0], words[2]) != ("delete", "mask"):
         raise Refused(f"not emulated: route {' '.join(arguments)}")
     asked = {"Network": words[1], "Mask": words[3], "Gateway": words[4]}
-    found = _asked("route.exe delete", asked)
+    found = ask("route.exe delete", asked)[0]["value"]
     return " OK!\n" if found else "The route deletion failed: Element not found.\n"
-
-
-def _asked(cmdlet: str, parameters: Mapping[str, str]) -> bool:
-    """Of the engine behind the cmdlets."""
-    request = json.dumps({"cmdlet": cmdlet, "parameters": dict(parameters), "set": ""})
-    with socket.socket(socket.AF_UNIX) as engine:
-        engine.connect(os.environ["WINHOST_ENGINE"])
-        engine.sendall(request.encode() + b"\n")
-        with engine.makefile() as answers:
-            answer = json.loads(answers.readline())
-    if answer["error"]:
-        raise Refused(str(answer["error"]["message"]))
-    return bool(answer["outputs"][0]["value"])
 
 
 PROGRAMS: Mapping[str, Callable[[Sequence[str]], str]] = {

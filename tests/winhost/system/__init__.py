@@ -1,6 +1,6 @@
-"""The host's system: features, WMI's classes, services, registry, access rules, container networks."""
+"""The host's system: features, WMI's classes, services, registry, access rules."""
 
-from tests.winhost.system import cim, features, hns
+from tests.winhost.system import cim, features
 from tests.winhost.system.state import Account, Process, Stores, System, install
 
-__all__ = ["Account", "Process", "Stores", "System", "cim", "features", "hns", "install"]
+__all__ = ["Account", "Process", "Stores", "System", "cim", "features", "install"]

@@ -1,4 +1,4 @@
-"""What is kept of the host's system: its stores, its processes and accounts, its container networks."""
+"""What is kept of the host's system: its stores, its processes and accounts."""
 
 from __future__ import annotations
 
@@ -71,11 +71,6 @@ class System:
     disk_size: int = 500 << 30
     free_space: int | None = None
     """None: what is free where the drive's folder is."""
-    networks: list[dict[str, Any]] = field(default_factory=list)
-    """HNS's, as its JSON has them."""
-    endpoints: list[dict[str, Any]] = field(default_factory=list)
-    policies: list[dict[str, Any]] = field(default_factory=list)
-    """Load balancers among them: {"ID", "Policies": [{"Type": "ELB", "VIPs": [...], …}], "References"}."""
 
     def start(self, name: str, command: str | None = None) -> Process:
         """A process more."""

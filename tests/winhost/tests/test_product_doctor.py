@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.winhost.hns import Hns
 from tests.winhost.presence import require
 from tests.winhost.system.state import System
 from tests.winhost.tests.product import Windows, windows
@@ -39,9 +40,7 @@ def test_what_would_fight_for_the_services_is_found(world: Windows) -> None:
     system = world.state.part(System)
     for program in ("kube-proxy.exe", "antrea-agent.exe"):
         system.start(program)
-    system.policies.append(
-        {"ID": "1", "Policies": [{"Type": "ELB", "VIPs": ["10.96.0.10"]}], "References": []}
-    )
+    Hns(world.state).create_load_balancer("10.96.0.10")
     found = findings(world)
     assert found["native kube-proxy"].detail == "kube-proxy.exe"
     assert not found["Antrea"].ok
@@ -49,7 +48,7 @@ def test_what_would_fight_for_the_services_is_found(world: Windows) -> None:
 
 
 def test_a_switch_that_containers_made_is_found(world: Windows) -> None:
-    world.state.part(System).networks.append({"ID": "2", "Name": "External", "Type": "l2bridge"})
+    Hns(world.state).create_network({"Name": "External", "Type": "l2bridge"})
     assert findings(world)["who made the switch"].detail == "made by HNS for a network of type l2bridge"
 
 

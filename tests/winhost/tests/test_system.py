@@ -1,10 +1,9 @@
-"""WMI's classes, features, container networks, services, registry and access rules, through PowerShell."""
+"""WMI's classes, features, services, registry and access rules, through PowerShell."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,11 +11,6 @@ from tests.winhost.system import System, wql
 from tests.winhost.tests.asking import Failure, Windows, windows
 
 pytestmark = pytest.mark.winhost
-BALANCER: dict[str, Any] = {
-    "ID": "d0c59b3a-5a1c-4e0e-9f50-1f7c0a6f4d11",
-    "Policies": [{"Type": "ELB", "VIPs": ["10.96.0.10"], "InternalPort": 53, "ExternalPort": 53}],
-    "References": ["/endpoints/6b3f"],
-}
 
 
 @pytest.fixture
@@ -135,21 +129,6 @@ def test_a_feature_is_installed_where_the_host_has_it(host: Windows) -> None:
         "System.Runtime.InteropServices.COMException",
     )
     assert none.message == "not emulated: Install-WindowsFeature"
-
-
-def test_container_networks_and_load_balancers_are_those_that_were_set(host: Windows) -> None:
-    host.host.part(System).policies.append(BALANCER)
-    host.host.part(System).networks.append({"ID": "a1", "Name": "cbr0", "Type": "L2Bridge", "Subnets": []})
-    vips, network, missing, endpoints, stopped = host.ask(
-        "Get-HnsPolicyList | ForEach-Object { $_.Policies } | ForEach-Object { $_.VIPs }",
-        "Get-HnsNetwork | Where-Object { $_.Type -eq 'l2bridge' } | ForEach-Object Name",
-        "Get-HnsNetwork -Id b2",
-        "@(Get-HnsEndpoint).Count",
-        "Stop-Service hns; Get-HnsNetwork",
-    )
-    assert (vips, network, endpoints) == ("10.96.0.10", "cbr0", 0)
-    assert missing.message == "Element not found."
-    assert stopped.message == "There are no more endpoints available from the endpoint mapper."
 
 
 def test_a_test_changes_services_and_the_registry_and_sees_what_scripts_changed(host: Windows) -> None:

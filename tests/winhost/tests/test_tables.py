@@ -17,7 +17,6 @@ def test_every_version_has_the_cmdlets_that_a_vm_needs(version: str) -> None:
         "New-VM",
         "Wait-VM",
         "New-NetRoute",
-        "Get-HnsNetwork",
         "Get-WindowsFeature",
         "Get-CimInstance",
     ):
@@ -27,6 +26,10 @@ def test_every_version_has_the_cmdlets_that_a_vm_needs(version: str) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_languages_own_cmdlets_are_left_to_the_stand_in(version: str) -> None:
     assert not {"Get-Item", "ConvertTo-Json", "Get-Acl", "Where-Object"} & set(tables.cmdlets(version))
+
+
+def test_the_module_of_hns_came_after_2016() -> None:
+    assert [v for v in VERSIONS if "Get-HnsNetwork" in tables.cmdlets(v)] == ["2019", "2022", "2025"]
 
 
 def test_automatic_checkpoints_came_after_2016() -> None:

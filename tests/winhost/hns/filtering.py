@@ -1,0 +1,219 @@
+"""What the virtual filtering platform does to packets, in nftables; docs/emulated-host.md has the guesses.
+
+A network of type l2bridge is a table of the bridge family in the switch's namespace. A source is rewritten
+when a frame leaves the bridge: earlier, the bridge would take the host's address for one behind the
+container's port. There the port that it came by is not known any more, therefore what comes from an endpoint
+is marked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, collapse_addresses
+from typing import TypeVar
+
+from tests.winhost.hns import wiring
+from tests.winhost.hns.schema import Acl, Network, OutBoundNat, Policy, Route, protocols
+from tests.winhost.hns.store import Kept, short, store
+from tests.winhost.state import Host
+from vmproxy.util import netns
+from vmproxy.util.run import run
+
+Kind = TypeVar("Kind", OutBoundNat, Route, Acl)
+_MARK = 0x686E73
+_PROTOCOLS = {6: "tcp", 17: "udp"}
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What the rules of one network are about."""
+
+    host_mac: str
+    host_port: str
+    gateway_mac: str | None
+    subnets: tuple[str, ...]
+    endpoints: tuple[Kept, ...]
+
+    @property
+    def ports(self) -> list[str]:
+        return [_quoted(one.wired.port) for one in self.endpoints if one.wired]
+
+    @property
+    def host_macs(self) -> str:
+        """Of all interfaces of the host that are on this bridge."""
+        return _set(
+            [self.host_mac, *(one.mac for one in self.endpoints if one.wired and not one.wired.container)]
+        )
+
+
+def apply(host: Host, number: str) -> None:
+    """Bring the rules in line with a network's endpoints, in one transaction for each namespace."""
+    about = store(host).networks.get(number)
+    name = f"hns_{short(number)}"
+    endpoints = tuple(wiring.wired(host, number))
+    if about is None or not endpoints or about.Type.lower() != "l2bridge":
+        _drop(host, name)
+    else:
+        ground = _ground(host, about, endpoints)
+        _load(host, str(host.switch_namespace), f"bridge {name}", _platform(ground))
+        _load(host, str(host.namespace), f"ip {name}", _nat(ground))
+    for one in endpoints:
+        if one.wired and one.wired.container:
+            _load(host, one.wired.namespace, f"inet {name}", _acl(one.policies), lasting=False)
+
+
+def _ground(host: Host, about: Network, endpoints: tuple[Kept, ...]) -> Ground:
+    mac, port = wiring.host_port(host)
+    subnets = tuple(one.AddressPrefix for one in about.Subnets)
+    return Ground(mac, port, wiring.gateway_mac(host), subnets, endpoints)
+
+
+def _platform(ground: Ground) -> list[str]:
+    """The bridge's table: frames from endpoints, to endpoints, and what leaves for the wire."""
+    mac = ground.host_mac
+    wire = f"!= {_set([*ground.ports, _quoted(ground.host_port)])}"
+    return [
+        "chain from { type filter hook prerouting priority -300; policy accept;",
+        *(f"  iifname {_quoted(one.wired.port)} jump {_chain(one)}" for one in ground.endpoints if one.wired),
+        *(line for one in ground.endpoints for line in _inbound(one, mac, wire)),
+        "}",
+        *(line for one in ground.endpoints for line in _outbound(one, ground)),
+        "chain masked {",
+        f"  ether type arp arp saddr ether set {mac}",
+        f"  ether saddr set {mac}",
+        "}",
+        "chain to_wire { type filter hook postrouting priority 0; policy accept;",
+        f"  meta mark {_MARK} oifname {wire} jump masked",
+        "}",
+        "chain to_bridge { type filter hook input priority 0; policy accept;",
+        f"  meta mark {_MARK} jump masked",
+        "}",
+    ]
+
+
+def _inbound(one: Kept, mac: str, wire: str) -> Iterator[str]:
+    """A neighbour knows the host's address for it."""
+    to = f"ether daddr set {one.mac} accept"
+    yield f"  iifname {wire} ether daddr {mac} ip daddr {one.about.IPAddress} {to}"
+    yield (
+        f"  iifname {wire} ether daddr {mac} arp daddr ip {one.about.IPAddress} "
+        f"arp daddr ether set {one.mac} {to}"
+    )
+
+
+def _outbound(one: Kept, ground: Ground) -> Iterator[str]:
+    """Its own subnet is on the bridge; what needs encapsulation goes into the host, the rest to the wire."""
+    yield f"chain {_chain(one)} {{"
+    yield f"  meta mark set {_MARK}"
+    yield "  ether type != ip return"
+    if ground.subnets:
+        yield f"  ip daddr {_networks(ground.subnets)} return"
+    for route in _of(one.policies, Route):
+        if route.NeedEncap:
+            yield f"  ip daddr {route.DestinationPrefix} ether daddr set {ground.host_mac} return"
+    if one.wired and one.wired.container:
+        lost = (
+            "drop"
+            if ground.gateway_mac is None
+            else f"ether daddr set {ground.gateway_mac} meta pkttype set host"
+        )
+        yield f"  ether daddr {ground.host_macs} {lost}"
+    yield "}"
+
+
+def _nat(ground: Ground) -> list[str]:
+    """OutBoundNAT of what crosses the host: the source becomes the host's own address."""
+    lines = ["chain leaving { type nat hook postrouting priority srcnat; policy accept;"]
+    for one in ground.endpoints:
+        for policy in _of(one.policies, OutBoundNat):
+            kept = [*policy.ExceptionList, *ground.subnets]
+            meant = f"ip daddr {_networks(policy.Destinations)} " if policy.Destinations else ""
+            lines.append(
+                f"  meta l4proto {{ tcp, udp }} ip saddr {one.about.IPAddress} "
+                f"{meant}ip daddr != {_networks(kept)} masquerade"
+            )
+    return [*lines, "}"]
+
+
+def _acl(policies: Sequence[Policy]) -> list[str]:
+    """Rules of a container's port, in its namespace: those of the switch, then those of Windows' firewall.
+
+    A packet has to be let through by both; the answers of what was let through are.
+    """
+    rules = sorted(_of(policies, Acl), key=lambda one: one.Priority)
+    lines = []
+    for level, kind in enumerate(("Switch", "Host")):
+        for direction, hook in (("In", "input"), ("Out", "output")):
+            chosen = [one for one in rules if (one.RuleType, one.Direction) == (kind, direction)]
+            lines += [
+                f"chain {kind.lower()}_{hook} {{ type filter hook {hook} priority {level}; policy accept;",
+                '  iifname "lo" accept' if hook == "input" else '  oifname "lo" accept',
+                "  ct state established,related accept",
+                *(line for one in chosen for line in _rule(one)),
+                "}",
+            ]
+    return lines
+
+
+def _rule(acl: Acl) -> Iterator[str]:
+    """One line for each protocol."""
+    local, remote = ("daddr", "saddr") if acl.Direction == "In" else ("saddr", "daddr")
+    near, far = ("dport", "sport") if acl.Direction == "In" else ("sport", "dport")
+    where = _addresses(local, acl.LocalAddresses) + _addresses(remote, acl.RemoteAddresses)
+    verdict = "accept" if acl.Action == "Allow" else "drop"
+    nearby = acl.LocalPorts or str(acl.LocalPort or acl.InternalPort or "")
+    distant = acl.RemotePorts or str(acl.RemotePort or "")
+    for number in protocols(acl) or [0]:
+        name = _PROTOCOLS.get(number, "")
+        which = f"meta l4proto {number} " if number else ""
+        ports = _port(name, near, nearby) + _port(name, far, distant)
+        yield f"  {where}{which}{ports}{verdict}"
+
+
+def _addresses(side: str, told: str) -> str:
+    return f"ip {side} {_networks(told.split(','))} " if told else ""
+
+
+def _port(protocol: str, side: str, told: str) -> str:
+    return f"{protocol} {side} {_set(one.strip() for one in told.split(','))} " if told else ""
+
+
+def _load(host: Host, namespace: str, table: str, lines: Iterable[str], *, lasting: bool = True) -> None:
+    if lasting:
+        wiring.keep(host, f"{namespace} {table}", _nft(namespace, "delete", "table", *table.split()))
+    text = "\n".join([f"table {table} {{ }}", f"delete table {table}", f"table {table} {{", *lines, "}", ""])
+    run(_nft(namespace, "-f", "-"), stdin=text)
+
+
+def _drop(host: Host, name: str) -> None:
+    for namespace, family in ((host.switch_namespace, "bridge"), (host.namespace, "ip")):
+        if namespace is not None and netns.exists(namespace):
+            run(_nft(namespace, "delete", "table", family, name), ok=(0, 1))
+
+
+def _nft(namespace: str, *words: str) -> list[str]:
+    return netns.run_in(namespace, ["nft", *words])
+
+
+def _chain(one: Kept) -> str:
+    return f"from_{short(one.about.ID)}"
+
+
+def _of(policies: Iterable[Policy], kind: type[Kind]) -> Iterator[Kind]:
+    return (one for one in policies if isinstance(one, kind))
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
+
+
+def _set(members: Iterable[str]) -> str:
+    return "{ " + ", ".join(members) + " }"
+
+
+def _networks(prefixes: Iterable[str]) -> str:
+    """Merged, as a set takes no prefix that is in another."""
+    found = [IPv4Network(one.strip(), strict=False) for one in prefixes]
+    merged = [str(one) for one in collapse_addresses(found)]
+    return merged[0] if len(merged) == 1 else _set(merged)

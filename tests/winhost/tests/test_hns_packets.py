@@ -1,0 +1,236 @@
+"""Packets of containers: real ones, through the emulated host's container networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.winhost import hns
+from tests.winhost.hns import Container, Hns
+from tests.winhost.net.kernel import Kernel
+from tests.winhost.state import Host
+from tests.winhost.tests import lan as lans
+from tests.winhost.tests.lan import HOST, NEIGHBOUR, PODS, SERVICE, SERVICES, VM, Lan, get, lan, serving
+from vmproxy.util import netns
+from vmproxy.util.run import run
+
+pytestmark = pytest.mark.winhost
+FIRST, SECOND = "10.244.9.10", "10.244.9.11"
+SHORT = 1.5
+ENCAP: Mapping[str, Any] = {"Type": "ROUTE", "DestinationPrefix": SERVICES, "NeedEncap": True}
+HOME: Mapping[str, Any] = {"Type": "ROUTE", "DestinationPrefix": f"{HOST}/32", "NeedEncap": True}
+NAT: Mapping[str, Any] = {"Type": "OutBoundNAT", "ExceptionList": [PODS, SERVICES, "192.168.100.0/24"]}
+
+
+@dataclass(frozen=True)
+class Site:
+    """An emulated host with an l2bridge, and what is around it."""
+
+    lan: Lan
+    hns: Hns
+    network: str
+
+    def container(
+        self, name: str, address: str, *policies: Mapping[str, Any], gateway: str = ""
+    ) -> Container:
+        about = {
+            "Name": name,
+            "VirtualNetwork": self.network,
+            "IPAddress": address,
+            "GatewayAddress": gateway or "10.244.9.2",
+            "Policies": list(policies),
+        }
+        return self.hns.start_container(name, self.hns.create_endpoint(about))
+
+    def forwarding(self, *, on: bool) -> None:
+        kernel = Kernel(self.lan.host)
+        for one in kernel.links():
+            kernel.set_sysctl(f"ipv4/conf/{one.name}/forwarding", str(int(on)))
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with lan() as around:
+        host = Host(
+            namespace=around.host,
+            switch_namespace=around.switch,
+            bridges={"External": "br0"},
+            folder=tmp_path,
+        )
+        (tmp_path / "programs").mkdir()
+        ours = Hns(host)
+        subnet = {"AddressPrefix": PODS, "GatewayAddress": "10.244.9.1"}
+        network = ours.create_network({"Name": "cbr0", "Type": "L2Bridge", "Subnets": [subnet]})
+        ours.attach_host_endpoint(network, "cbr0_ep", "10.244.9.2")
+        made = Site(around, ours, network)
+        made.forwarding(on=True)
+        try:
+            yield made
+        finally:
+            hns.close(host)
+
+
+def test_a_service_is_reached_by_a_container_whose_policy_leads_into_the_host(site: Site) -> None:
+    pod = site.container("pod", FIRST, ENCAP, HOME, NAT)
+    assert get(pod.namespace, SERVICE) == FIRST, "an exception: its own address is seen"
+    assert get(pod.namespace, HOST) == FIRST
+
+
+def test_without_the_policy_a_packet_to_a_service_is_lost_on_the_wire(site: Site) -> None:
+    pod = site.container("pod", FIRST, NAT)
+    assert get(pod.namespace, SERVICE, patience=SHORT) is None
+    site.hns.set_policies(pod.endpoint, [NAT, ENCAP])
+    assert get(pod.namespace, SERVICE) == FIRST, "it was only the policy"
+
+
+def test_without_forwarding_the_host_does_not_pass_it_on(site: Site) -> None:
+    pod = site.container("pod", FIRST, ENCAP, HOME, NAT)
+    site.forwarding(on=False)
+    assert get(pod.namespace, SERVICE, patience=SHORT) is None
+    assert get(pod.namespace, HOST) == FIRST, "the host itself is reached"
+    site.forwarding(on=True)
+    assert get(pod.namespace, SERVICE) == FIRST
+
+
+def test_outbound_nat_makes_the_source_the_hosts_but_for_exceptions(site: Site) -> None:
+    pod = site.container("pod", FIRST, ENCAP, {"Type": "OutBoundNAT", "ExceptionList": [PODS]})
+    assert get(pod.namespace, SERVICE) == HOST
+    site.hns.set_policies(pod.endpoint, [ENCAP, {"Type": "OutBoundNAT", "ExceptionList": [PODS, SERVICES]}])
+    assert get(pod.namespace, SERVICE) == FIRST
+
+
+def test_a_container_is_reached_by_who_sends_its_network_to_the_host(site: Site) -> None:
+    pod = site.container("pod", FIRST, NAT)
+    with serving(pod.namespace):
+        assert get(site.lan.vm, FIRST) == VM
+        assert get(site.lan.host, FIRST) == "10.244.9.2"
+        assert get(site.lan.neighbour, FIRST, patience=SHORT) is None, "it has no route"
+
+
+def test_a_neighbour_learns_the_hosts_mac_address_for_a_container(site: Site) -> None:
+    """In the host's own subnet, or in one that the neighbour is in too."""
+    pod = site.container("pod", FIRST)
+    Kernel(site.lan.neighbour).run("address", "add", "10.244.9.40/24", "dev", "eth0")
+    with serving(pod.namespace):
+        assert get(site.lan.neighbour, FIRST) == "10.244.9.40"
+    assert get(pod.namespace, "10.244.9.40") == FIRST
+    assert site.lan.known(site.lan.neighbour, FIRST) == site.lan.mac(site.lan.host)
+    assert site.lan.known(pod.namespace, "10.244.9.40") == site.lan.mac(site.lan.neighbour)
+
+
+def test_containers_of_a_host_talk_to_each_other_directly(site: Site) -> None:
+    one, two = site.container("one", FIRST, NAT), site.container("two", SECOND, NAT)
+    with serving(two.namespace):
+        assert get(one.namespace, SECOND) == FIRST
+    assert site.lan.known(one.namespace, SECOND) == site.lan.mac(two.namespace)
+
+
+def test_the_vm_can_be_the_gateway_of_the_containers_subnet(site: Site) -> None:
+    """Neither the policy nor forwarding on the host is needed then."""
+    vm = Kernel(site.lan.vm)
+    vm.run("route", "del", PODS)
+    vm.run("address", "add", "10.244.9.1/24", "dev", "eth0")
+    site.forwarding(on=False)
+    pod = site.container("pod", FIRST, NAT, gateway="10.244.9.1")
+    assert get(pod.namespace, SERVICE) == FIRST
+    with serving(pod.namespace):
+        assert get(site.lan.vm, FIRST) == "10.244.9.1"
+
+
+def rule(direction: str, action: str, remote: str = "", *, priority: int, **more: str) -> dict[str, Any]:
+    about = {"Type": "ACL", "Action": action, "Direction": direction, "RuleType": "Switch"}
+    return {**about, "RemoteAddresses": remote, "Priority": priority, **more}
+
+
+def test_a_blocked_neighbour_is_reached_neither_way_and_services_still_are(site: Site) -> None:
+    isolated = [
+        rule("Out", "Allow", f"{HOST},{SERVICES}", priority=1000, Protocols="256"),
+        rule("Out", "Block", PODS, priority=1001, Protocols="256"),
+        rule("In", "Block", PODS, priority=1001, Protocols="256"),
+        rule("In", "Allow", priority=1002, Protocols="256"),
+    ]
+    one = site.container("one", FIRST, ENCAP, HOME, NAT, *isolated)
+    two = site.container("two", SECOND, ENCAP, HOME, NAT)
+    with serving(one.namespace), serving(two.namespace):
+        assert get(one.namespace, SECOND, patience=SHORT) is None
+        assert get(two.namespace, FIRST, patience=SHORT) is None
+        assert get(one.namespace, SERVICE) == FIRST
+        assert get(site.lan.vm, FIRST) == VM
+        site.hns.set_policies(one.endpoint, [ENCAP, HOME, NAT])
+        assert get(one.namespace, SECOND) == FIRST
+
+
+def test_rules_are_taken_by_priority_and_match_ports_and_protocols(site: Site) -> None:
+    one, two = site.container("one", FIRST), site.container("two", SECOND)
+    with serving(two.namespace):
+        for policies, reached in (
+            ([rule("Out", "Block", PODS, priority=200), rule("Out", "Allow", PODS, priority=100)], True),
+            ([rule("Out", "Block", PODS, priority=100), rule("Out", "Allow", PODS, priority=200)], False),
+            ([rule("Out", "Block", priority=100, Protocols="6", RemotePorts="81-90,443")], True),
+            ([rule("Out", "Block", priority=100, Protocols="6,17", RemotePorts="79-81")], False),
+            ([rule("Out", "Block", priority=100, Protocols="17", RemotePorts="80")], True),
+            ([rule("In", "Block", priority=100)], True),
+            (
+                [{**rule("Out", "Allow", priority=100)}, rule("Out", "Block", priority=9, RuleType="Host")],
+                False,
+            ),
+        ):
+            site.hns.set_policies(one.endpoint, policies)
+            assert (get(one.namespace, SECOND, patience=SHORT) == FIRST) is reached, policies
+
+
+def test_on_a_transparent_network_a_container_has_its_own_mac_address_on_the_wire(site: Site) -> None:
+    flat = site.hns.create_network(
+        {"Name": "flat", "Type": "Transparent", "Subnets": [{"AddressPrefix": "192.168.100.0/24"}]}
+    )
+    about = {"VirtualNetwork": flat, "IPAddress": "192.168.100.60", "GatewayAddress": lans.GATEWAY}
+    pod = site.hns.start_container("pod", site.hns.create_endpoint(about))
+    assert get(pod.namespace, NEIGHBOUR) == "192.168.100.60"
+    assert site.lan.known(site.lan.neighbour, "192.168.100.60") == site.lan.mac(pod.namespace)
+
+
+def test_an_endpoint_of_hcns_has_its_own_routes(site: Site) -> None:
+    about = {
+        "HostComputeNetwork": site.network,
+        "IpConfigurations": [{"IpAddress": FIRST, "PrefixLength": 24}],
+        "Routes": [
+            {"NextHop": "10.244.9.2", "DestinationPrefix": "0.0.0.0/0"},
+            {"NextHop": "10.244.9.5", "DestinationPrefix": SERVICES},
+        ],
+        "SchemaVersion": {"Major": 2, "Minor": 0},
+    }
+    Kernel(site.lan.vm).run("address", "add", "10.244.9.5/24", "dev", "eth0")
+    pod = site.hns.start_container("pod", site.hns.create_endpoint(about))
+    site.forwarding(on=False)
+    assert get(pod.namespace, SERVICE) == FIRST
+
+
+def test_what_was_attached_is_gone_when_it_is_removed(site: Site) -> None:
+    pod = site.container("pod", FIRST, ENCAP, NAT)
+    assert netns.exists(pod.namespace)
+    site.hns.remove_network(site.network)
+    assert not netns.exists(pod.namespace)
+    assert site.hns.call("GET", "/endpoints") == []
+    assert _left(site.lan) == (["eth0", "lo"], "", "")
+
+
+def test_nothing_is_left_when_the_host_ends(site: Site) -> None:
+    pod = site.container("pod", FIRST, ENCAP, NAT)
+    before = Kernel(site.lan.host).sysctl("ipv4/conf/eth0/arp_ignore")
+    hns.close(site.hns.host)
+    assert not netns.exists(pod.namespace)
+    assert _left(site.lan) == (["eth0", "lo"], "", "")
+    assert (before, Kernel(site.lan.host).sysctl("ipv4/conf/eth0/arp_ignore")) == ("1", "0")
+
+
+def _left(around: Lan) -> tuple[list[str], str, str]:
+    """The host's devices, its rules and the switch's."""
+    devices = sorted(one.name for one in Kernel(around.host).links())
+    rules = [
+        run(netns.run_in(one, ["nft", "list", "ruleset"])).stdout for one in (around.host, around.switch)
+    ]
+    return devices, rules[0], rules[1]
