@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from tests.winhost.hns import wiring
 from tests.winhost.hns.schema import Acl, Network, OutBoundNat, Policy, Route, protocols
-from tests.winhost.hns.store import Kept, short, store
+from tests.winhost.hns.store import Kept, Wired, short, store
 from tests.winhost.state import Host
 from vmproxy.util import netns
 from vmproxy.util.run import run
@@ -23,12 +23,14 @@ from vmproxy.util.run import run
 Kind = TypeVar("Kind", OutBoundNat, Route, Acl)
 _MARK = 0x686E73
 _PROTOCOLS = {6: "tcp", 17: "udp"}
+_FIRST_PORT, _PORTS = 61000, 64
 
 
 @dataclass(frozen=True)
 class Ground:
     """What the rules of one network are about."""
 
+    host_address: str
     host_mac: str
     host_port: str
     gateway_mac: str | None
@@ -52,21 +54,24 @@ def apply(host: Host, number: str) -> None:
     about = store(host).networks.get(number)
     name = f"hns_{short(number)}"
     endpoints = tuple(wiring.wired(host, number))
+    ground = None
     if about is None or not endpoints or about.Type.lower() != "l2bridge":
         _drop(host, name)
     else:
         ground = _ground(host, about, endpoints)
         _load(host, str(host.switch_namespace), f"bridge {name}", _platform(ground))
-        _load(host, str(host.namespace), f"ip {name}", _nat(ground))
+        _load(host, str(host.namespace), f"ip {name}", _inside(ground))
     for one in endpoints:
         if one.wired and one.wired.container:
-            _load(host, one.wired.namespace, f"inet {name}", _acl(one.policies), lasting=False)
+            lines = _acl(one.policies) + (_at_port(one, one.wired, ground) if ground else [])
+            _load(host, one.wired.namespace, f"inet {name}", lines, lasting=False)
 
 
 def _ground(host: Host, about: Network, endpoints: tuple[Kept, ...]) -> Ground:
     mac, port = wiring.host_port(host)
     subnets = tuple(one.AddressPrefix for one in about.Subnets)
-    return Ground(mac, port, wiring.gateway_mac(host), subnets, endpoints)
+    address = wiring.management_address(host)
+    return Ground(address, mac, port, wiring.gateway_mac(host), subnets, endpoints)
 
 
 def _platform(ground: Ground) -> list[str]:
@@ -76,7 +81,7 @@ def _platform(ground: Ground) -> list[str]:
     return [
         "chain from { type filter hook prerouting priority -300; policy accept;",
         *(f"  iifname {_quoted(one.wired.port)} jump {_chain(one)}" for one in ground.endpoints if one.wired),
-        *(line for one in ground.endpoints for line in _inbound(one, mac, wire)),
+        *(line for one in ground.endpoints for line in _inbound(one, ground, wire)),
         "}",
         *(line for one in ground.endpoints for line in _outbound(one, ground)),
         "chain masked {",
@@ -92,14 +97,15 @@ def _platform(ground: Ground) -> list[str]:
     ]
 
 
-def _inbound(one: Kept, mac: str, wire: str) -> Iterator[str]:
-    """A neighbour knows the host's address for it."""
+def _inbound(one: Kept, ground: Ground, wire: str) -> Iterator[str]:
+    """A neighbour knows the host's MAC address for it; answers to what was translated come to the host."""
+    arrived = f"  iifname {wire} ether daddr {ground.host_mac}"
     to = f"ether daddr set {one.mac} accept"
-    yield f"  iifname {wire} ether daddr {mac} ip daddr {one.about.IPAddress} {to}"
-    yield (
-        f"  iifname {wire} ether daddr {mac} arp daddr ip {one.about.IPAddress} "
-        f"arp daddr ether set {one.mac} {to}"
-    )
+    yield f"{arrived} ip daddr {one.about.IPAddress} {to}"
+    yield f"{arrived} arp daddr ip {one.about.IPAddress} arp daddr ether set {one.mac} {to}"
+    if one.wired and one.wired.container and any(_of(one.policies, OutBoundNat)):
+        for name in _PROTOCOLS.values():
+            yield f"{arrived} ip daddr {ground.host_address} {name} dport {_ports(one.wired)} {to}"
 
 
 def _outbound(one: Kept, ground: Ground) -> Iterator[str]:
@@ -122,18 +128,38 @@ def _outbound(one: Kept, ground: Ground) -> Iterator[str]:
     yield "}"
 
 
-def _nat(ground: Ground) -> list[str]:
-    """OutBoundNAT of what crosses the host: the source becomes the host's own address."""
+def _inside(ground: Ground) -> list[str]:
+    """OutBoundNAT of what crosses the host."""
     lines = ["chain leaving { type nat hook postrouting priority srcnat; policy accept;"]
     for one in ground.endpoints:
-        for policy in _of(one.policies, OutBoundNat):
-            kept = [*policy.ExceptionList, *ground.subnets]
-            meant = f"ip daddr {_networks(policy.Destinations)} " if policy.Destinations else ""
-            lines.append(
-                f"  meta l4proto {{ tcp, udp }} ip saddr {one.about.IPAddress} "
-                f"{meant}ip daddr != {_networks(kept)} masquerade"
-            )
+        for chosen in _translated(one, ground, ()):
+            lines.append(f"  ip saddr {one.about.IPAddress} {chosen} masquerade")
     return [*lines, "}"]
+
+
+def _at_port(one: Kept, wired: Wired, ground: Ground) -> list[str]:
+    """OutBoundNAT of what goes to the wire: with ports of the host's that nothing else uses."""
+    to = f"{ground.host_address}:{_ports(wired)}"
+    encapsulated = [route.DestinationPrefix for route in _of(one.policies, Route) if route.NeedEncap]
+    return [
+        "chain leaving { type nat hook postrouting priority srcnat; policy accept;",
+        *(f"  {chosen} snat ip to {to}" for chosen in _translated(one, ground, encapsulated)),
+        "}",
+    ]
+
+
+def _translated(one: Kept, ground: Ground, besides: Iterable[str]) -> Iterator[str]:
+    """TCP and UDP to where the source becomes the host's address."""
+    for policy in _of(one.policies, OutBoundNat):
+        kept = _networks([*policy.ExceptionList, *ground.subnets, *besides])
+        meant = f"ip daddr {_networks(policy.Destinations)} " if policy.Destinations else ""
+        yield f"meta l4proto {{ tcp, udp }} {meant}ip daddr != {kept}"
+
+
+def _ports(wired: Wired) -> str:
+    """Above those that Linux gives to a socket of the host's own."""
+    first = _FIRST_PORT + wired.slot * _PORTS
+    return f"{first}-{first + _PORTS - 1}"
 
 
 def _acl(policies: Sequence[Policy]) -> list[str]:

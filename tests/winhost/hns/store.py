@@ -24,6 +24,8 @@ class Wired:
     port: str
     container: str = ""
     """The container's id; empty: it is the host's own interface."""
+    slot: int = 0
+    """Of a container: no other has it. Says which of the host's ports OutBoundNAT uses for it."""
 
 
 @dataclass

@@ -54,7 +54,7 @@ def attach_container(host: Host, about: Network, kept: Kept, container: str) -> 
     check_kind(about)
     assert host.switch_namespace is not None and host.namespace is not None  # noqa: PT018
     name = f"{host.namespace}-{short(kept.about.ID, 6)}"
-    wired = Wired(name, "eth0", f"wc{short(kept.about.ID)}", container)
+    wired = Wired(name, "eth0", f"wc{short(kept.about.ID)}", container, _free_slot(host))
     _undertaker(host).run(wired.port, ["ip", "netns", "del", name])
     kept.wired = wired
     run(["ip", "netns", "add", name])
@@ -167,6 +167,11 @@ def _plug(host: Host, about: Network, kept: Kept, wired: Wired) -> None:
     inside = Kernel(wired.namespace)
     inside.run("link", "set", wired.device, "address", kept.mac, "up")
     inside.run("address", "add", f"{kept.about.IPAddress}/{kept.about.PrefixLength}", "dev", wired.device)
+
+
+def _free_slot(host: Host) -> int:
+    taken = {one.wired.slot for one in store(host).endpoints.values() if one.wired and one.wired.container}
+    return next(number for number in range(len(taken) + 1) if number not in taken)
 
 
 def _unplug_command(host: Host, wired: Wired) -> list[str]:

@@ -13,10 +13,13 @@ import pytest
 from tests.winhost import hns
 from tests.winhost.engine import CmdletError
 from tests.winhost.hns import NANO_SERVER, Container, Hns, HnsError
-from tests.winhost.net.kernel import Kernel
+from tests.winhost.host import Machine, WinHost
+from tests.winhost.net.kernel import Kernel, Link
+from tests.winhost.presence import require
 from tests.winhost.state import Host
 from tests.winhost.tests.asking import Failure, Windows, windows
 from tests.winhost.tests.lan import HOST, PODS, SERVICE, SERVICES, Lan, lan
+from vmproxy.util import netns
 
 CBR0 = {
     "Name": "cbr0",
@@ -229,6 +232,33 @@ def test_docker_knows_containers_by_name_and_gives_their_exit_code(host: Windows
     )
     ours.stop_container(made)
     assert _run(host, "docker.exe", "ps", "--format", "{{.Names}}").stdout == ""
+
+
+@pytest.mark.winhost
+def test_a_reboot_ends_containers_and_makes_the_hosts_interface_anew(around: Lan) -> None:
+    require()
+    about = Machine(namespace=around.host, switch_namespace=around.switch, bridges={"External": "br0"})
+    with WinHost(about) as running:
+        ours = running.hns
+        network = ours.create_network(CBR0)
+        ours.attach_host_endpoint(network, "cbr0_ep", "10.244.9.2")
+        pod = ours.start_container("web", ours.create_endpoint({**SECOND, "HostComputeNetwork": network}))
+        before = _own_interface(around.host)
+        Kernel(around.host).set_sysctl(f"ipv4/conf/{before.name}/forwarding", "1")
+        running.reboot()
+        after = _own_interface(around.host)
+        assert after.index != before.index
+        assert Kernel(around.host).sysctl(f"ipv4/conf/{after.name}/forwarding") == "0"
+        addresses = [str(one.interface) for one in Kernel(around.host).addresses() if one.link == after.name]
+        assert "10.244.9.2/24" in addresses
+        assert not netns.exists(pod.namespace)
+        assert [one["State"] for one in ours.call("GET", "/endpoints")] == [3, 1]
+    assert [one.name for one in Kernel(around.host).links()] == ["lo", "eth0"]
+
+
+def _own_interface(namespace: str) -> Link:
+    (found,) = (one for one in Kernel(namespace).links() if one.name.startswith("vh"))
+    return found
 
 
 @pytest.mark.parametrize(

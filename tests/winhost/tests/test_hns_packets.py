@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +15,11 @@ import pytest
 from tests.winhost import hns
 from tests.winhost.hns import Container, Hns
 from tests.winhost.net.kernel import Kernel
+from tests.winhost.standin import ROOT
 from tests.winhost.state import Host
 from tests.winhost.tests import lan as lans
 from tests.winhost.tests.lan import HOST, NEIGHBOUR, PODS, SERVICE, SERVICES, VM, Lan, get, lan, serving
-from vmproxy.util import netns
+from vmproxy.util import netns, wait
 from vmproxy.util.run import run
 
 pytestmark = pytest.mark.winhost
@@ -101,6 +105,21 @@ def test_outbound_nat_makes_the_source_the_hosts_but_for_exceptions(site: Site) 
     assert get(pod.namespace, SERVICE) == HOST
     site.hns.set_policies(pod.endpoint, [ENCAP, {"Type": "OutBoundNAT", "ExceptionList": [PODS, SERVICES]}])
     assert get(pod.namespace, SERVICE) == FIRST
+
+
+def test_outbound_nat_is_done_on_the_way_to_the_wire_too(site: Site) -> None:
+    """By the platform, not by the host: it does not need to forward for that."""
+    site.forwarding(on=False)
+    pods = [site.container(f"pod-{at}", f"10.244.9.{at}", {"Type": "OutBoundNAT"}) for at in (10, 11)]
+    assert [get(one.namespace, NEIGHBOUR) for one in pods] == [HOST, HOST]
+    assert get(site.lan.host, NEIGHBOUR) == HOST
+    site.hns.set_policies(pods[0].endpoint, [{"Type": "OutBoundNAT", "ExceptionList": ["192.168.100.0/24"]}])
+    assert get(pods[0].namespace, NEIGHBOUR, patience=SHORT) is None, "the neighbour has no route to it"
+
+
+def test_without_the_policy_outbound_nat_does_not_lead_to_a_service(site: Site) -> None:
+    pod = site.container("pod", FIRST, {"Type": "OutBoundNAT"})
+    assert get(pod.namespace, SERVICE, patience=SHORT) is None
 
 
 def test_a_container_is_reached_by_who_sends_its_network_to_the_host(site: Site) -> None:
@@ -225,6 +244,41 @@ def test_nothing_is_left_when_the_host_ends(site: Site) -> None:
     assert not netns.exists(pod.namespace)
     assert _left(site.lan) == (["eth0", "lo"], "", "")
     assert (before, Kernel(site.lan.host).sysctl("ipv4/conf/eth0/arp_ignore")) == ("1", "0")
+
+
+_BEHIND = """
+import sys, time
+from pathlib import Path
+from tests.winhost import hns
+from tests.winhost.state import Host
+from tests.winhost.tests.lan import PODS
+inside, switch, folder = sys.argv[1:]
+host = Host(namespace=inside, switch_namespace=switch, bridges={"External": "br0"}, folder=Path(folder))
+ours = hns.Hns(host)
+network = ours.create_network({"Name": "cbr0", "Type": "L2Bridge", "Subnets": [{"AddressPrefix": PODS}]})
+ours.attach_host_endpoint(network, "cbr0_ep", "10.244.9.2")
+about = {"VirtualNetwork": network, "GatewayAddress": "10.244.9.2", "Policies": [{"Type": "OutBoundNAT"}]}
+pod = ours.start_container("pod", ours.create_endpoint(about))
+print(pod.namespace, hns.store(host).undertaker.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_nothing_is_left_of_a_host_that_was_killed(tmp_path: Path) -> None:
+    (tmp_path / "programs").mkdir()
+    with lan() as around:
+        command = [sys.executable, "-c", _BEHIND, around.host, around.switch, str(tmp_path)]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as behind:
+            assert behind.stdout is not None
+            pod, undertaker = behind.stdout.readline().split()
+            assert netns.exists(pod)
+            behind.send_signal(signal.SIGKILL)
+        ended = Path("/proc", undertaker)
+        wait.until(
+            "the undertaker to end", lambda: "it runs" if ended.exists() else True, timeout=30, every=0.1
+        )
+        assert not netns.exists(pod)
+        assert _left(around) == (["eth0", "lo"], "", "")
 
 
 def _left(around: Lan) -> tuple[list[str], str, str]:
