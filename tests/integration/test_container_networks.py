@@ -36,7 +36,8 @@ def container(world: HypervWorld, *policies: dict[str, Any]) -> Iterator[Contain
         hns.attach_host_endpoint(network, "cbr0_ep", "10.244.9.2")
         about = {"VirtualNetwork": network, "IPAddress": "10.244.9.10", "GatewayAddress": "10.244.9.2"}
         endpoint = hns.create_endpoint({**about, "Policies": list(policies)})
-        kernel.set_sysctl("ipv4/conf/eth0/forwarding", "1")
+        for link in kernel.links():
+            kernel.set_sysctl(f"ipv4/conf/{link.name}/forwarding", "1")
         yield hns.start_container("pod", endpoint)
     finally:
         kernel.set_sysctl("ipv4/conf/eth0/forwarding", "0")

@@ -42,11 +42,23 @@ class Ground:
         return [_quoted(one.wired.port) for one in self.endpoints if one.wired]
 
     @property
+    def hosts(self) -> list[Kept]:
+        """The host's own endpoints."""
+        return [one for one in self.endpoints if one.wired and not one.wired.container]
+
+    @property
     def host_macs(self) -> str:
         """Of all interfaces of the host that are on this bridge."""
-        return _set(
-            [self.host_mac, *(one.mac for one in self.endpoints if one.wired and not one.wired.container)]
-        )
+        return _set([self.host_mac, *(one.mac for one in self.hosts)])
+
+    @property
+    def way_in(self) -> str:
+        """By which interface packets enter the host: that of its own endpoint, where it has one."""
+        return next((one.mac for one in self.hosts), self.host_mac)
+
+    def behind_host(self, one: Kept) -> bool:
+        """Whether the host is the container's gateway, and so the way back to it."""
+        return one.about.GatewayAddress in {other.about.IPAddress for other in self.hosts}
 
 
 def apply(host: Host, number: str) -> None:
@@ -98,10 +110,14 @@ def _platform(ground: Ground) -> list[str]:
 
 
 def _inbound(one: Kept, ground: Ground, wire: str) -> Iterator[str]:
-    """A neighbour knows the host's MAC address for it; answers to what was translated come to the host."""
+    """A neighbour knows the host's MAC address for it; answers to what was translated come to the host.
+
+    Where the host is the container's gateway, it also forwards what comes from elsewhere.
+    """
     arrived = f"  iifname {wire} ether daddr {ground.host_mac}"
     to = f"ether daddr set {one.mac} accept"
-    yield f"{arrived} ip daddr {one.about.IPAddress} {to}"
+    near = f"ip saddr {_networks(ground.subnets)} " if ground.behind_host(one) else ""
+    yield f"{arrived} {near}ip daddr {one.about.IPAddress} {to}"
     yield f"{arrived} arp daddr ip {one.about.IPAddress} arp daddr ether set {one.mac} {to}"
     if one.wired and one.wired.container and any(_of(one.policies, OutBoundNat)):
         for name in _PROTOCOLS.values():
@@ -115,9 +131,10 @@ def _outbound(one: Kept, ground: Ground) -> Iterator[str]:
     yield "  ether type != ip return"
     if ground.subnets:
         yield f"  ip daddr {_networks(ground.subnets)} return"
-    for route in _of(one.policies, Route):
-        if route.NeedEncap:
-            yield f"  ip daddr {route.DestinationPrefix} ether daddr set {ground.host_mac} return"
+    for route in (each for each in _of(one.policies, Route) if each.NeedEncap):
+        to_itself = f"ip daddr {ground.host_address} " if ground.host_address else ""
+        yield f"  ip daddr {route.DestinationPrefix} {to_itself}ether daddr set {ground.host_mac} return"
+        yield f"  ip daddr {route.DestinationPrefix} ether daddr set {ground.way_in} return"
     if one.wired and one.wired.container:
         lost = (
             "drop"

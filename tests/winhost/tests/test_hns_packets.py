@@ -50,9 +50,10 @@ class Site:
         }
         return self.hns.start_container(name, self.hns.create_endpoint(about))
 
-    def forwarding(self, *, on: bool) -> None:
+    def forwarding(self, *, on: bool, of: str = "") -> None:
+        """Of the host's interfaces whose devices' names start so."""
         kernel = Kernel(self.lan.host)
-        for one in kernel.links():
+        for one in (link for link in kernel.links() if link.name.startswith(of)):
             kernel.set_sysctl(f"ipv4/conf/{one.name}/forwarding", str(int(on)))
 
 
@@ -91,9 +92,10 @@ def test_without_the_policy_a_packet_to_a_service_is_lost_on_the_wire(site: Site
     assert get(pod.namespace, SERVICE) == FIRST, "it was only the policy"
 
 
-def test_without_forwarding_the_host_does_not_pass_it_on(site: Site) -> None:
+@pytest.mark.parametrize("off", ["eth0", "vh"])
+def test_the_host_passes_on_only_what_both_its_interfaces_forward(site: Site, off: str) -> None:
     pod = site.container("pod", FIRST, ENCAP, HOME, NAT)
-    site.forwarding(on=False)
+    site.forwarding(on=False, of=off)
     assert get(pod.namespace, SERVICE, patience=SHORT) is None
     assert get(pod.namespace, HOST) == FIRST, "the host itself is reached"
     site.forwarding(on=True)
@@ -224,8 +226,7 @@ def test_an_endpoint_of_hcns_has_its_own_routes(site: Site) -> None:
     }
     Kernel(site.lan.vm).run("address", "add", "10.244.9.5/24", "dev", "eth0")
     pod = site.hns.start_container("pod", site.hns.create_endpoint(about))
-    site.forwarding(on=False)
-    assert get(pod.namespace, SERVICE) == FIRST
+    assert get(pod.namespace, SERVICE) == FIRST, "no policy leads there"
 
 
 def test_what_was_attached_is_gone_when_it_is_removed(site: Site) -> None:
