@@ -22,16 +22,18 @@ from tests.winhost.programs.paths import Refused
 _OF_THE_HOST = ("WINHOST_ENGINE", "PSModulePath")
 """Variables that a container's programs do not get: its cmdlets are not the host's."""
 _FATAL = 'time="2026-01-05T06:30:00Z" level=fatal msg="'
+_PS = {
+    **dict.fromkeys(("-o", "--output"), "output"),
+    **dict.fromkeys(("-s", "--state"), "state"),
+    **dict.fromkeys(("-q", "--quiet"), "quiet"),
+}
 _FIELD = re.compile(r"\{\{\s*\.(\w+)\s*\}\}")
 
 
 def crictl(arguments: Sequence[str]) -> str:
-    words = list(arguments)
-    match words:
-        case ["ps", "-o" | "--output", "json"] | ["ps", "-o=json" | "--output=json"]:
-            return json.dumps({"containers": [_as_cri(one) for one in _all("containerd")]}, indent=2) + "\n"
-        case ["ps", "-q" | "--quiet"]:
-            return "".join(f"{one['id']}\n" for one in _all("containerd"))
+    match list(arguments):
+        case ["ps", *options]:
+            return _listed(_ps_options(options))
         case ["exec", *rest]:
             number, *command = _command(rest)
             found = [one for one in _all("containerd") if number and one["id"].startswith(number)]
@@ -41,7 +43,28 @@ def crictl(arguments: Sequence[str]) -> str:
                     f'occurred when try to find container \\"{number}\\": not found"'
                 )
             _execute(found[0], command, passes_code=False)
-    raise Refused(f"not emulated: crictl {' '.join(words)}", 2)
+    raise Refused(f"not emulated: crictl {' '.join(arguments)}", 2)
+
+
+def _ps_options(words: list[str]) -> dict[str, str]:
+    """Those of `crictl ps` that are known, by their long names."""
+    known, waiting = {}, [part for word in words for part in word.split("=", 1)]
+    while waiting:
+        name = _PS.get(waiting.pop(0))
+        if name is None or (name != "quiet" and not waiting):
+            raise Refused(f"not emulated: crictl ps {' '.join(words)}", 2)
+        known[name] = "" if name == "quiet" else waiting.pop(0)
+    return known
+
+
+def _listed(options: dict[str, str]) -> str:
+    """All containers run."""
+    found = _all("containerd") if options.get("state", "running").lower() == "running" else []
+    if "quiet" in options:
+        return "".join(f"{one['id']}\n" for one in found)
+    if options.get("output") != "json":
+        raise Refused("not emulated: crictl ps as a table", 2)
+    return json.dumps({"containers": [_as_cri(one) for one in found]}, indent=2) + "\n"
 
 
 def docker(arguments: Sequence[str]) -> str:

@@ -178,6 +178,11 @@ def test_crictl_knows_containers_and_runs_commands_in_them(host: Windows, pod: C
     (told,) = json.loads(_run(host, "crictl.exe", "ps", "-o", "json").stdout)["containers"]
     assert (told["id"], told["metadata"]["name"]) == (pod.id, "web")
     assert told["labels"]["io.kubernetes.pod.name"] == "web-0"
+    for words in (("-q",), ("--state", "Running", "--quiet")):
+        assert _run(host, "crictl.exe", "ps", *words).stdout == f"{pod.id}\n"
+    assert json.loads(_run(host, "crictl.exe", "ps", "-o=json", "--state=Exited").stdout) == {
+        "containers": []
+    }
     curl = ("curl.exe", "--silent", "--max-time", "5", "--output", "NUL", "--write-out", "%{http_code}")
     asked = _run(host, "crictl.exe", "exec", pod.id[:12], *curl, f"http://{SERVICE}/")
     assert (asked.returncode, asked.stdout) == (0, "200")
