@@ -15,7 +15,8 @@ WinRM:
     host.hns.run(pod, "curl.exe", "--silent", "http://10.96.0.50/")      # as the container itself would
 
 The same in HCN's form has HostComputeNetwork, IpConfigurations, Routes, policies with Settings, and
-SchemaVersion. A container is a real network namespace, and its packets go where HNS's policies send them: see
+SchemaVersion. A native kube-proxy is `host.state.part(System).start("kube-proxy.exe")` and
+`host.hns.create_load_balancer("10.96.0.10")`. A container is a real network namespace, and its packets go where HNS's policies send them: see
 filtering.py. All of it is gone when the host ends, also when its process is killed.
 """
 

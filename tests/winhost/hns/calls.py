@@ -129,7 +129,7 @@ def _change_endpoint(host: Host, number: str, document: Mapping[str, Any]) -> Co
         raise HnsError(INVALID_POLICY)
     understood = [schema.policy(one, second="Settings" in one) for one in given]
     kept.given, kept.policies = given, understood
-    filtering.apply(host, kept.about.VirtualNetwork)
+    filtering.apply(host)
     return endpoint_content(part, kept)
 
 
@@ -139,7 +139,7 @@ def _remove_endpoint(host: Host, number: str, _: Mapping[str, Any]) -> Content:
     content = endpoint_content(part, kept)
     wiring.detach(host, kept)
     del part.endpoints[number]
-    filtering.apply(host, kept.about.VirtualNetwork)
+    filtering.apply(host)
     return content
 
 
@@ -159,7 +159,7 @@ def _attach(host: Host, number: str, document: Mapping[str, Any]) -> Content:
     except Refused as exc:
         wiring.detach(host, kept)
         raise HnsError(INVALID_IP, exc.reason) from exc
-    filtering.apply(host, about.ID)
+    filtering.apply(host)
     return {}
 
 
@@ -169,7 +169,7 @@ def _detach(host: Host, number: str, document: Mapping[str, Any]) -> Content:
     if kept.wired is None:
         raise HnsError(ELEMENT_NOT_FOUND)
     wiring.detach(host, kept)
-    filtering.apply(host, kept.about.VirtualNetwork)
+    filtering.apply(host)
     return {}
 
 

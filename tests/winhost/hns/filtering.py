@@ -14,7 +14,7 @@ from ipaddress import IPv4Network, collapse_addresses
 from typing import TypeVar
 
 from tests.winhost.hns import wiring
-from tests.winhost.hns.schema import Acl, Network, OutBoundNat, Policy, Route, protocols
+from tests.winhost.hns.schema import Acl, OutBoundNat, Policy, Route, protocols
 from tests.winhost.hns.store import Kept, Wired, short, store
 from tests.winhost.state import Host
 from vmproxy.util import netns
@@ -32,14 +32,12 @@ class Ground:
 
     host_address: str
     host_mac: str
-    host_port: str
     gateway_mac: str | None
+    """None: it does not answer."""
+    inner: str
+    """Every port of the bridge that is the host's or an endpoint's: behind the others is the wire."""
     subnets: tuple[str, ...]
     endpoints: tuple[Kept, ...]
-
-    @property
-    def ports(self) -> list[str]:
-        return [_quoted(one.wired.port) for one in self.endpoints if one.wired]
 
     @property
     def hosts(self) -> list[Kept]:
@@ -61,35 +59,60 @@ class Ground:
         return one.about.GatewayAddress in {other.about.IPAddress for other in self.hosts}
 
 
-def apply(host: Host, number: str) -> None:
-    """Bring the rules in line with a network's endpoints, in one transaction for each namespace."""
-    about = store(host).networks.get(number)
-    name = f"hns_{short(number)}"
-    endpoints = tuple(wiring.wired(host, number))
-    ground = None
-    if about is None or not endpoints or about.Type.lower() != "l2bridge":
+def apply(host: Host) -> None:
+    """Bring the rules in line with all endpoints: of one network they also say which ports are others'."""
+    bridged = {number for number, one in store(host).networks.items() if one.Type.lower() == "l2bridge"}
+    wired = [one for one in store(host).endpoints.values() if one.wired]
+    used = {one.about.VirtualNetwork for one in wired}
+    for number in used & bridged:
+        _apply_bridged(host, _ground(host, number), _table(number))
+    for one in wired:
+        if one.about.VirtualNetwork not in bridged:
+            _load_port(host, one, [])
+    for name in store(host).tables - {_table(number) for number in used & bridged}:
         _drop(host, name)
-    else:
-        ground = _ground(host, about, endpoints)
-        _load(host, str(host.switch_namespace), f"bridge {name}", _platform(ground))
-        _load(host, str(host.namespace), f"ip {name}", _inside(ground))
-    for one in endpoints:
+
+
+def _apply_bridged(host: Host, ground: Ground, name: str) -> None:
+    """One transaction for each namespace."""
+    store(host).tables.add(name)
+    _load(host, str(host.switch_namespace), f"bridge {name}", _platform(ground))
+    _load(host, str(host.namespace), f"ip {name}", _inside(ground))
+    for one in ground.endpoints:
         if one.wired and one.wired.container:
-            lines = _acl(one.policies) + (_at_port(one, one.wired, ground) if ground else [])
-            _load(host, one.wired.namespace, f"inet {name}", lines, lasting=False)
+            _load_port(host, one, _at_port(one, one.wired, ground))
 
 
-def _ground(host: Host, about: Network, endpoints: tuple[Kept, ...]) -> Ground:
+def _load_port(host: Host, one: Kept, more: list[str]) -> None:
+    """Rules in a container's own namespace, which end with it."""
+    assert one.wired is not None
+    if one.wired.container:
+        table = f"inet {_table(one.about.VirtualNetwork)}"
+        _load(host, one.wired.namespace, table, [*_acl(one.policies), *more], lasting=False)
+
+
+def _table(number: str) -> str:
+    return f"hns_{short(number)}"
+
+
+def _ground(host: Host, number: str) -> Ground:
     mac, port = wiring.host_port(host)
-    subnets = tuple(one.AddressPrefix for one in about.Subnets)
-    address = wiring.management_address(host)
-    return Ground(address, mac, port, wiring.gateway_mac(host), subnets, endpoints)
+    subnets = tuple(one.AddressPrefix for one in store(host).network(number).Subnets)
+    ports = [one.wired.port for one in store(host).endpoints.values() if one.wired]
+    return Ground(
+        host_address=wiring.management_address(host),
+        host_mac=mac,
+        gateway_mac=wiring.gateway_mac(host),
+        inner=_set(map(_quoted, [port, *ports])),
+        subnets=subnets,
+        endpoints=tuple(one for one in store(host).of_network(number) if one.wired),
+    )
 
 
 def _platform(ground: Ground) -> list[str]:
     """The bridge's table: frames from endpoints, to endpoints, and what leaves for the wire."""
     mac = ground.host_mac
-    wire = f"!= {_set([*ground.ports, _quoted(ground.host_port)])}"
+    wire = f"!= {ground.inner}"
     return [
         "chain from { type filter hook prerouting priority -300; policy accept;",
         *(f"  iifname {_quoted(one.wired.port)} jump {_chain(one)}" for one in ground.endpoints if one.wired),
@@ -231,8 +254,9 @@ def _load(host: Host, namespace: str, table: str, lines: Iterable[str], *, lasti
 
 def _drop(host: Host, name: str) -> None:
     for namespace, family in ((host.switch_namespace, "bridge"), (host.namespace, "ip")):
-        if namespace is not None and netns.exists(namespace):
-            run(_nft(namespace, "delete", "table", family, name), ok=(0, 1))
+        run(_nft(str(namespace), "delete", "table", family, name), ok=(0, 1))
+        wiring.forget(host, f"{namespace} {family} {name}")
+    store(host).tables.discard(name)
 
 
 def _nft(namespace: str, *words: str) -> list[str]:

@@ -69,6 +69,8 @@ class Store:
     containers: dict[str, Container] = field(default_factory=dict)
     shown: Form = "first"
     """How Get-HnsEndpoint shows policies that HCN was given: no source says which."""
+    tables: set[str] = field(default_factory=set)
+    """Of nftables, in the switch's namespace and in the host's."""
     undertaker: Undertaker | None = None
     """Takes away what is real, also when this process is killed."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from tests.undertaker import Undertaker
@@ -135,11 +134,6 @@ def management_address(host: Host) -> str:
     return str(found[0].interface.ip) if found else ""
 
 
-def wired(host: Host, number: str) -> Iterator[Kept]:
-    """The endpoints of a network that are real."""
-    return (one for one in store(host).of_network(number) if one.wired)
-
-
 def close(host: Host) -> None:
     """Take away all that is real."""
     part = host.part(Store)
@@ -151,6 +145,11 @@ def close(host: Host) -> None:
 def keep(host: Host, key: str, command: list[str]) -> None:
     """Have the command run at the end."""
     _undertaker(host).run(key, command)
+
+
+def forget(host: Host, key: str) -> None:
+    """It was done already."""
+    _undertaker(host).forget(key)
 
 
 def _undertaker(host: Host) -> Undertaker:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import threading
 import uuid
@@ -84,6 +85,7 @@ def serving(namespace: str) -> Iterator[None]:
 def lan() -> Iterator[Lan]:
     """The tests that ask for it are not run where it can not be made."""
     require(None if os.geteuid() == 0 else "network namespaces need root")
+    require(None if shutil.which("nft") else "nft (nftables) is not installed")
     mark = uuid.uuid4().hex[:4]
     made = Lan(*(names.namespace(f"{role}{mark}") for role in ("s", "h", "n", "v")))
     with ExitStack() as stack:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.winhost import hns
-from tests.winhost.hns import Container, Hns
+from tests.winhost.hns import Container, Hns, HnsError
 from tests.winhost.net.kernel import Kernel
 from tests.winhost.standin import ROOT
 from tests.winhost.state import Host
@@ -227,6 +227,42 @@ def test_an_endpoint_of_hcns_has_its_own_routes(site: Site) -> None:
     Kernel(site.lan.vm).run("address", "add", "10.244.9.5/24", "dev", "eth0")
     pod = site.hns.start_container("pod", site.hns.create_endpoint(about))
     assert get(pod.namespace, SERVICE) == FIRST, "no policy leads there"
+
+
+def test_a_container_stops_and_another_takes_its_endpoint(site: Site) -> None:
+    pod = site.container("pod", FIRST, ENCAP, NAT)
+    with pytest.raises(HnsError, match="already attached"):
+        site.hns.start_container("second", pod.endpoint)
+    site.hns.stop_container(pod)
+    assert not netns.exists(pod.namespace)
+    with pytest.raises(HnsError, match="not found"):
+        site.hns.stop_container(pod)
+    assert get(site.hns.start_container("second", pod.endpoint).namespace, SERVICE) == FIRST
+
+
+def test_of_a_container_that_can_not_start_nothing_is_left(site: Site) -> None:
+    about = {"VirtualNetwork": site.network, "IPAddress": FIRST, "GatewayAddress": "172.16.0.1"}
+    endpoint = site.hns.create_endpoint(about)
+    with pytest.raises(HnsError) as refused:
+        site.hns.start_container("pod", endpoint)
+    assert refused.value.code == 0x803B001E
+    assert not [one for one in Path("/run/netns").iterdir() if one.name.startswith(f"{site.lan.host}-")]
+    site.hns.remove_endpoint(endpoint)
+    assert get(site.container("pod", FIRST, ENCAP, NAT).namespace, SERVICE) == FIRST
+
+
+def test_two_networks_of_a_host_do_not_mix(site: Site) -> None:
+    subnet = {"AddressPrefix": "10.244.8.0/24", "GatewayAddress": "10.244.8.1"}
+    other = site.hns.create_network({"Name": "cbr1", "Type": "L2Bridge", "Subnets": [subnet]})
+    site.hns.attach_host_endpoint(other, "cbr1_ep", "10.244.8.2")
+    site.forwarding(on=True)
+    about = {"VirtualNetwork": other, "IPAddress": "10.244.8.10", "GatewayAddress": "10.244.8.2"}
+    nat = {"Type": "OutBoundNAT", "ExceptionList": [PODS]}
+    far = site.hns.start_container("far", site.hns.create_endpoint({**about, "Policies": [ENCAP, nat]}))
+    near = site.container("near", FIRST, ENCAP, NAT)
+    assert (get(far.namespace, SERVICE), get(near.namespace, SERVICE)) == (HOST, FIRST)
+    site.hns.remove_network(other)
+    assert get(near.namespace, SERVICE) == FIRST
 
 
 def test_what_was_attached_is_gone_when_it_is_removed(site: Site) -> None:
