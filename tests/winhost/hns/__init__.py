@@ -1,8 +1,7 @@
 """HNS, the host networking service: container networks, their endpoints, and containers that are on them.
 
 What cmdlets show of it is in cmdlets.py. `Hns` plays the part of those who make networks and containers on a
-real host: flannel, a CNI plugin, containerd, Docker. It is `WinHost.hns`; `Hns(state)` where there is no
-WinRM:
+real host: flannel, a CNI plugin, containerd, Docker. It is `WinHost.hns`, or `Hns(state)` without WinRM:
 
     network = host.hns.create_network({"Name": "cbr0", "Type": "L2Bridge", "Subnets": [
         {"AddressPrefix": "10.244.9.0/24", "GatewayAddress": "10.244.9.1"}]})
@@ -12,12 +11,14 @@ WinRM:
             {"Type": "OutBoundNAT", "ExceptionList": ["10.96.0.0/16"]},
             {"Type": "ROUTE", "DestinationPrefix": "10.96.0.0/16", "NeedEncap": True}]})
     pod = host.hns.start_container("web", endpoint)                      # runs, and crictl.exe knows it
-    host.hns.run(pod, "curl.exe", "--silent", "http://10.96.0.50/")      # as the container itself would
+    host.hns.run(pod, "curl", "--silent", "http://10.96.0.50/")          # this machine's, in its network
 
 The same in HCN's form has HostComputeNetwork, IpConfigurations, Routes, policies with Settings, and
 SchemaVersion. A native kube-proxy is `host.state.part(System).start("kube-proxy.exe")` and
-`host.hns.create_load_balancer("10.96.0.10")`. A container is a real network namespace, and its packets go where HNS's policies send them: see
-filtering.py. All of it is gone when the host ends, also when its process is killed.
+`host.hns.create_load_balancer("10.96.0.10")`.
+
+A container is a real network namespace, and its packets go where HNS's policies send them: see filtering.py.
+All of it is gone when the host ends, also when its process is killed.
 """
 
 from __future__ import annotations
