@@ -20,6 +20,7 @@ from vmproxy.hosts.memory import (
     MemoryCarrier,
     MemoryClient,
     MemoryClusterLink,
+    MemoryContainers,
     MemoryGuest,
     MemoryGuestLink,
     MemoryVm,
@@ -111,7 +112,7 @@ def links(worlds: Mapping[str, MemoryWorld], artifacts: MemoryArtifacts | None =
     def open_host(member: Member) -> Iterator[Drivers]:
         world = worlds[member.name]
         carrier = MemoryCarrier(world, member.vm.name, member.carrier.switch)
-        yield Drivers(carrier, MemoryClient(world))
+        yield Drivers(carrier, MemoryClient(world), MemoryContainers(world))
 
     @contextmanager
     def log_in(login: Login) -> Iterator[GuestLink]:

@@ -63,7 +63,7 @@ class Opened:
             self.do(step, report)
 
     def do(self, step: VmStep | RouteStep, report: Report) -> None:
-        marked = self.seen.marked if self.seen else ()
+        marked = self.seen.marker if self.seen else None
         if isinstance(step, CreateVm | StartVm | SetVm | ReconfigureVm | DeleteVm):
             self.drivers.carrier.do(step, self.deliver, marked, report)
         else:
@@ -86,7 +86,7 @@ class Opened:
 
     def _marking(self) -> Marking:
         marker = self.drivers.carrier.observe().marker
-        return Marking(self.drivers.carrier, self.drivers.client, marker)
+        return Marking(self.drivers, marker)
 
 
 @contextmanager

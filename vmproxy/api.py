@@ -92,10 +92,11 @@ def destroy(selection: Selection, *, yes: bool = False) -> list[tuple[str, HostR
 
 
 def verify(
-    selection: Selection, *, services: Sequence[str] = ()
+    selection: Selection, *, services: Sequence[str] = (), container: str | None = None
 ) -> list[tuple[str, tuple[Check, ...] | VmproxyError]]:
-    """`services` as "namespace/name" or "namespace/name:port"; none: those with ready endpoints."""
-    return selection.each(partial(checks.verify_host, services=services))
+    """`services` as "namespace/name" or "namespace/name:port"; none: those with ready endpoints. `container`:
+    the name or the ID of one to connect from; None: from the host itself."""
+    return selection.each(partial(checks.verify_host, services=services, container=container))
 
 
 def status(selection: Selection) -> list[tuple[str, HostStatus | VmproxyError]]:

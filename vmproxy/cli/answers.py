@@ -180,7 +180,7 @@ class Check(TypedDict):
     """tcp or udp."""
     ok: Literal[True, False, "unknown"]
     """Unanswered UDP is "unknown": it proves nothing, unless the path is found broken elsewhere."""
-    hop: Literal["route", "vm", "proxy", "endpoints", "endpoint", "api"] | None
+    hop: Literal["container", "route", "vm", "proxy", "endpoints", "endpoint", "api"] | None
     """Where it breaks; null when it is not known to break."""
     detail: str
     """What was seen, for a reader."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
@@ -32,6 +33,13 @@ def status(path: Path, names: tuple[str, ...], output: str) -> int:
     return answer(results, output, as_json=answers.status, show=_show_problems)
 
 
+def _container(_context: click.Context, _option: click.Parameter, name: str | None) -> str | None:
+    """As Docker and Kubernetes allow it."""
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise click.BadParameter("use letters, digits, '_', '.' and '-'")
+    return name
+
+
 @click.command()
 @file_option
 @log_options
@@ -45,9 +53,18 @@ def status(path: Path, names: tuple[str, ...], output: str) -> int:
     help="Only this Service; may be repeated. Default: Services with ready endpoints, "
     f"up to {checks.MOST} ports.",
 )
-def verify(path: Path, names: tuple[str, ...], output: str, services: tuple[str, ...]) -> int:
+@click.option(
+    "--container",
+    metavar="NAME",
+    callback=_container,
+    help="Connect from inside this running container of the host, given by its name or ID; TCP only. "
+    "It needs curl.exe.",
+)
+def verify(
+    path: Path, names: tuple[str, ...], output: str, services: tuple[str, ...], container: str | None
+) -> int:
     """Connect from the host through the VM to Services, and name the hop that fails."""
-    results = api.verify(choose(path, names), services=services)
+    results = api.verify(choose(path, names), services=services, container=container)
     return answer(results, output, as_json=answers.verify, show=_show_checks, code=_code)
 
 

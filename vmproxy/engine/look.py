@@ -9,7 +9,7 @@ from vmproxy.engine.links import GuestLink
 from vmproxy.engine.scope import Scope, without_guest
 from vmproxy.engine.site import Once
 from vmproxy.errors import Unreachable, VmproxyError
-from vmproxy.model.seen import ClientSeen, GuestSeen, Unobservable
+from vmproxy.model.seen import ClientSeen, ContainersSeen, GuestSeen, Unobservable
 
 T = TypeVar("T")
 
@@ -21,12 +21,17 @@ class Look:
         self.scope = scope
         self.carrier = Once(scope.look_at_carrier)
         self.client = Once(self._client)
+        self.containers = Once(self._containers)
         self.cluster = Once(scope.cluster_seen)
         self.link = Once(self._link)
         self.guest = Once(self._guest)
 
     def _client(self) -> ClientSeen:
         return self.scope.client.observe()
+
+    def _containers(self) -> ContainersSeen | None:
+        """None: the site file has none."""
+        return self.scope.look_at_containers()
 
     def _link(self) -> GuestLink:
         """Raises Unreachable, too, when there is no VM of ours that runs."""

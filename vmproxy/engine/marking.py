@@ -1,6 +1,6 @@
-"""The one rule of the marker: it names a route before the route exists, and until it is gone.
+"""The one rule of the marker: it names what is set on the host before that exists, and until it is gone.
 
-A run that is killed at any moment leaves no route behind that the next one does not know as ours.
+A run that is killed at any moment leaves nothing behind that the next one does not know as ours.
 """
 
 from __future__ import annotations
@@ -10,24 +10,39 @@ from ipaddress import ip_network
 from typing import assert_never
 
 from vmproxy.errors import VmproxyError
-from vmproxy.hosts.protocols import Answer, CarrierDriver, ClientDriver, Connection
+from vmproxy.hosts.protocols import Answer, Connection, ContainersDriver, Drivers
 from vmproxy.model.net import Address, Route
 from vmproxy.model.seen import Marker
-from vmproxy.model.steps import MarkRoutes, RemoveRoute, RouteStep, SetRoute
+from vmproxy.model.steps import (
+    ContainerStep,
+    MarkRoutes,
+    RemoveRoute,
+    ResetForwarding,
+    RouteStep,
+    SetForwarding,
+    SetRoute,
+)
 
 
 class Marking:
     """`marker` is what is on the VM now; None: there is no VM of ours, and routes may only be removed."""
 
-    def __init__(self, carrier: CarrierDriver, client: ClientDriver, marker: Marker | None) -> None:
-        self._carrier = carrier
-        self._client = client
+    def __init__(self, drivers: Drivers, marker: Marker | None) -> None:
+        self._carrier = drivers.carrier
+        self._client = drivers.client
+        self._containers = drivers.containers
         self.marker = marker
 
-    def do(self, step: RouteStep) -> None:
+    def do(self, step: RouteStep | ContainerStep) -> None:
+        if isinstance(step, RouteStep):
+            self._route(step)
+        else:
+            self._forward(step)
+
+    def _route(self, step: RouteStep) -> None:
         match step:
             case SetRoute():
-                self._mark((*self._routes(), step.route))
+                self._mark(routes=(*self._known().routes, step.route))
                 self._client.set_route(step.route, step.before)
             case RemoveRoute():
                 self._client.remove_route(step.route)
@@ -36,25 +51,47 @@ class Marking:
             case _:
                 assert_never(step)
         if self.marker is not None:
-            self._mark(step.routes)
+            self._mark(routes=step.routes)
+
+    def _forward(self, step: ContainerStep) -> None:
+        match step:
+            case SetForwarding():
+                self._mark(forwarding=(*self._known().forwarding, step.alias))
+                self._host_of_containers().set_forwarding(step.alias, on=True)
+            case ResetForwarding():
+                self._host_of_containers().set_forwarding(step.alias, on=False)
+            case _:
+                assert_never(step)
+        self._mark(forwarding=step.marked)
 
     def trial(self, connection: Connection, via: Address) -> Answer:
         """Connect by way of a route to that one address, which is gone again afterwards."""
-        before, route = self._routes(), Route(ip_network(connection.address), via)
-        self._mark((*before, route))
+        before, route = self._known().routes, Route(ip_network(connection.address), via)
+        self._mark(routes=(*before, route))
         try:
             return self._client.trial(connection, route)
         finally:
-            self._mark(before)
+            self._mark(routes=before)
 
-    def _routes(self) -> tuple[Route, ...]:
+    def _known(self) -> Marker:
         if self.marker is None:
             raise VmproxyError("cannot set a route: the VM behind it is gone", hint="run it again")
-        return self.marker.routes
+        return self.marker
 
-    def _mark(self, routes: tuple[Route, ...]) -> None:
-        assert self.marker is not None
-        marker = replace(self.marker, routes=tuple(dict.fromkeys(routes)))
-        if marker != self.marker:
+    def _host_of_containers(self) -> ContainersDriver:
+        assert self._containers is not None  # the site file's check
+        return self._containers
+
+    def _mark(
+        self, *, routes: tuple[Route, ...] | None = None, forwarding: tuple[str, ...] | None = None
+    ) -> None:
+        """None: as it is."""
+        known = self._known()
+        marker = replace(
+            known,
+            routes=known.routes if routes is None else tuple(dict.fromkeys(routes)),
+            forwarding=known.forwarding if forwarding is None else tuple(dict.fromkeys(forwarding)),
+        )
+        if marker != known:
             self._carrier.mark(marker)
         self.marker = marker

@@ -19,7 +19,14 @@ from vmproxy.engine.marking import Marking
 from vmproxy.engine.site import Once, SiteRun
 from vmproxy.errors import Conflict, Forbidden, NotReady, Unreachable, VmproxyError
 from vmproxy.hosts.kinds import kind_of
-from vmproxy.hosts.protocols import Answer, CarrierDriver, ClientDriver, Connection, Drivers
+from vmproxy.hosts.protocols import (
+    Answer,
+    CarrierDriver,
+    ClientDriver,
+    Connection,
+    ContainersDriver,
+    Drivers,
+)
 from vmproxy.image import Base
 from vmproxy.model.mac import static_mac
 from vmproxy.model.names import PROGRAM
@@ -29,6 +36,7 @@ from vmproxy.model.seen import (
     ClientSeen,
     CloudInit,
     ClusterSeen,
+    ContainersSeen,
     GuestSeen,
     Marker,
     Unobservable,
@@ -39,7 +47,6 @@ from vmproxy.model.steps import (
     GuestStep,
     HostStep,
     PushFile,
-    RouteStep,
     Step,
     VmStep,
     VmWanted,
@@ -64,13 +71,15 @@ _HOST_KEY = re.compile(r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp\d+) [A-Za-z0-9+/]
 
 @dataclass(frozen=True)
 class World:
-    """One look at everything that belongs to a member. `booted`: its guest was waited for in this run.
-    `interrupted`: a step before this one stops or moves the VM while it is in use."""
+    """One look at everything that belongs to a member. `containers` None: the site file has none. `booted`:
+    its guest was waited for in this run. `interrupted`: a step before this one stops or moves the VM while it
+    is in use."""
 
     cluster: ClusterSeen
     carrier: CarrierSeen
     client: ClientSeen
     guest: GuestSeen | Unobservable
+    containers: ContainersSeen | None = None
     booted: bool = False
     interrupted: bool = False
 
@@ -117,6 +126,13 @@ class Scope:
         """As `carrier`."""
         return self._drivers().client
 
+    @property
+    def containers(self) -> ContainersDriver:
+        """As `carrier`; only where the site file has containers."""
+        driver = self._drivers().containers
+        assert driver is not None  # the site file's check
+        return driver
+
     # What is seen.
 
     def look(self) -> World:
@@ -124,8 +140,9 @@ class Scope:
         with ThreadPoolExecutor(1) as pool:
             cluster = pool.submit(self.cluster_seen)
             carrier, client = self.look_at_carrier(), self.client.observe()
+            containers = self.look_at_containers()
             guest = self._look_inside(carrier, cluster.result)
-            return World(cluster.result(), carrier, client, guest)
+            return World(cluster.result(), carrier, client, guest, containers)
 
     def cluster_seen(self) -> ClusterSeen:
         """What the run's members share as the first look found it, and this one's identity as it is now."""
@@ -135,6 +152,11 @@ class Scope:
     def look_at_carrier(self) -> CarrierSeen:
         self._carrier_seen = self.carrier.observe()
         return self._carrier_seen
+
+    def look_at_containers(self) -> ContainersSeen | None:
+        """None: the site file has none."""
+        vm = self.member.vm
+        return self.containers.observe(vm.containers, vm.network.address.network) if vm.containers else None
 
     def look_at_guest(self, cluster: ClusterSeen | Unobservable) -> GuestSeen:
         """Without the cluster only what does not depend on it. Raises Unreachable for no answer."""
@@ -296,17 +318,17 @@ class Scope:
         self.warned.append(text)
 
     def change_host(self, steps: Sequence[HostStep]) -> Iterator[HostStep]:
-        """The VM, and the routes that lead to it; the marker stays true at every moment."""
+        """The VM, and what leads to it; the marker stays true at every moment."""
         seen = self._seen()
-        marking = Marking(self.carrier, self.client, seen.marker)
+        marking = Marking(self._drivers(), seen.marker)
         self.carrier.check([step for step in steps if isinstance(step, VmStep)])
         for step in steps:
             self._report.send(events.Step(step.place, step.verb, step.target))
             with failing_at(step):
-                if isinstance(step, RouteStep):
-                    marking.do(step)
-                else:
+                if isinstance(step, VmStep):
                     self._change_vm(step, seen, marking.marker)
+                else:
+                    marking.do(step)
             self._carrier_seen = _with_marker(seen, marking.marker)
             yield step
 
@@ -318,7 +340,7 @@ class Scope:
         self.carrier.do(
             step,
             lambda: artifacts.deliver(spec, self.kind, self._report),
-            marker.routes if marker else (),
+            marker,
             self._report,
         )
 
@@ -351,7 +373,7 @@ class Scope:
         address, port = cluster.canary
         name = self.member.client.name
         self._report(f"trying {address}:{port} from {name} through the VM")
-        marking = Marking(self.carrier, self.client, self._seen().marker)
+        marking = Marking(self._drivers(), self._seen().marker)
         answer = marking.trial(Connection("tcp", address, port), self._address_now.ip)
         if not answer.ok:
             raise NotReady(

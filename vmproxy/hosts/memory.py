@@ -19,13 +19,14 @@ from typing import Any, assert_never
 from vmproxy.errors import Busy, Conflict, NotReady, Unreachable
 from vmproxy.hosts.protocols import Answer, Connection, Delivery
 from vmproxy.model import names
-from vmproxy.model.net import Address, Interface, Network, Route
+from vmproxy.model.net import Address, Interface, Network, Route, overlap
 from vmproxy.model.seen import (
     CanarySeen,
     CarrierSeen,
     ClientSeen,
     CloudInit,
     ClusterSeen,
+    ContainersSeen,
     Endpoint,
     EndpointSeen,
     FileSeen,
@@ -67,8 +68,10 @@ from vmproxy.model.steps import (
     StartVm,
     UpdateObject,
     VmStep,
+    new_marker,
     object_key,
 )
+from vmproxy.site.model import Containers
 from vmproxy.util.events import Report
 
 NOW = 1_800_000_000.0
@@ -157,6 +160,7 @@ class MemoryWorld:
     routes: list[Route] = field(default_factory=list)
     addresses: tuple[Interface, ...] = ()
     leftovers: tuple[str, ...] = ()
+    containers: ContainersSeen = field(default_factory=lambda: ContainersSeen(None))
     consent: bool = True
     cut: bool = False
     moment: Callable[[str], None] = field(default=lambda _what: None)
@@ -199,13 +203,13 @@ class MemoryCarrier:
         """Everything has room here."""
 
     def do(
-        self, step: VmStep, deliver: Callable[[], Delivery], routes: tuple[Route, ...], report: Report
+        self, step: VmStep, deliver: Callable[[], Delivery], marker: Marker | None, report: Report
     ) -> None:
         report(f"{step.verb} in memory")
         with self._world.effect(f"{step.verb} vm"):
             match step:
                 case CreateVm():
-                    self._create(step, deliver(), routes)
+                    self._create(step, deliver(), marker)
                 case StartVm():
                     self._start()
                 case SetVm():
@@ -254,12 +258,11 @@ class MemoryCarrier:
     def _seen(self, vm: MemoryVm) -> VmSeen:
         return VmSeen(self._name, vm.running, vm.settings, vm.marker, vm.disk, vm.seed)
 
-    def _create(self, step: CreateVm, delivery: Delivery, routes: tuple[Route, ...]) -> None:
+    def _create(self, step: CreateVm, delivery: Delivery, before: Marker | None) -> None:
         if self._name in self._world.vms:
             self._delete()
         wanted = step.vm
-        known = (wanted.site, wanted.host, wanted.address, wanted.seed, wanted.image, delivery.host_key)
-        marker = Marker(*known, routes, wanted.recipe, wanted.made)
+        marker = new_marker(wanted, delivery.host_key, before)
         self._world.vms[self._name] = MemoryVm(marker, wanted.settings, wanted.image, wanted.seed)
 
     def _delete(self) -> None:
@@ -333,6 +336,34 @@ class MemoryClient:
 
     def _marked(self, route: Route) -> bool:
         return any(vm.marker and route in vm.marker.routes for vm in self._world.vms.values())
+
+
+class MemoryContainers:
+    """What the world's host has of containers."""
+
+    def __init__(self, world: MemoryWorld) -> None:
+        self._world = world
+
+    def observe(self, asked: Containers, network: Network) -> ContainersSeen:
+        assert not overlap(asked.subnet, network) or asked.subnet == network
+        return self._world.containers
+
+    def set_forwarding(self, alias: str, *, on: bool) -> None:
+        assert self._marked(alias), f"forwarding on {alias} was changed while no marker names it"
+        with self._world.effect("set forwarding"):
+            seen = self._world.containers
+            changed = [
+                replace(item, forwards=on) if item.alias == alias else item for item in seen.interfaces
+            ]
+            self._world.containers = replace(seen, interfaces=tuple(changed))
+
+    def probe(self, container: str, connections: Sequence[Connection]) -> list[Answer]:
+        forwards = all(item.forwards for item in self._world.containers.interfaces)
+        answers = MemoryClient(self._world).probe(connections)
+        return [replace(item, ok=item.ok and forwards, container=container) for item in answers]
+
+    def _marked(self, alias: str) -> bool:
+        return any(vm.marker and alias in vm.marker.forwarding for vm in self._world.vms.values())
 
 
 class MemoryGuestLink:

@@ -11,10 +11,11 @@ from typing import Any, Literal, Protocol
 
 from vmproxy.image import Download
 from vmproxy.model.finding import Finding
-from vmproxy.model.net import Address, Route
-from vmproxy.model.seen import CarrierSeen, ClientSeen, Marker
+from vmproxy.model.net import Address, Network, Route
+from vmproxy.model.seen import CarrierSeen, ClientSeen, ContainersSeen, Marker
 from vmproxy.model.steps import VmStep
 from vmproxy.model.topology import Client, Vm
+from vmproxy.site.model import Containers
 from vmproxy.transport.accounts import Accounts
 from vmproxy.util.events import Report
 
@@ -36,11 +37,13 @@ class Connection:
 
 @dataclass(frozen=True)
 class Answer:
-    """`ok` None: no reply, which proves nothing for UDP. `via` is the next hop that was used."""
+    """`ok` None: no reply, which proves nothing for UDP. `via` is the next hop that the host uses.
+    `container`: the one that it was tried from; None: the host itself."""
 
     ok: bool | None
     detail: str
     via: Address | None
+    container: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,10 @@ class CarrierDriver(Protocol):
         """Raises VmproxyError when one of the steps is sure to fail: before anything is changed."""
 
     def do(
-        self, step: VmStep, deliver: Callable[[], Delivery], routes: tuple[Route, ...], report: Report
+        self, step: VmStep, deliver: Callable[[], Delivery], marker: Marker | None, report: Report
     ) -> None:
-        """Carry out one step. The marker of a VM that is made names `routes`. Raises VmproxyError."""
+        """Carry out one step. A VM that is made gets `new_marker`, after `marker`, the one that there is now.
+        Raises VmproxyError."""
 
     def mark(self, marker: Marker) -> None:
         """Write the marker on the VM."""
@@ -114,12 +118,26 @@ class ClientDriver(Protocol):
         """Connect by way of a route that is gone again afterwards."""
 
 
+class ContainersDriver(Protocol):
+    """The containers of a machine, and their way to its gateway."""
+
+    def observe(self, asked: Containers, network: Network) -> ContainersSeen:
+        """`network` is the VM's."""
+
+    def set_forwarding(self, alias: str, *, on: bool) -> None:
+        """Of an interface; one that is gone has none to turn off. Raises VmproxyError."""
+
+    def probe(self, container: str, connections: Sequence[Connection]) -> list[Answer]:
+        """Connect by TCP from inside a container. Raises VmproxyError when it cannot be entered."""
+
+
 @dataclass(frozen=True)
 class Drivers:
-    """Open, until the run ends."""
+    """Open, until the run ends. `containers` None: a kind of host that has none."""
 
     carrier: CarrierDriver
     client: ClientDriver
+    containers: ContainersDriver | None = None
 
 
 @dataclass(frozen=True)

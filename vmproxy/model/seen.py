@@ -27,7 +27,8 @@ class Marker:
     `address` is the VM's, with its prefix length. `seed` is the hash of what the seed is made from
     without private keys, `host_key` the guest's SSH host public key in OpenSSH form, `routes` what was
     set on the host for this VM. `recipe` names what its image was made of, `made` the day, as 2026-01-31; ""
-    when that is not known.
+    when that is not known. `forwarding` are the host's interfaces, by alias, on which vmproxy turned
+    forwarding on.
     """
 
     site: str
@@ -39,6 +40,7 @@ class Marker:
     routes: tuple[Route, ...] = ()
     recipe: str = ""
     made: str = ""
+    forwarding: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,59 @@ class ClientSeen:
 
     routes: tuple[Route, ...]
     addresses: tuple[Interface, ...] = ()
+
+
+@dataclass(frozen=True)
+class InterfaceSeen:
+    """A network interface of a host, by the name that Windows shows; `forwards`: packets of others too."""
+
+    alias: str
+    addresses: tuple[Address, ...]
+    forwards: bool
+
+
+@dataclass(frozen=True)
+class AccessRule:
+    """An ACL policy of a container's adapter. `remote` are the networks that it is about; () all."""
+
+    action: Literal["allow", "block"]
+    direction: Literal["in", "out"]
+    remote: tuple[Network, ...]
+
+
+@dataclass(frozen=True)
+class ContainerEndpoint:
+    """A container's adapter, as HNS shows it. `encapsulated`: what its SDNRoute (ROUTE) policies with
+    NeedEncap give to the host's own stack. `exceptions`: what its OutBoundNAT leaves the container's own
+    address; None: it has no such policy."""
+
+    name: str
+    address: Address
+    gateway: Address | None
+    encapsulated: tuple[Network, ...]
+    exceptions: tuple[Network, ...] | None
+    rules: tuple[AccessRule, ...] = ()
+
+
+@dataclass(frozen=True)
+class ContainerNetwork:
+    """An HNS network; `kind` as l2bridge, transparent or nat."""
+
+    name: str
+    kind: str
+    subnets: tuple[Network, ...]
+
+
+@dataclass(frozen=True)
+class ContainersSeen:
+    """What a host has of containers. `networks` are all HNS networks; None: HNS is not there or does not run.
+    `endpoints` are those of containers on the network that was asked about, `interfaces` the host's on the
+    VM's network and in the containers' subnet. `rival` is a native kube-proxy that runs; None: none does."""
+
+    networks: tuple[ContainerNetwork, ...] | None
+    endpoints: tuple[ContainerEndpoint, ...] = ()
+    interfaces: tuple[InterfaceSeen, ...] = ()
+    rival: str | None = None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from vmproxy.model import names
 from vmproxy.model.drift import ABSENT, Drift, deep_differences, differences
 from vmproxy.model.names import ObjectName
 from vmproxy.model.net import Address, Interface, Network, Route
-from vmproxy.model.seen import FileSeen, FolderSeen, UnitSeen, VmSeen
+from vmproxy.model.seen import FileSeen, FolderSeen, Marker, UnitSeen, VmSeen
 
 Place = Literal["cluster", "host", "guest"]
 
@@ -130,6 +130,22 @@ class VmWanted:
     fixed: frozenset[str]
     recipe: str = ""
     made: str = ""
+
+
+def new_marker(vm: VmWanted, host_key: str, before: Marker | None) -> Marker:
+    """Of a VM that is made. What was set on the host for the one before it stays known as ours."""
+    return Marker(
+        site=vm.site,
+        host=vm.host,
+        address=vm.address,
+        seed=vm.seed,
+        image=vm.image,
+        host_key=host_key,
+        routes=before.routes if before else (),
+        recipe=vm.recipe,
+        made=vm.made,
+        forwarding=before.forwarding if before else (),
+    )
 
 
 @dataclass(frozen=True)
@@ -328,6 +344,50 @@ class MarkRoutes:
 
 def _routes(routes: tuple[Route, ...]) -> str:
     return ", ".join(f"{route.prefix} via {route.via or ''}" for route in routes) or ABSENT
+
+
+# The way of the host's containers to the VM.
+
+
+@dataclass(frozen=True)
+class SetForwarding:
+    """Let the host forward packets that arrive at this interface. `marked`: the interfaces that the marker
+    names afterwards."""
+
+    alias: str
+    marked: tuple[str, ...]
+    place: ClassVar[Place] = "host"
+    verb: ClassVar = "set"
+    why: ClassVar = "the host is the way between its containers and the VM"
+    cold: ClassVar = False
+
+    @property
+    def target(self) -> str:
+        return f"forwarding on {self.alias}"
+
+    @property
+    def drift(self) -> tuple[Drift, ...]:
+        return (Drift(self.target, "Enabled", "Disabled"),)
+
+
+@dataclass(frozen=True)
+class ResetForwarding:
+    """Turn forwarding off again where vmproxy turned it on; an interface that is gone has none."""
+
+    alias: str
+    marked: tuple[str, ...]
+    place: ClassVar[Place] = "host"
+    verb: ClassVar = "reset"
+    why: ClassVar = "no containers use it any more"
+    cold: ClassVar = False
+
+    @property
+    def target(self) -> str:
+        return f"forwarding on {self.alias}"
+
+    @property
+    def drift(self) -> tuple[Drift, ...]:
+        return (Drift(self.target, "Disabled", "as vmproxy set it"),)
 
 
 # Inside the guest.
@@ -585,7 +645,8 @@ class RestartProxy:
 ClusterStep = CreateObject | UpdateObject | DeleteObject
 VmStep = CreateVm | StartVm | SetVm | ReconfigureVm | DeleteVm
 RouteStep = SetRoute | RemoveRoute | MarkRoutes
-HostStep = VmStep | RouteStep
+ContainerStep = SetForwarding | ResetForwarding
+HostStep = VmStep | RouteStep | ContainerStep
 GuestStep = (
     PushFile
     | SetAccess

@@ -9,7 +9,19 @@ from dataclasses import dataclass
 
 from vmproxy.model import names
 from vmproxy.model.net import Address, Interface
-from vmproxy.site.model import CloudInit, Cluster, Host, Hyperv, Image, Network, Proxy, Qemu, Site, Ssh
+from vmproxy.site.model import (
+    CloudInit,
+    Cluster,
+    Containers,
+    Host,
+    Hyperv,
+    Image,
+    Network,
+    Proxy,
+    Qemu,
+    Site,
+    Ssh,
+)
 from vmproxy.site.model import Vm as Size
 
 
@@ -26,7 +38,8 @@ class Carrier:
 @dataclass(frozen=True)
 class Vm:
     """A VM that runs kube-proxy. `site` and `host` are its owner, as its marker and its labels say; `account`
-    is its ServiceAccount; `acts_for` the Node that it proxies for, None for a plain gateway."""
+    is its ServiceAccount; `acts_for` the Node that it proxies for, None for a plain gateway. `containers` are
+    those of its host that it serves, None for none."""
 
     name: str
     site: str
@@ -36,6 +49,7 @@ class Vm:
     network: Network
     acts_for: str | None
     carrier: Carrier
+    containers: Containers | None = None
 
     @property
     def address(self) -> Interface:
@@ -119,5 +133,6 @@ def _member(site: Site, host: Host) -> Member:
         network=host.network,
         acts_for=host.acts_for,
         carrier=carrier,
+        containers=host.containers,
     )
     return Member(vm, Client(host.name, carrier, Gateway((vm.address.ip,), (vm,))))

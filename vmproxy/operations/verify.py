@@ -33,24 +33,36 @@ class Check:
 
 
 def verify_host(
-    site: SiteRun, member: Member, report: Reporter, *, services: Sequence[str]
+    site: SiteRun,
+    member: Member,
+    report: Reporter,
+    *,
+    services: Sequence[str],
+    container: str | None = None,
 ) -> tuple[Check, ...]:
     """One check for each port of the named Services ("namespace/name" or with ":port"), or of those
-    that the cluster has and that have ready endpoints for the VM. Raises UsageError for a name not there."""
+    that the cluster has and that have ready endpoints for the VM. `container`: connect from inside that one,
+    by TCP; None: from the host itself. Raises UsageError for a name not there."""
+    if container is not None and member.vm.containers is None:
+        raise UsageError(
+            f"cannot connect from container {container}: {member.name} has no containers in the site file",
+            hint="add hosts[].containers; for containers of a nat network use the host itself",
+        )
     with Scope(site, member, report) as scope:
         look = Look(scope)
         look.carrier()
         try:
             site.cluster_seen()
             targets = _targets(site.services(), services, report, node=member.vm.acts_for)
+            targets = [target for target in targets if container is None or target.protocol == "tcp"]
         except UsageError:
             raise
         except VmproxyError as exc:
             return (Check("*", "tcp", ok=False, hop="api", detail=exc.message),)
-        report(f"connecting to {len(targets)} ports from {member.client.name}")
-        answers = scope.client.probe(
-            [Connection(target.protocol, target.service.cluster_ip, target.port) for target in targets]
-        )
+        origin = f"container {container} of {member.client.name}" if container else member.client.name
+        report(f"connecting to {len(targets)} ports from {origin}")
+        tried = [Connection(target.protocol, target.service.cluster_ip, target.port) for target in targets]
+        answers = scope.containers.probe(container, tried) if container else scope.client.probe(tried)
         return tuple(_check(look, *pair) for pair in zip(targets, answers, strict=True))
 
 

@@ -16,13 +16,14 @@ from vmproxy.util import assets
 
 def clients(vm: Vm, host: Sequence[Interface]) -> tuple[Network, ...] | None:
     """Who may use the gateway; None: everybody. `host` are the addresses of the host, which always may: those
-    on the VM's network, if it has any there, as the VM sees no others then."""
+    on the VM's network, if it has any there, as the VM sees no others then. Its containers may, too."""
     chosen = vm.network.clients
     if chosen == "any":
         return None
     near = [item for item in host if item.ip in vm.address.network] or host
     own = {ip_network(item.ip) for item in near if item.version == 4}
-    return tuple(sorted({*own, *(chosen or ())}, key=str))
+    inside = {vm.containers.subnet} if vm.containers else set()
+    return tuple(sorted({*own, *inside, *(chosen or ())}, key=str))
 
 
 def file(service_cidrs: Sequence[Network], allowed: Sequence[Network] | None) -> ManagedFile:

@@ -81,7 +81,7 @@ def wanted(
 ) -> GuestWanted:
     """Pure, but for the templates. `host` are the host's own addresses, `seeded` the files that the seed
     made. Raises UsageError for a version or mode that is not supported."""
-    routes = guestroutes.wanted(vm, cluster)
+    routes = guestroutes.wanted(vm, cluster, host)
     settings = sysctls.wanted(program.version)
     guard = firewall.file(cluster.service_cidrs, firewall.clients(vm, host))
     mode = kubeproxy.mode_of(proxy, program, tools)

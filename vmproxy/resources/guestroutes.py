@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_network
 from urllib.parse import urlsplit
 
 from vmproxy.model.names import ROUTES
-from vmproxy.model.net import Address, Network, Route, addresses, overlap
+from vmproxy.model.net import Address, Interface, Network, Route, addresses, overlap
 from vmproxy.model.seen import ClusterSeen, GuestSeen, NodeSeen
 from vmproxy.model.steps import Follow, ManagedFile, SetGuestRoute
 from vmproxy.model.topology import Vm
@@ -19,9 +19,25 @@ _NAMED = 3
 _DEFAULT = ip_network("0.0.0.0/0")
 
 
-def wanted(vm: Vm, cluster: ClusterSeen) -> tuple[Route, ...]:
-    """The default route, which the seed sets at the first boot, and those to pods."""
-    return (Route(_DEFAULT, vm.network.gateway), *to_pods(vm, cluster))
+def wanted(vm: Vm, cluster: ClusterSeen, host: Iterable[Interface]) -> tuple[Route, ...]:
+    """The default route, which the seed sets at the first boot, and those to pods and to the containers of
+    the host, whose own addresses are `host`."""
+    return (Route(_DEFAULT, vm.network.gateway), *to_pods(vm, cluster), *_to_containers(vm, host))
+
+
+def host_address(vm: Vm, host: Iterable[Interface]) -> Address | None:
+    """Where the host is on the VM's network, which is the VM's way to its containers; None: nowhere."""
+    if vm.containers and vm.containers.host_address:
+        return vm.containers.host_address
+    return next((item.ip for item in host if item.ip in vm.address.network), None)
+
+
+def _to_containers(vm: Vm, host: Iterable[Interface]) -> Iterator[Route]:
+    """None to containers on the VM's own network."""
+    if vm.containers is None or overlap(vm.containers.subnet, vm.address.network):
+        return
+    if via := host_address(vm, host):
+        yield Route(vm.containers.subnet, via)
 
 
 def to_pods(vm: Vm, cluster: ClusterSeen) -> tuple[Route, ...]:

@@ -92,6 +92,32 @@ def _host(host: _View, *, site: Any) -> Iterator[Complaint]:
         )
     if isinstance(host.at("hyperv").data, dict):
         yield from _log_in(host.at("hyperv"))
+    if isinstance(host.at("containers").data, dict):
+        yield from _containers(host)
+
+
+def _containers(host: _View) -> Iterator[Complaint]:
+    """`network` is the VM's; on a transparent network containers are in it."""
+    containers, own = host.at("containers"), host.at("network", "address").read(IPv4Interface)
+    if host.has("qemu"):
+        yield containers.wrong("is valid only with hyperv: the embedded host has no Windows containers")
+    subnet, address = containers.at("subnet"), containers.at("hostAddress")
+    network, at = subnet.read(IPv4Network), address.read(IPv4Address)
+    if own is None:
+        return
+    if network is not None and network != own.network and network.overlaps(own.network):
+        yield subnet.wrong(f"{network} overlaps the VM's network {own.network} without being the same")
+    if network is not None and network.prefixlen > 29:
+        yield subnet.wrong(f"a /{network.prefixlen} network has no room for containers and their gateway")
+    if at is not None:
+        if why := _no_neighbour(at, own):
+            yield address.wrong(why)
+        elif at == own.ip:
+            yield address.wrong("is the VM's own address")
+    for route in host.at("network", "routes").items():
+        to = route.at("to").read(IPv4Network)
+        if to is not None and network is not None and to.overlaps(network):
+            yield route.at("to").wrong(f"{to} overlaps containers.subnet, to which the host is the way")
 
 
 def _log_in(hyperv: _View) -> Iterator[Complaint]:
@@ -191,6 +217,7 @@ def _overlaps(top: _View) -> Iterator[Complaint]:
         for other, _, taken in ranges:
             if own and own.network.overlaps(taken):
                 yield address.wrong(f"the VM's network {own.network} overlaps {other}")
+        yield from _containers_in_services(host.at("containers", "subnet"), ranges)
         yield from _routes_into_services(host, ranges)
 
 
@@ -200,6 +227,16 @@ def _routes_into_services(host: _View, ranges: list[tuple[str, _View, IPv4Networ
         for other, entry, taken in ranges:
             if to is not None and "serviceCIDRs" in entry.path and to.subnet_of(taken):
                 yield route.at("to").wrong(f"{to} is in {other}, which the VM itself serves")
+
+
+def _containers_in_services(
+    subnet: _View, ranges: list[tuple[str, _View, IPv4Network]]
+) -> Iterator[Complaint]:
+    """Of a Windows node the containers are pods."""
+    network = subnet.read(IPv4Network)
+    for other, entry, taken in ranges:
+        if network is not None and "serviceCIDRs" in entry.path and network.overlaps(taken):
+            yield subnet.wrong(f"{network} overlaps {other}")
 
 
 def _unique(hosts: list[_View]) -> Iterator[Complaint]:

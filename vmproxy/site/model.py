@@ -399,6 +399,32 @@ class Network(_Model):
     """Who may use the gateway, beside the host itself: networks or addresses; any: everybody."""
 
 
+class Cni(_Model):
+    """The CNI configuration with which containers get the policies that they need."""
+
+    plugin: Literal["win-bridge", "sdnbridge"] = "win-bridge"
+    """The network plugin that makes the containers' adapters."""
+    api: Literal["v1", "v2"] = "v2"
+    """The version of HNS' interface that the plugin uses: v2 for containerd, v1 for Docker."""
+
+
+class Containers(_Model):
+    """Windows containers that use Services by the VM: an existing HNS network of the host."""
+
+    network: Text
+    """The exact name of the HNS network, of type l2bridge or transparent; vmproxy never changes it."""
+    subnet: Cidr
+    """The subnet of that network, such as 10.244.9.0/24."""
+    gateway: Literal["host"] = "host"
+    """The containers' way out: host, which then forwards between its interfaces."""
+    host_address: Address | None = None
+    """The host's own address on the VM's network; if omitted: found on the host."""
+    isolate: bool = False
+    """Containers of this host are to reach one another by Services only: checked, and in what is rendered."""
+    cni: Cni = Cni()
+    """The CNI configuration that `vmproxy render` writes."""
+
+
 class Host(_Model):
     """A machine that runs one proxy VM. Exactly one of `hyperv` and `qemu`."""
 
@@ -412,6 +438,8 @@ class Host(_Model):
     """The virtual switch that the VM shares with the host's containers and VMs."""
     network: Network
     """The VM's address, gateway and routes."""
+    containers: Containers | None = None
+    """Windows containers of this host that use Services, too; if omitted: only the host itself does."""
     vm: VmOverride = VmOverride()
     """The VM's size, if it differs from the defaults."""
     acts_for: NodeName | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vmproxy.engine.phases.containers import CONTAINERS
 from vmproxy.engine.phases.guest import GUEST
 from vmproxy.engine.phases.identity import IDENTITY
 from vmproxy.engine.phases.phase import Leaving, Phase
@@ -10,7 +11,7 @@ from vmproxy.engine.phases.vm import VM
 from vmproxy.engine.scope import Scope, World
 from vmproxy.model.steps import Plan, Step
 
-PHASES = (IDENTITY, VM, GUEST, ROUTES)
+PHASES = (IDENTITY, VM, GUEST, ROUTES, CONTAINERS)
 
 
 def plan(scope: Scope, world: World) -> Plan:

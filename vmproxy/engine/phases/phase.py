@@ -14,10 +14,10 @@ from vmproxy.model.finding import Finding
 from vmproxy.model.seen import CarrierSeen, ClientSeen, ClusterSeen, Unobservable
 from vmproxy.model.steps import Step
 
-Hop = Literal["route", "vm", "proxy", "endpoints", "endpoint", "api"]
-"""Where a connection breaks: route (the host sends it elsewhere), vm (the VM does not answer), proxy
-(kube-proxy is not up, or has no rule), endpoints (the Service has none that are ready), endpoint (the VM does
-not reach it). api: the cluster cannot be asked."""
+Hop = Literal["container", "route", "vm", "proxy", "endpoints", "endpoint", "api"]
+"""Where a connection breaks: container (it does not get to the host), route (the host sends it elsewhere),
+vm (the VM does not answer), proxy (kube-proxy is not up, or has no rule), endpoints (the Service has none
+that are ready), endpoint (the VM does not reach it). api: the cluster cannot be asked."""
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,18 @@ from vmproxy.hosts.hyperv.probe import lines_of
 from vmproxy.hosts.hyperv.seen import Asked, parse
 from vmproxy.hosts.hyperv.session import Session
 from vmproxy.hosts.protocols import Delivery
-from vmproxy.model.net import Address, Route
+from vmproxy.model.net import Address
 from vmproxy.model.seen import CarrierSeen, Marker
-from vmproxy.model.steps import CreateVm, DeleteVm, ReconfigureVm, SetVm, StartVm, VmStep, VmWanted
+from vmproxy.model.steps import (
+    CreateVm,
+    DeleteVm,
+    ReconfigureVm,
+    SetVm,
+    StartVm,
+    VmStep,
+    VmWanted,
+    new_marker,
+)
 from vmproxy.model.topology import Vm
 from vmproxy.util import wait
 from vmproxy.util.events import Report
@@ -70,12 +79,12 @@ class HypervCarrier:
         """Hyper-V itself refuses a size that it cannot give, before it changes anything."""
 
     def do(
-        self, step: VmStep, deliver: Callable[[], Delivery], routes: tuple[Route, ...], report: Report
+        self, step: VmStep, deliver: Callable[[], Delivery], marker: Marker | None, report: Report
     ) -> None:
         with self._session.explaining(f"{step.verb} {step.target}"):
             match step:
                 case CreateVm():
-                    self._create(step.vm, deliver(), routes, report)
+                    self._create(step.vm, deliver(), marker, report)
                 case StartVm():
                     self._start()
                 case SetVm():
@@ -147,11 +156,10 @@ class HypervCarrier:
 
     # The VM.
 
-    def _create(self, vm: VmWanted, delivery: Delivery, routes: tuple[Route, ...], report: Report) -> None:
+    def _create(self, vm: VmWanted, delivery: Delivery, before: Marker | None, report: Report) -> None:
         there = vm.image in self._images
         Bringer(self._session.shell, self._paths, self._name, report).bring(vm.image, delivery, there=there)
-        known = (vm.site, vm.host, vm.address, vm.seed, vm.image, delivery.host_key)
-        marker = Marker(*known, routes, vm.recipe, vm.made)
+        marker = new_marker(vm, delivery.host_key, before)
         report(f"making the VM's disk from the image on {self._name}")
         data = {
             "marker": notes.block(marker),

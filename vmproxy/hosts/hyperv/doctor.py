@@ -29,6 +29,7 @@ def findings(vm: Vm, facts: Facts) -> Iterator[Finding]:
     yield _judged(
         "VM's way out", facts["switch"], lambda value: _way_out(value, facts["interface"].get("value"))
     )
+    yield _judged("who made the switch", facts["hnsSwitch"], lambda value: _hns_switch(value, vm))
     yield from _services(facts)
     pool = facts["macPool"].get("value")
     yield _judged("MAC address", facts["adapters"], lambda value: _mac(value, vm.name, pool))
@@ -96,10 +97,12 @@ def _extensions(value: Any) -> Judged:
     return not found, ", ".join(found) or "none", otherwise
 
 
-def _hns_switch(value: Any) -> Judged:
+def _hns_switch(value: Any, vm: Vm) -> Judged:
+    """The VM may share it with the containers that it serves."""
     kinds = sorted({str(item) for item in items(value)})
     seen = f"made by HNS for a network of type {', '.join(kinds)}" if kinds else "not made by HNS"
-    return not kinds, seen, "use a switch of Hyper-V's: HNS removes its own whenever it resets its networks"
+    otherwise = "use a switch of Hyper-V's: HNS removes its own whenever it resets its networks"
+    return not kinds or vm.containers is not None, seen, otherwise
 
 
 def _port_rules(value: Any) -> Judged:
@@ -166,7 +169,6 @@ _LOOKS: dict[str, tuple[str, Callable[[Any], Judged]]] = {
     "Secure Boot": ("secureBoot", _secure_boot),
     "VM's network": ("interface", _interface),
     "packet coalescing": ("switch", _coalescing),
-    "who made the switch": ("hnsSwitch", _hns_switch),
     "switch extensions": ("extensions", _extensions),
     "port rules": ("portRules", _port_rules),
     "ICMP redirects": ("redirects", _redirects),

@@ -10,6 +10,7 @@ from vmproxy.hosts import controller
 from vmproxy.hosts.hyperv import doctor, login, settings
 from vmproxy.hosts.hyperv.carrier import HypervCarrier
 from vmproxy.hosts.hyperv.client import WindowsClient
+from vmproxy.hosts.hyperv.containers import WindowsContainers
 from vmproxy.hosts.hyperv.image import Shell
 from vmproxy.hosts.hyperv.paths import Paths
 from vmproxy.hosts.hyperv.session import Session
@@ -37,7 +38,7 @@ def open_host(
     with connect(vm.carrier.connection, vm.carrier.name) as shell:
         session = Session(shell, vm.carrier.name, paths)
         session.run("lib.ps1", "start PowerShell")
-        yield Drivers(HypervCarrier(vm, session), WindowsClient(session))
+        yield Drivers(HypervCarrier(vm, session), WindowsClient(session), WindowsContainers(session))
 
 
 HYPERV = Kind(

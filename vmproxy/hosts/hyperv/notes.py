@@ -25,6 +25,7 @@ def block(marker: Marker) -> str:
         "routes": [[str(route.prefix), str(route.via or "")] for route in marker.routes],
         "recipe": marker.recipe,
         "made": marker.made,
+        **({"forwarding": marker.forwarding} if marker.forwarding else {}),
     }
     return f"[vmproxy]{json.dumps(data, separators=(',', ':'))}[/vmproxy]"
 
@@ -46,6 +47,7 @@ def parse(notes: str) -> Marker | None:
             routes=tuple(_route(prefix, via) for prefix, via in data["routes"]),
             recipe=str(data.get("recipe", "")),
             made=str(data.get("made", "")),
+            forwarding=tuple(str(alias) for alias in data.get("forwarding", ())),
         )
     except (ValueError, LookupError, TypeError, RecursionError):
         return None

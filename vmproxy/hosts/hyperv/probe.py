@@ -31,8 +31,8 @@ def question(connection: Connection) -> dict[str, Any]:
     }
 
 
-def answers_of(lines: Iterable[Mapping[str, Any]]) -> list[Answer]:
-    return [Answer(line["ok"], _detail(line), _next_hop(line["via"])) for line in lines]
+def answers_of(lines: Iterable[Mapping[str, Any]], *, container: str | None = None) -> list[Answer]:
+    return [Answer(line["ok"], _detail(line), _next_hop(line["via"]), container) for line in lines]
 
 
 def _next_hop(via: str | None) -> Address | None:

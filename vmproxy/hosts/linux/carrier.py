@@ -15,9 +15,18 @@ import filelock
 from vmproxy.errors import Busy
 from vmproxy.hosts.linux.vm import Definition, QemuVm, free_memory
 from vmproxy.hosts.protocols import Delivery
-from vmproxy.model.net import Address, Route
+from vmproxy.model.net import Address
 from vmproxy.model.seen import CarrierSeen, Marker, SwitchSeen, VmSeen
-from vmproxy.model.steps import CreateVm, DeleteVm, ReconfigureVm, SetVm, StartVm, VmStep, VmWanted
+from vmproxy.model.steps import (
+    CreateVm,
+    DeleteVm,
+    ReconfigureVm,
+    SetVm,
+    StartVm,
+    VmStep,
+    VmWanted,
+    new_marker,
+)
 from vmproxy.model.topology import Vm
 from vmproxy.util import netns, paths
 from vmproxy.util.events import Report
@@ -68,12 +77,12 @@ class QemuCarrier:
         self,
         step: VmStep,
         deliver: Callable[[], Delivery],
-        routes: tuple[Route, ...],
+        marker: Marker | None,
         report: Report,  # noqa: ARG002 (the protocol's)
     ) -> None:
         match step:
             case CreateVm():
-                self._create(step.vm, deliver, routes)
+                self._create(step.vm, deliver, marker)
             case StartVm():
                 self._vm.start()
             case SetVm():
@@ -149,11 +158,10 @@ class QemuCarrier:
         name = self._switch
         return SwitchSeen(name) if name in names else None
 
-    def _create(self, vm: VmWanted, deliver: Callable[[], Delivery], routes: tuple[Route, ...]) -> None:
+    def _create(self, vm: VmWanted, deliver: Callable[[], Delivery], before: Marker | None) -> None:
         self._vm.delete()
         delivery = deliver()
-        known = (vm.site, vm.host, vm.address, vm.seed, vm.image, delivery.host_key)
-        marker = Marker(*known, routes, vm.recipe, vm.made)
+        marker = new_marker(vm, delivery.host_key, before)
         self._vm.create(Definition(vm.settings, marker), image=delivery.image(), seed=delivery.seed)
 
     def _set(self, step: SetVm) -> None:

@@ -1,0 +1,223 @@
+"""The way of a host's containers to the VM, in memory: set, repaired, and taken back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface, ip_network
+
+import pytest
+
+from tests.memory import VM, Product, topology
+from tests.unit.engine.test_run import is_good, killed_everywhere, shown
+from vmproxy.errors import Conflict, NotReady
+from vmproxy.hosts.memory import MemoryCluster, MemoryWorld
+from vmproxy.model.net import Network
+from vmproxy.model.seen import ContainerEndpoint, ContainerNetwork, ContainersSeen, InterfaceSeen, NodeSeen
+
+SUBNET = ip_network("10.244.9.0/24")
+SERVICES = ip_network("10.96.0.0/16")
+LAN, INNER = "vEthernet (LAN)", "vEthernet (cbr0_ep)"
+ATTACHED = {"network": "cbr0", "subnet": str(SUBNET)}
+
+
+def endpoint(
+    *encapsulated: Network, exceptions: tuple[Network, ...] | None = (SERVICES,)
+) -> ContainerEndpoint:
+    return ContainerEndpoint(
+        "web-1", ip_address("10.244.9.10"), ip_address("10.244.9.2"), encapsulated, exceptions
+    )
+
+
+def seen(*forwarding: str, endpoints: tuple[ContainerEndpoint, ...] = ()) -> ContainersSeen:
+    at = {LAN: "192.168.10.2", INNER: "10.244.9.2"}
+    return ContainersSeen(
+        (ContainerNetwork("nat", "nat", ()), ContainerNetwork("cbr0", "l2bridge", (SUBNET,))),
+        endpoints,
+        tuple(
+            InterfaceSeen(alias, (ip_address(address),), alias in forwarding) for alias, address in at.items()
+        ),
+    )
+
+
+def product(containers: ContainersSeen, **attached: object) -> Product:
+    cluster = MemoryCluster(nodes=(NodeSeen("win-01", (), ()),))
+    address = ip_interface("192.168.10.2/24")
+    world = MemoryWorld(cluster, addresses=(address,), containers=containers)
+    return Product(world, topology(containers={**ATTACHED, **attached}))
+
+
+def forwarding(world: MemoryWorld) -> dict[str, bool]:
+    return {item.alias: item.forwards for item in world.containers.interfaces}
+
+
+def test_a_host_forwards_between_its_interfaces_when_all_else_is_done() -> None:
+    run = product(seen())
+    result = run.apply()
+    assert result.error is None
+    assert shown(result.done)[-2:] == [
+        ("set", f"forwarding on {LAN}"),
+        ("set", f"forwarding on {INNER}"),
+    ]
+    assert forwarding(run.world) == {LAN: True, INNER: True}
+    assert run.plan().in_sync
+
+
+def test_the_vm_knows_the_way_to_the_containers_and_serves_them() -> None:
+    run = product(seen())
+    run.apply()
+    guest = run.world.vms[VM].guest
+    assert (
+        f'"prefix": "{SUBNET}",\n    "via": "192.168.10.2"'
+        in guest.content["/etc/vmproxy/routes.json"].decode()
+    )
+    assert "192.168.10.2/32" in guest.content["/etc/vmproxy/guard.nft"].decode()
+    assert str(SUBNET) in guest.content["/etc/vmproxy/guard.nft"].decode()
+
+
+@pytest.mark.parametrize("alias", [LAN, INNER])
+def test_forwarding_that_was_switched_off_is_exactly_that_drift_and_is_repaired(alias: str) -> None:
+    run = product(seen())
+    run.apply()
+    other = INNER if alias == LAN else LAN
+    run.world.containers = seen(other)
+    (step,) = run.plan().steps
+    assert [(item.field, item.wanted, item.seen) for item in step.drift] == [
+        (f"forwarding on {alias}", "Enabled", "Disabled")
+    ]
+    status = run.status()
+    assert not status.converged
+    assert status.problems == (f"forwarding on {alias} is off: the containers of cbr0 need it",)
+    assert run.apply().error is None
+    assert run.plan().in_sync
+
+
+def test_destroy_turns_forwarding_off_only_where_vmproxy_turned_it_on() -> None:
+    run = product(seen(LAN))
+    run.apply()
+    result = run.destroy()
+    assert shown(result.done)[0] == ("reset", f"forwarding on {INNER}")
+    assert forwarding(run.world) == {LAN: True, INNER: False}
+
+
+def test_without_containers_in_the_site_file_it_is_turned_off_again() -> None:
+    run = product(seen())
+    run.apply()
+    without = Product(run.world)
+    assert [verb for verb, target in shown(without.plan().steps) if "forwarding" in target] == ["reset"] * 2
+    assert without.apply().error is None
+    assert forwarding(run.world) == {LAN: False, INNER: False}
+    assert without.plan().in_sync
+
+
+def test_a_new_vm_keeps_what_was_turned_on_in_its_marker() -> None:
+    run = product(seen())
+    run.apply()
+    run.world.vms[VM].disk = None
+    assert run.apply().error is None
+    run.destroy()
+    assert forwarding(run.world) == {LAN: False, INNER: False}
+
+
+@pytest.mark.parametrize("command", ["apply", "destroy"])
+@pytest.mark.parametrize("start", ["nothing", "attached", "switched off"])
+def test_killed_at_any_moment_the_next_apply_converges_and_destroy_leaves_nothing(
+    command: str, start: str
+) -> None:
+    run = product(seen())
+    if start != "nothing":
+        run.apply()
+    if start == "switched off":
+        run.world.containers = seen()
+    for left in killed_everywhere(run.world, run, command):
+        again = Product(left, run.topology)
+        assert again.apply().error is None
+        assert again.plan().in_sync
+        is_good(left)
+        assert all(forwarding(left).values())
+        again.destroy()
+        assert not any(forwarding(left).values())
+
+
+@pytest.mark.parametrize(
+    ("there", "kind", "message"),
+    [
+        (replace(seen(), rival="kube-proxy.exe"), Conflict, "kube-proxy.exe runs there"),
+        (replace(seen(), networks=None), NotReady, "HNS is not there"),
+        (replace(seen(), networks=seen().networks[:1]), NotReady, "there is no HNS network cbr0"),  # type: ignore[index]
+        (
+            replace(seen(), networks=(ContainerNetwork("cbr0", "nat", (SUBNET,)),)),
+            Conflict,
+            "its type is nat",
+        ),
+        (
+            replace(seen(), networks=(ContainerNetwork("cbr0", "l2bridge", (ip_network("10.244.8.0/24"),)),)),
+            Conflict,
+            "its subnet is 10.244.8.0/24, not 10.244.9.0/24",
+        ),
+    ],
+)
+def test_what_cannot_be_attached_is_refused_before_anything_is_made(
+    there: ContainersSeen, kind: type[Exception], message: str
+) -> None:
+    run = product(there)
+    result = run.apply()
+    assert isinstance(result.error, kind)
+    assert message in str(result.error)
+    assert result.error.hint
+    assert result.done == ()
+    assert run.world.vms == {}
+
+
+@pytest.mark.parametrize(
+    ("found", "lack"),
+    [
+        (endpoint(), "it lacks the policy SDNRoute (ROUTE) with NeedEncap for 10.96.0.0/16"),
+        (
+            endpoint(ip_network("10.96.0.0/17")),
+            "it lacks the policy SDNRoute (ROUTE) with NeedEncap for 10.96",
+        ),
+        (
+            endpoint(SERVICES, exceptions=(ip_network("10.244.0.0/16"),)),
+            "10.96.0.0/16 is missing in the exceptions of its policy OutBoundNAT",
+        ),
+        (endpoint(ip_network("10.0.0.0/8")), None),
+        (endpoint(SERVICES, exceptions=None), None),
+    ],
+)
+def test_an_endpoint_that_lacks_a_policy_is_named_with_it(found: ContainerEndpoint, lack: str | None) -> None:
+    run = product(seen(endpoints=(found,)))
+    run.apply()
+    plan = run.plan()
+    assert plan.in_sync
+    if lack is None:
+        assert plan.warnings == ()
+    else:
+        (warning,) = plan.warnings
+        assert warning.startswith(f"endpoint web-1 (10.244.9.10) of cbr0: {lack}")
+
+
+def test_isolation_that_an_endpoint_lacks_is_named() -> None:
+    run = product(seen(endpoints=(endpoint(SERVICES),)), isolate=True)
+    run.apply()
+    (warning,) = run.plan().warnings
+    assert "lacks the ACL policies that block 10.244.9.0/24 in both directions" in warning
+
+
+def test_a_host_without_an_address_in_the_subnet_is_no_gateway_of_it() -> None:
+    there = replace(seen(), interfaces=seen().interfaces[:1])
+    run = product(there)
+    run.apply()
+    assert "the host has no address in 10.244.9.0/24" in run.plan().warnings[0]
+
+
+def test_containers_of_a_transparent_network_need_the_vm_as_their_gateway_and_no_forwarding() -> None:
+    subnet = ip_network("192.168.10.0/24")
+    there = replace(
+        seen(endpoints=(endpoint(),)),
+        networks=(ContainerNetwork("cbr0", "transparent", (subnet,)),),
+    )
+    run = product(there, subnet=str(subnet))
+    assert run.apply().error is None
+    assert not any(forwarding(run.world).values())
+    (warning,) = run.plan().warnings
+    assert "its gateway is 10.244.9.2, not the VM at 192.168.10.5" in warning

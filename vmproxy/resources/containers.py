@@ -1,0 +1,134 @@
+"""The way of the host's containers to the VM: what vmproxy sets of it, and what it only checks.
+
+An HNS network belongs to whoever made it (containerd's CNI, Docker, flannel): vmproxy looks at it, lets the
+host forward between its interfaces, and names the endpoints whose policies do not lead to the VM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from vmproxy.errors import Conflict, NotReady
+from vmproxy.model.net import Network
+from vmproxy.model.seen import AccessRule, ContainerEndpoint, ContainerNetwork, ContainersSeen
+from vmproxy.model.steps import ContainerStep, ResetForwarding, SetForwarding
+from vmproxy.model.topology import Vm
+from vmproxy.site.model import Containers
+
+_KINDS = ("l2bridge", "transparent")
+_NAMED = 10
+_ROLE = "install the feature with its network service: Install-WindowsFeature Containers -Restart"
+_MADE_BY = (
+    "it is made by containerd's CNI plugin, Docker or flannel: start one of them, or look at what "
+    "`vmproxy render` writes into containers/"
+)
+
+
+def check(vm: Vm, seen: ContainersSeen, *, host: str) -> ContainerNetwork:
+    """The network. Raises Conflict where it cannot be used, NotReady where it, or HNS, is missing."""
+    asked = vm.containers
+    assert asked is not None
+    if seen.rival:
+        raise Conflict(
+            f"cannot attach the containers of {asked.network} on {host}: {seen.rival} runs there",
+            hint="it answers for the same Services, at the containers' own adapters: stop it, or remove "
+            "`containers` from the site file; the host itself needs only its routes",
+        )
+    if seen.networks is None:
+        raise NotReady(f"cannot look at the containers on {host}: HNS is not there", hint=_ROLE)
+    found = next((item for item in seen.networks if item.name == asked.network), None)
+    if found is None:
+        names = ", ".join(item.name for item in seen.networks) or "none"
+        raise NotReady(
+            f"cannot attach containers on {host}: there is no HNS network {asked.network}",
+            details=[f"networks there: {names}"],
+            hint=_MADE_BY,
+        )
+    _check_network(asked, found, host)
+    return found
+
+
+def _check_network(asked: Containers, found: ContainerNetwork, host: str) -> None:
+    if found.kind not in _KINDS:
+        raise Conflict(
+            f"cannot attach the containers of {asked.network} on {host}: its type is {found.kind}",
+            hint="only l2bridge and transparent networks need `containers`; those of a nat network use the "
+            "host's own routes: remove it from the site file",
+        )
+    if asked.subnet not in found.subnets:
+        there = ", ".join(map(str, found.subnets)) or "none"
+        raise Conflict(
+            f"cannot attach the containers of {asked.network} on {host}: its subnet is {there}, not "
+            f"{asked.subnet}",
+            hint="correct containers.subnet in the site file",
+        )
+
+
+def plan(vm: Vm, seen: ContainersSeen, marked: Sequence[str], *, host: str) -> tuple[ContainerStep, ...]:
+    """Raises as `check`."""
+    found = check(vm, seen, host=host)
+    wanted = [item.alias for item in seen.interfaces] if found.kind == "l2bridge" else []
+    kept = tuple(alias for alias in marked if alias in wanted)
+    off = [item.alias for item in seen.interfaces if item.alias in wanted and not item.forwards]
+    steps: list[ContainerStep] = [*remove_plan(tuple(item for item in marked if item not in wanted), kept)]
+    for index, alias in enumerate(off):
+        steps.append(SetForwarding(alias, tuple(dict.fromkeys((*kept, *off[: index + 1])))))
+    return tuple(steps)
+
+
+def remove_plan(going: Sequence[str], staying: tuple[str, ...] = ()) -> tuple[ContainerStep, ...]:
+    """Turn forwarding off where vmproxy turned it on. The marker names those that are still to go."""
+    return tuple(ResetForwarding(alias, (*staying, *going[index + 1 :])) for index, alias in enumerate(going))
+
+
+def warnings(vm: Vm, ranges: Iterable[Network], seen: ContainersSeen) -> tuple[str, ...]:
+    """What keeps containers from Services, and only those who made their network repair."""
+    lacks = list(_lacks(vm, [item for item in ranges if item.version == 4], seen))
+    more = len(lacks) - _NAMED
+    return tuple(lacks[:_NAMED]) + ((f"{more} more endpoints lack a policy",) if more > 0 else ())
+
+
+def _lacks(vm: Vm, ranges: Sequence[Network], seen: ContainersSeen) -> Iterator[str]:
+    asked = vm.containers
+    assert asked is not None
+    found = next((item for item in seen.networks or () if item.name == asked.network), None)
+    if found is None:
+        return
+    if found.kind == "l2bridge" and not any(
+        address in asked.subnet for item in seen.interfaces for address in item.addresses
+    ):
+        yield (
+            f"the host has no address in {asked.subnet}: the containers of {asked.network} have no gateway; "
+            "whoever made the network attaches an endpoint of the host to it"
+        )
+    for endpoint in seen.endpoints:
+        for lack in missing(vm, found, ranges, endpoint):
+            yield f"endpoint {endpoint.name} ({endpoint.address}) of {asked.network}: {lack}"
+
+
+def missing(
+    vm: Vm, network: ContainerNetwork, ranges: Iterable[Network], endpoint: ContainerEndpoint
+) -> Iterator[str]:
+    """Which policies one endpoint lacks."""
+    asked = vm.containers
+    assert asked is not None
+    if network.kind == "transparent":
+        if endpoint.gateway != vm.address.ip:
+            yield f"its gateway is {endpoint.gateway or 'none'}, not the VM at {vm.address.ip}"
+    else:
+        for service_range in ranges:
+            if not _within(service_range, endpoint.encapsulated):
+                yield f"it lacks the policy SDNRoute (ROUTE) with NeedEncap for {service_range}"
+            if endpoint.exceptions is not None and not _within(service_range, endpoint.exceptions):
+                yield f"{service_range} is missing in the exceptions of its policy OutBoundNAT"
+    if asked.isolate and not _isolated(asked.subnet, endpoint.rules):
+        yield f"it lacks the ACL policies that block {asked.subnet} in both directions"
+
+
+def _within(network: Network, others: Iterable[Network]) -> bool:
+    return any(network.version == item.version and network.subnet_of(item) for item in others)  # type: ignore[arg-type]
+
+
+def _isolated(subnet: Network, rules: Sequence[AccessRule]) -> bool:
+    blocked = {rule.direction for rule in rules if rule.action == "block" and _within(subnet, rule.remote)}
+    return blocked == {"in", "out"}
