@@ -8,26 +8,43 @@ function Find-Tool([string] $Name) {
     Get-Command $Name -CommandType Application -ErrorAction SilentlyContinue | Select-Object -First 1
 }
 
-function Get-ContainerOfCri($Tool) {
-    $Shown = (& $Tool.Path ps --state Running -o json) -join "`n"
-    if ($LASTEXITCODE -ne 0) { return }
-    foreach ($Item in (ConvertFrom-Json $Shown).containers) {
-        @{ id = [string]$Item.id; name = [string]$Item.metadata.name; tool = $Tool.Path }
+function Invoke-Tool($Tool, [string[]] $Words) {
+    # What a program writes to stderr would be an error here.
+    $ErrorActionPreference = 'Continue'
+    $Said = @(& $Tool.Path $Words 2>&1 | ForEach-Object { "$_" })
+    @{ said = $Said; code = $LASTEXITCODE }
+}
+
+function Get-ContainerOfCri($Said) {
+    foreach ($Item in (ConvertFrom-Json ($Said -join "`n")).containers) {
+        @{ id = [string]$Item.id; name = [string]$Item.metadata.name }
     }
 }
 
-function Get-ContainerOfDocker($Tool) {
-    $Shown = @(& $Tool.Path ps --no-trunc --format '{{.ID}} {{.Names}}')
-    if ($LASTEXITCODE -ne 0) { return }
-    foreach ($Line in $Shown) {
-        $Id, $Name = "$Line".Split(' ', 2)
-        @{ id = $Id; name = $Name; tool = $Tool.Path }
+function Get-ContainerOfDocker($Said) {
+    foreach ($Line in $Said) {
+        $Id, $Name = $Line.Split(' ', 2)
+        @{ id = $Id; name = $Name }
     }
 }
 
 function Get-Container {
-    if ($Tool = Find-Tool 'crictl.exe') { Get-ContainerOfCri $Tool }
-    if ($Tool = Find-Tool 'docker.exe') { Get-ContainerOfDocker $Tool }
+    # Emits those of each runtime that answers, or why none does.
+    $Problems = @()
+    $Listed = @(
+        @{ name = 'crictl.exe'; words = 'ps', '-o', 'json'; read = ${function:Get-ContainerOfCri} }
+        @{ name = 'docker.exe'; words = 'ps', '--no-trunc', '--format', '{{.ID}} {{.Names}}'
+            read = ${function:Get-ContainerOfDocker} }
+    )
+    foreach ($Runtime in $Listed) {
+        $Tool = Find-Tool $Runtime.name
+        if (-not $Tool) { $Problems += "$($Runtime.name) is not on the PATH of this account"; continue }
+        $Answer = Invoke-Tool $Tool $Runtime.words
+        if ($Answer.code -ne 0) { $Problems += "$($Runtime.name): $($Answer.said -join ' ')"; continue }
+        $Works = $true
+        & $Runtime.read $Answer.said | ForEach-Object { $_.tool = $Tool; $_ }
+    }
+    if (-not $Works) { throw ($Problems -join '; ') }
 }
 
 function Get-NextHop([string] $Address) {
@@ -39,11 +56,10 @@ function Test-FromContainer($Container, $Item) {
     # Whatever the port speaks: the time at which TCP was connected is not 0 then.
     $Url = "http://$($Item.address):$($Item.port)/"
     $Curl = @('curl.exe', '--silent', '--output', 'NUL', '--max-time', $Seconds, '--write-out', 'connect=%{time_connect}')
-    # What a program writes to stderr would be an error here.
-    $ErrorActionPreference = 'Continue'
-    $Said = @(& $Container.tool exec $Container.id $Curl $Url 2>&1 | ForEach-Object { "$_" }) -join ' '
+    $Answer = Invoke-Tool $Container.tool (@('exec', $Container.id) + $Curl + $Url)
+    $Said = $Answer.said -join ' '
     # crictl.exe says it only in words.
-    $Code = if ($Said -match 'exit code (\d+)') { [int]$Matches[1] } else { $LASTEXITCODE }
+    $Code = if ($Said -match 'exit code (\d+)') { [int]$Matches[1] } else { $Answer.code }
     if ($Said -match 'connect=(\d+\.\d+)' -and [double]::Parse($Matches[1], [cultureinfo]::InvariantCulture) -gt 0) {
         return @{ ok = $true; ms = 1000 * [double]::Parse($Matches[1], [cultureinfo]::InvariantCulture) }
     }
@@ -53,9 +69,6 @@ function Test-FromContainer($Container, $Item) {
 }
 
 $Running = @(Get-Container)
-if (-not (Find-Tool 'crictl.exe') -and -not (Find-Tool 'docker.exe')) {
-    throw 'there is neither crictl.exe nor docker.exe on the PATH of this account'
-}
 $Found = @($Running | Where-Object { $_.name -ceq $Data.container -or $_.id.StartsWith($Data.container) })
 if ($Found.Count -ne 1) {
     return @{ running = @($Running | ForEach-Object { "$($_.name) ($($_.id.Substring(0, 12)))" }) }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import ip_network
-from typing import assert_never
+from typing import Any, assert_never
 
 from vmproxy.errors import VmproxyError
 from vmproxy.hosts.protocols import Answer, Connection, ContainersDriver, Drivers
@@ -16,11 +16,13 @@ from vmproxy.model.seen import Marker
 from vmproxy.model.steps import (
     ContainerStep,
     MarkRoutes,
+    RemoveCni,
     RemoveRoute,
     ResetForwarding,
     RouteStep,
     SetForwarding,
     SetRoute,
+    WriteCni,
 )
 
 
@@ -37,7 +39,7 @@ class Marking:
         if isinstance(step, RouteStep):
             self._route(step)
         else:
-            self._forward(step)
+            self._for_containers(step)
 
     def _route(self, step: RouteStep) -> None:
         match step:
@@ -53,16 +55,24 @@ class Marking:
         if self.marker is not None:
             self._mark(routes=step.routes)
 
-    def _forward(self, step: ContainerStep) -> None:
+    def _for_containers(self, step: ContainerStep) -> None:
         match step:
             case SetForwarding():
                 self._mark(forwarding=(*self._known().forwarding, step.alias))
                 self._host_of_containers().set_forwarding(step.alias, on=True)
+                self._mark(forwarding=step.marked)
             case ResetForwarding():
                 self._host_of_containers().set_forwarding(step.alias, on=False)
+                self._mark(forwarding=step.marked)
+            case WriteCni():
+                self._mark(cni=(*self._known().cni, step.file.path))
+                self._host_of_containers().write_cni(step.file, step.content)
+                self._mark(cni=step.marked)
+            case RemoveCni():
+                self._host_of_containers().remove_cni(step.file)
+                self._mark(cni=step.marked)
             case _:
                 assert_never(step)
-        self._mark(forwarding=step.marked)
 
     def trial(self, connection: Connection, via: Address) -> Answer:
         """Connect by way of a route to that one address, which is gone again afterwards."""
@@ -82,16 +92,11 @@ class Marking:
         assert self._containers is not None  # the site file's check
         return self._containers
 
-    def _mark(
-        self, *, routes: tuple[Route, ...] | None = None, forwarding: tuple[str, ...] | None = None
-    ) -> None:
-        """None: as it is."""
+    def _mark(self, **parts: tuple[Route, ...] | tuple[str, ...]) -> None:
+        """`parts` of the marker by name; each thing in them once."""
         known = self._known()
-        marker = replace(
-            known,
-            routes=known.routes if routes is None else tuple(dict.fromkeys(routes)),
-            forwarding=known.forwarding if forwarding is None else tuple(dict.fromkeys(forwarding)),
-        )
+        changed: dict[str, Any] = {name: tuple(dict.fromkeys(value)) for name, value in parts.items()}
+        marker = replace(known, **changed)
         if marker != known:
             self._carrier.mark(marker)
         self.marker = marker

@@ -54,8 +54,8 @@ from vmproxy.model.steps import (
     made_of,
 )
 from vmproxy.model.topology import Member, Vm
+from vmproxy.resources import cni, guestroutes, identity, kubeproxy, route
 from vmproxy.resources import guest as inside
-from vmproxy.resources import guestroutes, identity, kubeproxy, route
 from vmproxy.resources.guest import GuestWanted
 from vmproxy.resources.kubeproxy import Program, Tools
 from vmproxy.util import events, paths, wait
@@ -156,7 +156,9 @@ class Scope:
     def look_at_containers(self) -> ContainersSeen | None:
         """None: the site file has none."""
         vm = self.member.vm
-        return self.containers.observe(vm.containers, vm.network.address.network) if vm.containers else None
+        if vm.containers is None:
+            return None
+        return self.containers.observe(vm.containers, vm.address.network, cni.file(vm))
 
     def look_at_guest(self, cluster: ClusterSeen | Unobservable) -> GuestSeen:
         """Without the cluster only what does not depend on it. Raises Unreachable for no answer."""

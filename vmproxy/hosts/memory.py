@@ -26,6 +26,7 @@ from vmproxy.model.seen import (
     ClientSeen,
     CloudInit,
     ClusterSeen,
+    CniSeen,
     ContainersSeen,
     Endpoint,
     EndpointSeen,
@@ -46,6 +47,7 @@ from vmproxy.model.seen import (
 )
 from vmproxy.model.steps import (
     ClusterStep,
+    CniFile,
     CreateObject,
     CreateVm,
     DeleteObject,
@@ -161,6 +163,7 @@ class MemoryWorld:
     addresses: tuple[Interface, ...] = ()
     leftovers: tuple[str, ...] = ()
     containers: ContainersSeen = field(default_factory=lambda: ContainersSeen(None))
+    cni: dict[str, bytes] = field(default_factory=dict)
     consent: bool = True
     cut: bool = False
     moment: Callable[[str], None] = field(default=lambda _what: None)
@@ -344,9 +347,25 @@ class MemoryContainers:
     def __init__(self, world: MemoryWorld) -> None:
         self._world = world
 
-    def observe(self, asked: Containers, network: Network) -> ContainersSeen:
+    def observe(self, asked: Containers, network: Network, cni: CniFile | None) -> ContainersSeen:
         assert not overlap(asked.subnet, network) or asked.subnet == network
-        return self._world.containers
+        if cni is None:
+            return self._world.containers
+        content = self._world.cni.get(cni.path)
+        sha256 = None if content is None else hashlib.sha256(content).hexdigest()
+        there = CniSeen(sha256, content is not None and _ours(content, cni))
+        return replace(self._world.containers, cni=there)
+
+    def write_cni(self, file: CniFile, content: bytes) -> None:
+        assert any(vm.marker and file.path in vm.marker.cni for vm in self._world.vms.values())
+        assert _ours(self._world.cni.get(file.path, content), file)
+        with self._world.effect("write CNI configuration"):
+            self._world.cni[file.path] = content
+
+    def remove_cni(self, file: CniFile) -> None:
+        assert _ours(self._world.cni.get(file.path, b"{}"), file) or file.path not in self._world.cni
+        with self._world.effect("remove CNI configuration"):
+            self._world.cni.pop(file.path, None)
 
     def set_forwarding(self, alias: str, *, on: bool) -> None:
         assert self._marked(alias), f"forwarding on {alias} was changed while no marker names it"
@@ -364,6 +383,11 @@ class MemoryContainers:
 
     def _marked(self, alias: str) -> bool:
         return any(vm.marker and alias in vm.marker.forwarding for vm in self._world.vms.values())
+
+
+def _ours(content: bytes, file: CniFile) -> bool:
+    known = json.loads(content)
+    return all(known.get(name) == value for name, value in file.labels.items())
 
 
 class MemoryGuestLink:

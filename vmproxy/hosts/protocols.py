@@ -13,7 +13,7 @@ from vmproxy.image import Download
 from vmproxy.model.finding import Finding
 from vmproxy.model.net import Address, Network, Route
 from vmproxy.model.seen import CarrierSeen, ClientSeen, ContainersSeen, Marker
-from vmproxy.model.steps import VmStep
+from vmproxy.model.steps import CniFile, VmStep
 from vmproxy.model.topology import Client, Vm
 from vmproxy.site.model import Containers
 from vmproxy.transport.accounts import Accounts
@@ -121,11 +121,17 @@ class ClientDriver(Protocol):
 class ContainersDriver(Protocol):
     """The containers of a machine, and their way to its gateway."""
 
-    def observe(self, asked: Containers, network: Network) -> ContainersSeen:
-        """`network` is the VM's."""
+    def observe(self, asked: Containers, network: Network, cni: CniFile | None) -> ContainersSeen:
+        """`network` is the VM's. `cni` None: the configuration is not vmproxy's to write."""
 
     def set_forwarding(self, alias: str, *, on: bool) -> None:
         """Of an interface; one that is gone has none to turn off. Raises VmproxyError."""
+
+    def write_cni(self, file: CniFile, content: bytes) -> None:
+        """In the place of one that has those labels, or of none. Raises VmproxyError."""
+
+    def remove_cni(self, file: CniFile) -> None:
+        """One that is gone already is fine. Raises VmproxyError for one without those labels."""
 
     def probe(self, container: str, connections: Sequence[Connection]) -> list[Answer]:
         """Connect by TCP from inside a container. Raises VmproxyError when it cannot be entered."""

@@ -28,7 +28,7 @@ class Marker:
     without private keys, `host_key` the guest's SSH host public key in OpenSSH form, `routes` what was
     set on the host for this VM. `recipe` names what its image was made of, `made` the day, as 2026-01-31; ""
     when that is not known. `forwarding` are the host's interfaces, by alias, on which vmproxy turned
-    forwarding on.
+    forwarding on, `cni` the paths of CNI configurations that it wrote there.
     """
 
     site: str
@@ -41,6 +41,7 @@ class Marker:
     recipe: str = ""
     made: str = ""
     forwarding: tuple[str, ...] = ()
+    cni: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class AccessRule:
 
 
 @dataclass(frozen=True)
-class ContainerEndpoint:
+class HnsEndpoint:
     """A container's adapter, as HNS shows it. `encapsulated`: what its SDNRoute (ROUTE) policies with
     NeedEncap give to the host's own stack. `exceptions`: what its OutBoundNAT leaves the container's own
     address; None: it has no such policy."""
@@ -113,7 +114,7 @@ class ContainerEndpoint:
 
 
 @dataclass(frozen=True)
-class ContainerNetwork:
+class HnsNetwork:
     """An HNS network; `kind` as l2bridge, transparent or nat."""
 
     name: str
@@ -122,15 +123,29 @@ class ContainerNetwork:
 
 
 @dataclass(frozen=True)
+class CniSeen:
+    """The file of vmproxy's name among the container runtime's CNI configurations. `sha256` of its content;
+    None: there is none. `ours`: it has our labels. `others` are the names of the files beside it. `folder`:
+    whether that is there."""
+
+    sha256: str | None
+    ours: bool = False
+    others: tuple[str, ...] = ()
+    folder: bool = True
+
+
+@dataclass(frozen=True)
 class ContainersSeen:
     """What a host has of containers. `networks` are all HNS networks; None: HNS is not there or does not run.
     `endpoints` are those of containers on the network that was asked about, `interfaces` the host's on the
-    VM's network and in the containers' subnet. `rival` is a native kube-proxy that runs; None: none does."""
+    VM's network and in the containers' subnet. `rival` is a native kube-proxy that runs; None: none does.
+    `cni` None: nobody asked."""
 
-    networks: tuple[ContainerNetwork, ...] | None
-    endpoints: tuple[ContainerEndpoint, ...] = ()
+    networks: tuple[HnsNetwork, ...] | None
+    endpoints: tuple[HnsEndpoint, ...] = ()
     interfaces: tuple[InterfaceSeen, ...] = ()
     rival: str | None = None
+    cni: CniSeen | None = None
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,7 @@ def new_marker(vm: VmWanted, host_key: str, before: Marker | None) -> Marker:
         recipe=vm.recipe,
         made=vm.made,
         forwarding=before.forwarding if before else (),
+        cni=before.cni if before else (),
     )
 
 
@@ -388,6 +389,60 @@ class ResetForwarding:
     @property
     def drift(self) -> tuple[Drift, ...]:
         return (Drift(self.target, "Disabled", "as vmproxy set it"),)
+
+
+@dataclass(frozen=True)
+class CniFile:
+    """Where a CNI configuration of ours is on its host, and the labels in it that say so."""
+
+    path: str
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class WriteCni:
+    """Write a CNI configuration; `before` is the SHA-256 of the one that is there, None for none. `marked`:
+    the paths that the marker names afterwards."""
+
+    file: CniFile
+    content: bytes = field(repr=False)
+    before: str | None
+    marked: tuple[str, ...]
+    place: ClassVar[Place] = "host"
+    verb: ClassVar = "write"
+    why: ClassVar = "new containers get the policies that lead to the VM"
+    cold: ClassVar = False
+
+    @property
+    def target(self) -> str:
+        return self.file.path
+
+    @property
+    def drift(self) -> tuple[Drift, ...]:
+        if self.before is None:
+            return (Drift(self.target, "present", ABSENT),)
+        field, wanted = f"{self.target}: sha256", hashlib.sha256(self.content).hexdigest()
+        return differences({field: wanted}, {field: self.before})
+
+
+@dataclass(frozen=True)
+class RemoveCni:
+    """Remove a CNI configuration that vmproxy wrote, if it is still ours."""
+
+    file: CniFile
+    marked: tuple[str, ...]
+    place: ClassVar[Place] = "host"
+    verb: ClassVar = "remove"
+    why: ClassVar = "nothing behind it leads to the VM any more"
+    cold: ClassVar = False
+
+    @property
+    def target(self) -> str:
+        return self.file.path
+
+    @property
+    def drift(self) -> tuple[Drift, ...]:
+        return (Drift(self.target, ABSENT, "as vmproxy wrote it"),)
 
 
 # Inside the guest.
@@ -645,7 +700,7 @@ class RestartProxy:
 ClusterStep = CreateObject | UpdateObject | DeleteObject
 VmStep = CreateVm | StartVm | SetVm | ReconfigureVm | DeleteVm
 RouteStep = SetRoute | RemoveRoute | MarkRoutes
-ContainerStep = SetForwarding | ResetForwarding
+ContainerStep = SetForwarding | ResetForwarding | WriteCni | RemoveCni
 HostStep = VmStep | RouteStep | ContainerStep
 GuestStep = (
     PushFile

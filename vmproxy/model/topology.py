@@ -5,6 +5,7 @@ Compiled once, by a pure function; everything below the command line takes these
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vmproxy.model import names
@@ -55,6 +56,13 @@ class Vm:
     def address(self) -> Interface:
         """The one that it is to have."""
         return self.network.address
+
+    def host_address(self, host: Iterable[Interface]) -> Address | None:
+        """Where its host, whose own addresses are `host`, is on the VM's network: the VM's way to the host's
+        containers. None: nowhere."""
+        if self.containers and self.containers.host_address:
+            return self.containers.host_address
+        return next((item.ip for item in host if item.ip in self.address.network), None)
 
     @property
     def node(self) -> str:

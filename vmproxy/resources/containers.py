@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from vmproxy.errors import Conflict, NotReady
 from vmproxy.model.net import Network
-from vmproxy.model.seen import AccessRule, ContainerEndpoint, ContainerNetwork, ContainersSeen
+from vmproxy.model.seen import AccessRule, ContainersSeen, HnsEndpoint, HnsNetwork
 from vmproxy.model.steps import ContainerStep, ResetForwarding, SetForwarding
 from vmproxy.model.topology import Vm
 from vmproxy.site.model import Containers
@@ -24,7 +24,7 @@ _MADE_BY = (
 )
 
 
-def check(vm: Vm, seen: ContainersSeen, *, host: str) -> ContainerNetwork:
+def check(vm: Vm, seen: ContainersSeen, *, host: str) -> HnsNetwork:
     """The network. Raises Conflict where it cannot be used, NotReady where it, or HNS, is missing."""
     asked = vm.containers
     assert asked is not None
@@ -48,7 +48,7 @@ def check(vm: Vm, seen: ContainersSeen, *, host: str) -> ContainerNetwork:
     return found
 
 
-def _check_network(asked: Containers, found: ContainerNetwork, host: str) -> None:
+def _check_network(asked: Containers, found: HnsNetwork, host: str) -> None:
     if found.kind not in _KINDS:
         raise Conflict(
             f"cannot attach the containers of {asked.network} on {host}: its type is {found.kind}",
@@ -106,9 +106,7 @@ def _lacks(vm: Vm, ranges: Sequence[Network], seen: ContainersSeen) -> Iterator[
             yield f"endpoint {endpoint.name} ({endpoint.address}) of {asked.network}: {lack}"
 
 
-def missing(
-    vm: Vm, network: ContainerNetwork, ranges: Iterable[Network], endpoint: ContainerEndpoint
-) -> Iterator[str]:
+def missing(vm: Vm, network: HnsNetwork, ranges: Iterable[Network], endpoint: HnsEndpoint) -> Iterator[str]:
     """Which policies one endpoint lacks."""
     asked = vm.containers
     assert asked is not None

@@ -22,27 +22,21 @@ _DEFAULT = ip_network("0.0.0.0/0")
 def wanted(vm: Vm, cluster: ClusterSeen, host: Iterable[Interface]) -> tuple[Route, ...]:
     """The default route, which the seed sets at the first boot, and those to pods and to the containers of
     the host, whose own addresses are `host`."""
-    return (Route(_DEFAULT, vm.network.gateway), *to_pods(vm, cluster), *_to_containers(vm, host))
-
-
-def host_address(vm: Vm, host: Iterable[Interface]) -> Address | None:
-    """Where the host is on the VM's network, which is the VM's way to its containers; None: nowhere."""
-    if vm.containers and vm.containers.host_address:
-        return vm.containers.host_address
-    return next((item.ip for item in host if item.ip in vm.address.network), None)
+    return (Route(_DEFAULT, vm.network.gateway), *to_pods(vm, cluster, host))
 
 
 def _to_containers(vm: Vm, host: Iterable[Interface]) -> Iterator[Route]:
     """None to containers on the VM's own network."""
-    if vm.containers is None or overlap(vm.containers.subnet, vm.address.network):
-        return
-    if via := host_address(vm, host):
+    via = vm.host_address(host)
+    if vm.containers and via and not overlap(vm.containers.subnet, vm.address.network):
         yield Route(vm.containers.subnet, via)
 
 
-def to_pods(vm: Vm, cluster: ClusterSeen) -> tuple[Route, ...]:
-    """The site file's routes, and with podRoutes one to each Node's pods where the Node is on the network."""
-    routes: dict[Network, Route] = {route.to: Route(route.to, route.via) for route in vm.network.routes}
+def to_pods(vm: Vm, cluster: ClusterSeen, host: Iterable[Interface] = ()) -> tuple[Route, ...]:
+    """The site file's routes, the one to the containers of the host, whose own addresses are `host`, and with
+    podRoutes one to each Node's pods where the Node is on the network."""
+    listed = [Route(route.to, route.via) for route in vm.network.routes] + [*_to_containers(vm, host)]
+    routes: dict[Network, Route] = {route.prefix: route for route in listed}
     if vm.network.pod_routes == "nodes":
         for node in cluster.nodes:
             via = _on_network(node, vm)

@@ -406,6 +406,10 @@ class Cni(_Model):
     """The network plugin that makes the containers' adapters."""
     api: Literal["v1", "v2"] = "v2"
     """The version of HNS' interface that the plugin uses: v2 for containerd, v1 for Docker."""
+    write: bool = False
+    """Whether vmproxy puts the configuration into the runtime's folder on the host, and keeps it there."""
+    directory: WindowsFolder = r"C:\Program Files\containerd\cni\conf"
+    """The container runtime's folder of CNI configurations on the host."""
 
 
 class Containers(_Model):
@@ -415,8 +419,6 @@ class Containers(_Model):
     """The exact name of the HNS network, of type l2bridge or transparent; vmproxy never changes it."""
     subnet: Cidr
     """The subnet of that network, such as 10.244.9.0/24."""
-    gateway: Literal["host"] = "host"
-    """The containers' way out: host, which then forwards between its interfaces."""
     host_address: Address | None = None
     """The host's own address on the VM's network; if omitted: found on the host."""
     isolate: bool = False

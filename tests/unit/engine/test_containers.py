@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 
@@ -12,26 +13,25 @@ from tests.unit.engine.test_run import is_good, killed_everywhere, shown
 from vmproxy.errors import Conflict, NotReady
 from vmproxy.hosts.memory import MemoryCluster, MemoryWorld
 from vmproxy.model.net import Network
-from vmproxy.model.seen import ContainerEndpoint, ContainerNetwork, ContainersSeen, InterfaceSeen, NodeSeen
+from vmproxy.model.seen import ContainersSeen, HnsEndpoint, HnsNetwork, InterfaceSeen, NodeSeen
 
 SUBNET = ip_network("10.244.9.0/24")
 SERVICES = ip_network("10.96.0.0/16")
 LAN, INNER = "vEthernet (LAN)", "vEthernet (cbr0_ep)"
+FOLDER = r"C:\cni"
+PATH = FOLDER + r"\10-vmproxy-a-win-01.conflist"
+WRITTEN = {"cni": {"write": True, "directory": FOLDER}}
 ATTACHED = {"network": "cbr0", "subnet": str(SUBNET)}
 
 
-def endpoint(
-    *encapsulated: Network, exceptions: tuple[Network, ...] | None = (SERVICES,)
-) -> ContainerEndpoint:
-    return ContainerEndpoint(
-        "web-1", ip_address("10.244.9.10"), ip_address("10.244.9.2"), encapsulated, exceptions
-    )
+def endpoint(*encapsulated: Network, exceptions: tuple[Network, ...] | None = (SERVICES,)) -> HnsEndpoint:
+    return HnsEndpoint("web-1", ip_address("10.244.9.10"), ip_address("10.244.9.2"), encapsulated, exceptions)
 
 
-def seen(*forwarding: str, endpoints: tuple[ContainerEndpoint, ...] = ()) -> ContainersSeen:
+def seen(*forwarding: str, endpoints: tuple[HnsEndpoint, ...] = ()) -> ContainersSeen:
     at = {LAN: "192.168.10.2", INNER: "10.244.9.2"}
     return ContainersSeen(
-        (ContainerNetwork("nat", "nat", ()), ContainerNetwork("cbr0", "l2bridge", (SUBNET,))),
+        (HnsNetwork("nat", "nat", ()), HnsNetwork("cbr0", "l2bridge", (SUBNET,))),
         endpoints,
         tuple(
             InterfaceSeen(alias, (ip_address(address),), alias in forwarding) for alias, address in at.items()
@@ -145,12 +145,12 @@ def test_killed_at_any_moment_the_next_apply_converges_and_destroy_leaves_nothin
         (replace(seen(), networks=None), NotReady, "HNS is not there"),
         (replace(seen(), networks=seen().networks[:1]), NotReady, "there is no HNS network cbr0"),  # type: ignore[index]
         (
-            replace(seen(), networks=(ContainerNetwork("cbr0", "nat", (SUBNET,)),)),
+            replace(seen(), networks=(HnsNetwork("cbr0", "nat", (SUBNET,)),)),
             Conflict,
             "its type is nat",
         ),
         (
-            replace(seen(), networks=(ContainerNetwork("cbr0", "l2bridge", (ip_network("10.244.8.0/24"),)),)),
+            replace(seen(), networks=(HnsNetwork("cbr0", "l2bridge", (ip_network("10.244.8.0/24"),)),)),
             Conflict,
             "its subnet is 10.244.8.0/24, not 10.244.9.0/24",
         ),
@@ -184,7 +184,7 @@ def test_what_cannot_be_attached_is_refused_before_anything_is_made(
         (endpoint(SERVICES, exceptions=None), None),
     ],
 )
-def test_an_endpoint_that_lacks_a_policy_is_named_with_it(found: ContainerEndpoint, lack: str | None) -> None:
+def test_an_endpoint_that_lacks_a_policy_is_named_with_it(found: HnsEndpoint, lack: str | None) -> None:
     run = product(seen(endpoints=(found,)))
     run.apply()
     plan = run.plan()
@@ -214,10 +214,69 @@ def test_containers_of_a_transparent_network_need_the_vm_as_their_gateway_and_no
     subnet = ip_network("192.168.10.0/24")
     there = replace(
         seen(endpoints=(endpoint(),)),
-        networks=(ContainerNetwork("cbr0", "transparent", (subnet,)),),
+        networks=(HnsNetwork("cbr0", "transparent", (subnet,)),),
     )
     run = product(there, subnet=str(subnet))
     assert run.apply().error is None
     assert not any(forwarding(run.world).values())
     (warning,) = run.plan().warnings
     assert "its gateway is 10.244.9.2, not the VM at 192.168.10.5" in warning
+
+
+def test_the_cni_configuration_is_written_repaired_and_removed() -> None:
+    run = product(seen(), **WRITTEN)
+    result = run.apply()
+    assert result.error is None
+    assert shown(result.done)[-1] == ("write", PATH)
+    content = run.world.cni[PATH]
+    (plugin,) = json.loads(content)["plugins"]
+    assert {"Type": "SDNRoute", "Settings": {"DestinationPrefix": "10.96.0.0/16", "NeedEncap": True}} in [
+        policy["value"] for policy in plugin["policies"]
+    ]
+    assert run.plan().in_sync
+    run.world.cni[PATH] = content.replace(b"10.96.0.0/16", b"10.97.0.0/16")
+    (step,) = run.plan().steps
+    assert [item.field for item in step.drift] == [f"{PATH}: sha256"]
+    assert run.apply().error is None
+    assert run.world.cni[PATH] == content
+    run.destroy()
+    assert run.world.cni == {}
+
+
+@pytest.mark.parametrize(
+    "later", [{}, {"cni": {"write": False}}, {"cni": {"write": True, "directory": r"D:\\cni"}}]
+)
+def test_a_configuration_that_is_no_longer_wanted_there_is_removed(later: dict[str, object]) -> None:
+    run = product(seen(), **WRITTEN)
+    run.apply()
+    again = Product(run.world, topology(containers={**ATTACHED, **later}))
+    assert again.apply().error is None
+    assert PATH not in run.world.cni
+    assert again.plan().in_sync
+    again.destroy()
+    assert run.world.cni == {}
+
+
+def test_a_file_of_that_name_that_is_not_ours_is_refused_and_left_alone() -> None:
+    run = product(seen(), **WRITTEN)
+    run.world.cni[PATH] = b'{"name": "cbr0"}'
+    result = run.apply()
+    assert isinstance(result.error, Conflict)
+    assert "what is there is not vmproxy's" in result.error.message
+    assert run.world.vms == {}
+    assert run.world.cni == {PATH: b'{"name": "cbr0"}'}
+
+
+@pytest.mark.parametrize("command", ["apply", "destroy"])
+@pytest.mark.parametrize("start", ["nothing", "written"])
+def test_killed_at_any_moment_the_configuration_is_written_whole_or_gone(command: str, start: str) -> None:
+    run = product(seen(), **WRITTEN)
+    if start == "written":
+        run.apply()
+    for left in killed_everywhere(run.world, run, command):
+        again = Product(left, run.topology)
+        assert again.apply().error is None
+        assert again.plan().in_sync
+        assert set(left.cni) == {PATH}
+        again.destroy()
+        assert left.cni == {}

@@ -63,10 +63,10 @@ def get(namespace: str, address: str, *, patience: float = 5) -> str | None:
 
 
 @contextmanager
-def serving(namespace: str) -> Iterator[None]:
-    """A server on port 80 of all addresses of a namespace."""
+def serving(namespace: str, port: int = 80) -> Iterator[None]:
+    """A server on that port of all addresses of a namespace."""
     channel = netns.open_socket(namespace, "tcp")
-    server = HTTPServer(("0.0.0.0", 80), _Teller, bind_and_activate=False)
+    server = HTTPServer(("0.0.0.0", port), _Teller, bind_and_activate=False)
     server.socket.close()
     server.socket = channel
     server.server_bind()

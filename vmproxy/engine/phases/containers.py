@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from vmproxy.containers import cni as cni_file
+from vmproxy.containers import containerd, l2bridge
 from vmproxy.engine.endpoints import Target
 from vmproxy.engine.look import Look, or_why
 from vmproxy.engine.phases.phase import Hop, Leaving, Phase, Unsettled
@@ -13,26 +15,38 @@ from vmproxy.hosts.protocols import Answer
 from vmproxy.model.finding import Finding, failed
 from vmproxy.model.seen import Unobservable
 from vmproxy.model.steps import ContainerStep
-from vmproxy.resources import containers
+from vmproxy.resources import cni, containers
+from vmproxy.util import assets
 
 
 def _plan(scope: Scope, world: World) -> Sequence[ContainerStep]:
-    marked = world.carrier.marker.forwarding if world.carrier.marker else ()
+    marker, vm, host = world.carrier.marker, scope.member.vm, scope.member.name
+    forwarding, files = (marker.forwarding, marker.cni) if marker else ((), ())
     if world.containers is None:
-        return containers.remove_plan(marked)
-    return containers.plan(scope.member.vm, world.containers, marked, host=scope.member.name)
+        return (*containers.remove_plan(forwarding), *cni.remove_plan(vm, files))
+    wanted = cni.content(vm, world.cluster, world.client.addresses) if cni.file(vm) else None
+    return (
+        *containers.plan(vm, world.containers, forwarding, host=host),
+        *cni.plan(vm, wanted, world.containers.cni, files, host=host),
+    )
 
 
 def _unsettled(scope: Scope, world: World) -> Unsettled:
     if world.containers is None:
         return Unsettled()
-    ranges = world.cluster.service_cidrs
-    return Unsettled(warnings=containers.warnings(scope.member.vm, ranges, world.containers))
+    vm, ranges = scope.member.vm, world.cluster.service_cidrs
+    lacks = containers.warnings(vm, ranges, world.containers)
+    return Unsettled(warnings=(*lacks, *cni.warnings(vm, world.containers.cni)))
 
 
-def _removal(_scope: Scope, leaving: Leaving) -> Sequence[ContainerStep]:
+def _removal(scope: Scope, leaving: Leaving) -> Sequence[ContainerStep]:
     marker = leaving.carrier.marker
-    return containers.remove_plan(marker.forwarding if marker else ())
+    if marker is None:
+        return ()
+    return (
+        *cni.remove_plan(scope.member.vm, marker.cni),
+        *containers.remove_plan(marker.forwarding),
+    )
 
 
 def _findings(look: Look) -> Iterator[Finding]:
@@ -62,6 +76,25 @@ _POLICIES = (
     "compare the network plugin's configuration with what `vmproxy render` writes into containers/; policies "
     "are given to an endpoint when it is made: start its container anew"
 )
+
+
+def _files(scope: Scope) -> Mapping[str, bytes]:
+    """For review, and for those who make the network. The host is asked only for its own address, where the
+    site file has none."""
+    vm = scope.member.vm
+    if vm.containers is None:
+        return {}
+    host = () if vm.containers.host_address else scope.client.observe().addresses
+    network = cni.network(vm, scope.site.cluster_seen(), host)
+    folders = containerd.Folders(configurations=vm.containers.cni.directory)
+    found = {
+        f"containers/{cni_file.file_name(vm.site, vm.host)}": cni_file.text(network),
+        "containers/containerd-2.toml": containerd.fragment(2, folders),
+        "containers/containerd-3.toml": containerd.fragment(3, folders),
+        f"containers/{l2bridge.DATA}": l2bridge.text(network),
+        **{name: assets.text(name) for name in l2bridge.SCRIPTS},
+    }
+    return {name: text.encode() for name, text in found.items()}
 
 
 def _problems(look: Look) -> Iterator[str]:
@@ -101,4 +134,5 @@ CONTAINERS = Phase(
     problems=_problems,
     broken=_broken,
     unsettled=_unsettled,
+    files=_files,
 )

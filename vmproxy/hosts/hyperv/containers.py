@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from vmproxy.errors import UsageError
@@ -13,11 +14,13 @@ from vmproxy.hosts.protocols import Answer, Connection
 from vmproxy.model.net import Address, Network, addresses, networks
 from vmproxy.model.seen import (
     AccessRule,
-    ContainerEndpoint,
-    ContainerNetwork,
+    CniSeen,
     ContainersSeen,
+    HnsEndpoint,
+    HnsNetwork,
     InterfaceSeen,
 )
+from vmproxy.model.steps import CniFile
 from vmproxy.site.model import Containers
 
 Facts = Mapping[str, Any]
@@ -29,9 +32,20 @@ class WindowsContainers:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def observe(self, asked: Containers, network: Network) -> ContainersSeen:
+    def observe(self, asked: Containers, network: Network, cni: CniFile | None) -> ContainersSeen:
         facts = self._session.run("containers.ps1", "look at the containers", {"network": asked.network})
-        return seen(facts, asked, network)
+        found = seen(facts, asked, network)
+        return replace(found, cni=_cni(self._of_cni("observe", "look at", cni))) if cni else found
+
+    def write_cni(self, file: CniFile, content: bytes) -> None:
+        self._of_cni("write", "write", file, content=content.decode())
+
+    def remove_cni(self, file: CniFile) -> None:
+        self._of_cni("remove", "remove", file)
+
+    def _of_cni(self, action: str, verb: str, file: CniFile, **more: str) -> Any:
+        data = {"action": action, "path": file.path, "labels": dict(file.labels), **more}
+        return self._session.run("cni.ps1", f"{verb} {file.path}", data)
 
     def set_forwarding(self, alias: str, *, on: bool) -> None:
         data = {"alias": alias, "forwarding": "Enabled" if on else "Disabled"}
@@ -67,9 +81,16 @@ def seen(facts: Facts, asked: Containers, network: Network) -> ContainersSeen:
     )
 
 
-def _network(item: Facts) -> ContainerNetwork:
+def _cni(facts: Facts) -> CniSeen:
+    file = facts["file"]
+    others = tuple(str(name) for name in items(facts["others"]))
+    sha256 = str(file["sha256"]) if file else None
+    return CniSeen(sha256, bool(file and file["ours"]), others, bool(facts["folder"]))
+
+
+def _network(item: Facts) -> HnsNetwork:
     subnets = tuple(networks(str(prefix) for prefix in items(item["subnets"])))
-    return ContainerNetwork(str(item["name"]), str(item["type"]).lower(), subnets)
+    return HnsNetwork(str(item["name"]), str(item["type"]).lower(), subnets)
 
 
 def _interfaces(found: Iterable[Facts], inside: Iterable[Network]) -> Iterator[InterfaceSeen]:
@@ -80,13 +101,13 @@ def _interfaces(found: Iterable[Facts], inside: Iterable[Network]) -> Iterator[I
             yield InterfaceSeen(str(item["alias"]), own, str(item["forwarding"]) == "Enabled")
 
 
-def _endpoint(item: Facts) -> ContainerEndpoint | None:
+def _endpoint(item: Facts) -> HnsEndpoint | None:
     """None: one that has no IPv4 address yet, or is another machine's."""
     address = next(addresses([str(item["address"])]), None)
     if address is None or item["remote"]:
         return None
     policies = [_flat(policy) for policy in items(item["policies"])]
-    return ContainerEndpoint(
+    return HnsEndpoint(
         name=str(item["name"]),
         address=address,
         gateway=_gateway(item["gateway"]),

@@ -12,6 +12,9 @@ from vmproxy.model.seen import Marker
 
 _BLOCK = re.compile(r"\[vmproxy\](.*?)\[/vmproxy\]", re.DOTALL)
 
+_OPTIONAL = ("forwarding", "cni")
+"""Written only where there is something to name: the Notes of most VMs stay short."""
+
 
 def block(marker: Marker) -> str:
     """ASCII without line breaks inside, some 500 characters."""
@@ -25,7 +28,7 @@ def block(marker: Marker) -> str:
         "routes": [[str(route.prefix), str(route.via or "")] for route in marker.routes],
         "recipe": marker.recipe,
         "made": marker.made,
-        **({"forwarding": marker.forwarding} if marker.forwarding else {}),
+        **{name: list(getattr(marker, name)) for name in _OPTIONAL if getattr(marker, name)},
     }
     return f"[vmproxy]{json.dumps(data, separators=(',', ':'))}[/vmproxy]"
 
@@ -47,7 +50,7 @@ def parse(notes: str) -> Marker | None:
             routes=tuple(_route(prefix, via) for prefix, via in data["routes"]),
             recipe=str(data.get("recipe", "")),
             made=str(data.get("made", "")),
-            forwarding=tuple(str(alias) for alias in data.get("forwarding", ())),
+            **{name: tuple(map(str, data.get(name, ()))) for name in _OPTIONAL},
         )
     except (ValueError, LookupError, TypeError, RecursionError):
         return None

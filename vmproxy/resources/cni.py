@@ -1,0 +1,120 @@
+"""The CNI configuration of the host's container network: rendered for review, or kept on the host.
+
+The file is known as ours by the two labels in it, and by the marker of the VM, which names its path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from ipaddress import IPv4Address, IPv4Network
+
+from vmproxy.containers import cni
+from vmproxy.errors import Conflict, NotReady
+from vmproxy.model.names import HOST_LABEL, SITE_LABEL
+from vmproxy.model.net import Interface, Network, summed
+from vmproxy.model.seen import ClusterSeen, CniSeen
+from vmproxy.model.steps import CniFile, RemoveCni, WriteCni
+from vmproxy.model.topology import Vm
+
+_RUNTIME = (
+    "install containerd with its CNI plugins, or correct containers.cni.directory; `vmproxy render` writes "
+    "what containerd's config.toml needs into containers/"
+)
+
+
+def content(vm: Vm, cluster: ClusterSeen, host: Iterable[Interface]) -> bytes:
+    """Of the file. Raises as `network`, and UsageError for what no plugin could use."""
+    return cni.text(network(vm, cluster, host)).encode()
+
+
+def network(vm: Vm, cluster: ClusterSeen, host: Iterable[Interface]) -> cni.ContainerNetwork:
+    """`host` are the host's own addresses. Raises NotReady where none is on the VM's network."""
+    asked, lan = vm.containers, vm.address.network
+    assert asked is not None
+    assert isinstance(lan, IPv4Network)
+    management = vm.host_address(host)
+    if not isinstance(management, IPv4Address):
+        raise NotReady(
+            f"cannot write a CNI configuration for {vm.host}: it has no address on the VM's network {lan}",
+            hint="set containers.hostAddress in the site file",
+        )
+    return cni.ContainerNetwork(
+        site=vm.site,
+        host=vm.host,
+        name=asked.network,
+        subnet=asked.subnet,
+        service_cidrs=tuple(_ipv4(cluster.service_cidrs)),
+        pod_cidrs=tuple(_ipv4(_pods(cluster))),
+        lan=lan,
+        management=management,
+        plugin=asked.cni.plugin,
+        api=asked.cni.api,
+        isolate=asked.isolate,
+    )
+
+
+def _pods(cluster: ClusterSeen) -> tuple[Network, ...]:
+    return cluster.pod_cidrs or summed(cidr for node in cluster.nodes for cidr in node.pod_cidrs)
+
+
+def _ipv4(networks: Iterable[Network]) -> Iterator[IPv4Network]:
+    return (item for item in networks if isinstance(item, IPv4Network))
+
+
+def file(vm: Vm) -> CniFile | None:
+    """Where it is to be; None: it is not vmproxy's to write."""
+    if vm.containers is None or not vm.containers.cni.write:
+        return None
+    return _file(vm, f"{vm.containers.cni.directory}\\{cni.file_name(vm.site, vm.host)}")
+
+
+def _file(vm: Vm, path: str) -> CniFile:
+    return CniFile(path, {SITE_LABEL: vm.site, HOST_LABEL: vm.host})
+
+
+def plan(
+    vm: Vm, wanted: bytes | None, seen: CniSeen | None, marked: Sequence[str], *, host: str
+) -> tuple[WriteCni | RemoveCni, ...]:
+    """`wanted` None: there is to be none. Raises Conflict for a file of that name that is not ours, NotReady
+    where the folder is missing."""
+    there = file(vm)
+    if there is None or wanted is None or seen is None:
+        return remove_plan(vm, marked)
+    _check(there, seen, host=host)
+    going = tuple(path for path in marked if path != there.path)
+    steps: list[WriteCni | RemoveCni] = [*remove_plan(vm, going, (there.path,))]
+    if seen.sha256 != hashlib.sha256(wanted).hexdigest() or there.path not in marked:
+        steps.append(WriteCni(there, wanted, seen.sha256, (there.path,)))
+    return tuple(steps)
+
+
+def _check(there: CniFile, seen: CniSeen, *, host: str) -> None:
+    if not seen.folder:
+        folder = there.path.rpartition("\\")[0]
+        raise NotReady(
+            f"cannot write a CNI configuration on {host}: there is no folder {folder}", hint=_RUNTIME
+        )
+    if seen.sha256 is not None and not seen.ours:
+        raise Conflict(
+            f"cannot write {there.path} on {host}: what is there is not vmproxy's",
+            hint="move it away, or set containers.cni.write: false",
+        )
+
+
+def remove_plan(vm: Vm, going: Sequence[str], staying: tuple[str, ...] = ()) -> tuple[RemoveCni, ...]:
+    """The marker names those that are still to go."""
+    return tuple(
+        RemoveCni(_file(vm, path), (*staying, *going[index + 1 :])) for index, path in enumerate(going)
+    )
+
+
+def warnings(vm: Vm, seen: CniSeen | None) -> Iterator[str]:
+    """The runtime takes the first file of its folder, in alphabetical order."""
+    there = file(vm)
+    if there is None or seen is None:
+        return
+    own = there.path.rpartition("\\")[2]
+    for name in sorted(seen.others):
+        if name.lower() < own.lower():
+            yield f"the container runtime takes {name} before {own}, and no policy of it: move it away"
