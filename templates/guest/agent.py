@@ -39,6 +39,8 @@ USED = "/run/vmproxy"
 SETUP_UNIT = "vmproxy-setup.service"
 GUARD_UNIT = "vmproxy-guard.service"
 REPAIRS = "/run/vmproxy/keeper.json"
+POD_ROUTES = "/run/vmproxy/podroutes.json"
+POD_ROUTES_CONFIG = "/etc/vmproxy/podroutes.json"
 PROXY_UNIT = "vmproxy-kube-proxy.service"
 METRICS = 10249
 HEALTH = 10256
@@ -135,6 +137,24 @@ if TYPE_CHECKING:
         status: int
         why: str
 
+    class LeftOut(TypedDict):
+        why: str
+        node: str
+        address: str
+        count: int
+
+    class PodRoutesSeen(TypedDict):
+        """As podroutes.py notes it."""
+
+        mode: str
+        listed: bool
+        routes: int
+        failed: int
+        api: str
+        since: float
+        left: list[LeftOut]
+        more: int
+
     class ObserveAnswer(TypedDict):
         files: dict[str, FileSeen]
         sysctls: dict[str, str]
@@ -154,6 +174,7 @@ if TYPE_CHECKING:
         addresses: list[str]
         dns: list[str]
         blockers: list[str]
+        pod_routes: PodRoutesSeen | None
         now: float
 
     class PushRequest(TypedDict):
@@ -310,12 +331,7 @@ def identity(found: os.stat_result) -> list[int]:
 
 
 def hashes() -> dict[str, Any]:
-    try:
-        with open(CACHE) as file:
-            known: dict[str, Any] = json.load(file)
-    except (OSError, ValueError):
-        return {}
-    return known
+    return loaded(CACHE)
 
 
 def digest(path: str, found: os.stat_result, cache: dict[str, Any]) -> str:
@@ -481,6 +497,34 @@ def repairs() -> dict[str, int]:
             return {str(name): int(number) for name, number in json.load(file).items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
+
+
+def pod_routes() -> PodRoutesSeen | None:
+    """What keeps the routes to endpoints says of itself; None: it has not run."""
+    state = loaded(POD_ROUTES)
+    try:
+        return {
+            "mode": state["mode"],
+            "listed": state["listed"],
+            "routes": state["routes"],
+            "failed": state["failed"],
+            "api": state["api"],
+            "since": state["since"],
+            "left": state["left"],
+            "more": state["more"],
+        }
+    except KeyError:
+        return None
+
+
+def loaded(path: str) -> dict[str, Any]:
+    """What is in that file; nothing, if it is not there or damaged."""
+    try:
+        with open(path) as file:
+            found = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def routes(told: str | None) -> list[Route]:
@@ -670,6 +714,7 @@ def observe(request: ObserveRequest) -> ObserveAnswer:
         "addresses": addresses(finish(own)),
         "dns": name_servers(),
         "blockers": blockers(finish(chains)),
+        "pod_routes": pod_routes(),
         "canary": way,
         "renewal": status,
         "now": time.time(),
@@ -949,10 +994,23 @@ def not_converged(seen: ProxySeen, failures: int, request: ConvergedRequest) -> 
         return "it has no rule for %s" % ("default/kubernetes" if request["ca"] else address)
     status, why = canary_status(canary, request["ca"])
     if status:
-        return ""
+        return without_routes()
     if request["ca"]:
         return "the API server does not answer at its ClusterIP: " + why
     return "the ClusterIP %s does not answer: %s" % (address, why)
+
+
+def without_routes() -> str:
+    """Why the routes to endpoints are not those of the configuration yet; empty when they are."""
+    try:
+        with open(POD_ROUTES_CONFIG, "rb") as file:
+            wanted = hashlib.sha256(file.read()).hexdigest()
+    except OSError:
+        return ""
+    state = loaded(POD_ROUTES)
+    if state.get("config") != wanted:
+        return "the routes to endpoints are not set yet"
+    return "" if state.get("listed") else "the routes to endpoints are not set yet: %s" % state.get("api")
 
 
 def canary_status(way: Endpoint, ca: str, token: str = "") -> tuple[int, str]:

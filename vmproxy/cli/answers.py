@@ -169,8 +169,21 @@ class HostStatus(TypedDict):
     """What the VM's keeper has repaired since the VM started, and how often."""
     warnings: list[str]
     """What is wrong in the VM, hinders nothing now, and is not repaired by apply."""
+    podRoutes: PodRoutes | Unknown | None
+    """What keeps routes to endpoints in the VM; null where it keeps none, and when the host failed."""
     error: Error | None
     """Why the host could not be looked at; null otherwise."""
+
+
+class PodRoutes(TypedDict):
+    state: Literal["current", "late"]
+    """"late": it does not follow the API server now, and keeps the routes that it has."""
+    mode: str
+    """`network.podRoutes`, as the VM has it."""
+    routes: int
+    """How many are set."""
+    sinceSeconds: float
+    """For how long it has been in this state."""
 
 
 class Check(TypedDict):
@@ -307,6 +320,7 @@ def status(name: str, result: statuses.HostStatus | VmproxyError) -> HostStatus:
         "drops": dict(seen.drops) if seen else {},
         "repairs": dict(seen.repairs) if seen else {},
         "warnings": list(seen.warnings) if seen else [],
+        "podRoutes": _pod_routes(seen.pod_routes) if seen else None,
         "error": failure,
     }
 
@@ -380,6 +394,12 @@ def _routes(route: statuses.RouteStatus) -> Routes:
         "state": route.state,
         "routes": [{"prefix": str(item.prefix), "via": str(item.via or "")} for item in route.routes],
     }
+
+
+def _pod_routes(kept: statuses.PodRoutesStatus | Unobservable | None) -> PodRoutes | Unknown | None:
+    if kept is None or isinstance(kept, Unobservable):
+        return _unknown(kept) if kept else None
+    return {"state": kept.state, "mode": kept.mode, "routes": kept.routes, "sinceSeconds": kept.since}
 
 
 def _credential(credential: statuses.CredentialStatus | Unobservable) -> Credential | Unknown:

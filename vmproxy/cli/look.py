@@ -15,7 +15,7 @@ from vmproxy.cli.options import file_option, host_option, log_options, output_op
 from vmproxy.errors import VmproxyError
 from vmproxy.model.seen import Unobservable
 from vmproxy.operations import verify as checks
-from vmproxy.operations.status import CredentialStatus, HostStatus, ProxyStatus
+from vmproxy.operations.status import CredentialStatus, HostStatus, PodRoutesStatus, ProxyStatus
 from vmproxy.operations.verify import Check
 
 
@@ -104,6 +104,8 @@ def _show_problems(name: str, result: HostStatus) -> None:
         console.result(f"{name}: {problem}")
     for warning in result.warnings:
         console.result(f"{name}: warning: {warning}")
+    if isinstance(kept := result.pod_routes, PodRoutesStatus):
+        console.result(f"{name}: the VM keeps {kept.routes} routes to endpoints ({kept.state})")
     for what, times in result.repairs.items():
         console.result(f"{name}: the VM repaired {what} {times} times since it started")
     for counter, packets in result.drops.items():

@@ -46,15 +46,17 @@ def targets_of(services: Iterable[ServiceSeen]) -> Iterator[Target]:
 @dataclass(frozen=True)
 class Ways:
     """How the VM gets to endpoints: the Nodes are in `cluster`, `node` is the one that it acts for, `routed`
-    are the networks to which vmproxy sets routes in it."""
+    are the networks to which vmproxy sets routes in it; `kept`: the VM itself keeps one to each endpoint."""
 
     cluster: ClusterSeen
     node: str | None = None
     routed: frozenset[Network] = frozenset()
+    kept: bool = False
 
 
 def ways(vm: Vm, cluster: ClusterSeen) -> Ways:
-    return Ways(cluster, vm.acts_for, frozenset(route.prefix for route in guestroutes.to_pods(vm, cluster)))
+    routed = frozenset(route.prefix for route in guestroutes.to_pods(vm, cluster))
+    return Ways(cluster, vm.acts_for, routed, kept=vm.network.pod_routes == "endpoints")
 
 
 def unreachable(guest: GuestLink, services: Iterable[ServiceSeen], known: Ways) -> tuple[str, ...]:
@@ -155,6 +157,9 @@ def _missing_route(address: Address, via: Address | None, known: Ways, name: str
     if node is None or not node.internal_ips or via in node.internal_ips or address in node.internal_ips:
         return ""
     cidr = next((cidr for cidr in node.pod_cidrs if address in cidr), None)
+    if known.kept:
+        hop = f"{node.internal_ips[0]} (Node {node.name})"
+        return f"; missing route: {address} via {hop}: the VM keeps it: see vmproxy status"
     if cidr is not None:
         do = "set network.podRoutes: nodes, or network.routes"
         if cidr in known.routed:
@@ -164,7 +169,7 @@ def _missing_route(address: Address, via: Address | None, known: Ways, name: str
         return ""
     return (
         f"; missing route: its range via {node.internal_ips[0]} (Node {node.name}, whose podCIDR does not "
-        "hold it): set network.routes"
+        "hold it): set network.podRoutes: endpoints, or network.routes"
     )
 
 

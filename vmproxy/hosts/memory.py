@@ -37,6 +37,7 @@ from vmproxy.model.seen import (
     GuestSeen,
     Marker,
     NodeSeen,
+    PodRoutesSeen,
     ProxySeen,
     Reach,
     ServiceSeen,
@@ -96,6 +97,7 @@ class MemoryGuest:
     hung: bool = False
     flushed: bool = False
     folders: dict[str, FolderSeen] = field(default_factory=dict)
+    pod_routes: PodRoutesSeen | None = None
 
     @property
     def answers(self) -> bool:
@@ -114,6 +116,14 @@ class MemoryGuest:
         for name, unit in self.units.items():
             self.units[name] = replace(unit, active=unit.enabled, stale=False)
         self.hung = self.flushed = False
+        self.pod_routes = None
+        if self.units.get(names.ROUTES_UNIT, _NEW_UNIT).active:
+            self.keep_pod_routes()
+
+    def keep_pod_routes(self) -> None:
+        """It runs with the configuration as it is."""
+        mode = str(json.loads(self.content[names.POD_ROUTES_CONFIG])["mode"])
+        self.pod_routes = PodRoutesSeen(mode, listed=True, routes=0, failed=0, api="", since=NOW)
 
 
 @dataclass
@@ -425,6 +435,7 @@ class MemoryGuestLink:
             canary=CanarySeen(guest.answers, 200 if guest.answers else 0) if query.canary else None,
             renewal=self._renewal_status(guest) if query.api else 0,
             folders=guest.folders,
+            pod_routes=guest.pod_routes,
         )
 
     def _renewal_status(self, guest: MemoryGuest) -> int:
@@ -513,6 +524,8 @@ class MemoryGuestLink:
         restarted = {unit for follow in follows for unit in follow.restart}
         if names.PROXY_UNIT in restarted:
             guest.hung = guest.flushed = False
+        if names.ROUTES_UNIT in restarted:
+            guest.keep_pod_routes()
         for unit in guest.units.keys() | restarted:
             seen = guest.units.get(unit, _NEW_UNIT)
             guest.units[unit] = replace(seen, active=seen.active or unit in restarted, stale=False)

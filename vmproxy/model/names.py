@@ -18,6 +18,7 @@ PROXY_UNIT = "vmproxy-kube-proxy.service"
 GUARD_UNIT = "vmproxy-guard.service"
 SETUP_UNIT = "vmproxy-setup.service"
 KEEPER_UNIT = "vmproxy-keeper.service"
+ROUTES_UNIT = "vmproxy-routes.service"
 TOKEN_UNIT = "vmproxy-token.service"  # noqa: S105
 TIMER_UNIT = "vmproxy-token.timer"
 UNITS = "/etc/systemd/system"
@@ -27,6 +28,7 @@ PROGRAM = "/usr/local/lib/vmproxy/kube-proxy"
 SETUP = "/usr/local/lib/vmproxy/setup.py"
 KEEPER = "/usr/local/lib/vmproxy/keeper.py"
 RENEW = "/usr/local/lib/vmproxy/renew.py"
+POD_ROUTES = "/usr/local/lib/vmproxy/podroutes.py"
 CONFIG = "/etc/vmproxy/kube-proxy.yaml"
 KUBECONFIG = "/etc/vmproxy/kubeconfig"
 CA = "/etc/vmproxy/ca.crt"
@@ -39,6 +41,7 @@ CREDENTIAL = "/etc/vmproxy/credential.json"
 GUARD = "/etc/vmproxy/guard.nft"
 ROUTES = "/etc/vmproxy/routes.json"
 KEEPER_CONFIG = "/etc/vmproxy/keeper.json"
+POD_ROUTES_CONFIG = "/etc/vmproxy/podroutes.json"
 SYSCTLS = "/etc/sysctl.d/99-vmproxy.conf"
 INTERFACE = "eth0"
 """The guest's one network interface, named by the seed."""
@@ -56,9 +59,10 @@ SHUTDOWN = "9F8233AC-BE49-4C79-8EE3-E7E1985B2077"
 UEFI_CA = "272e7447-90a4-4563-a4b9-8e4ab00526ce"
 """The Secure Boot template with Microsoft's CA for other systems' boot loaders, by id."""
 
-UNIT_FILES = tuple(
-    f"{UNITS}/{unit}" for unit in (PROXY_UNIT, GUARD_UNIT, SETUP_UNIT, KEEPER_UNIT, TOKEN_UNIT, TIMER_UNIT)
-)
+RUNNING_UNITS = (GUARD_UNIT, SETUP_UNIT, PROXY_UNIT, TIMER_UNIT, ROUTES_UNIT, KEEPER_UNIT)
+"""Units that are enabled and run; the token's service is started by its timer."""
+OWN_UNITS = (*RUNNING_UNITS, TOKEN_UNIT)
+UNIT_FILES = tuple(f"{UNITS}/{unit}" for unit in OWN_UNITS)
 MANAGED_FILES = (
     *(
         PROGRAM,
@@ -74,6 +78,8 @@ MANAGED_FILES = (
         SYSCTLS,
         KEEPER,
         KEEPER_CONFIG,
+        POD_ROUTES,
+        POD_ROUTES_CONFIG,
         AUTHORIZED_KEYS,
         SSHD,
     ),
@@ -81,9 +87,6 @@ MANAGED_FILES = (
 )
 """Every file in the guest that is wanted with a content known here. Of the two tokens, one is compared by its
 claims, the other by its hash."""
-RUNNING_UNITS = (GUARD_UNIT, SETUP_UNIT, PROXY_UNIT, TIMER_UNIT, KEEPER_UNIT)
-"""Units that are enabled and run; the token's service is started by its timer."""
-OWN_UNITS = (*RUNNING_UNITS, TOKEN_UNIT)
 
 
 def vm_name(site: str, host: str) -> str:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from vmproxy.model import names
-from vmproxy.model.net import Address, Interface, Network, Route
+from vmproxy.model.net import Address, Interface, Network, Route, addresses
 
 
 @dataclass(frozen=True)
@@ -246,6 +247,36 @@ class CanarySeen:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Endpoints on a Node that get no route: `address` is one of `count`. `why`: the Node is "unknown" in the
+    VM, or "elsewhere" than on its network, or the address is "refused", as no route may lead there."""
+
+    why: Literal["unknown", "elsewhere", "refused"]
+    node: str
+    address: Address
+    count: int
+
+
+@dataclass(frozen=True)
+class PodRoutesSeen:
+    """What the guest's keeper of routes to endpoints says of itself.
+
+    `mode` is the one that it runs in. `listed`: it knows the endpoints. `routes` are set, `failed` are not.
+    `api`: why it does not follow the API server now; empty: it does, and `since` when (seconds since the
+    epoch). `left`: what gets no route, and `more` that is not listed.
+    """
+
+    mode: str
+    listed: bool
+    routes: int
+    failed: int
+    api: str
+    since: float
+    left: tuple[LeftOut, ...] = ()
+    more: int = 0
+
+
+@dataclass(frozen=True)
 class ApiServer:
     """The API server as the guest reaches it: where its URL leads. `name` is the one in its certificate,
     `ca` a file in the guest."""
@@ -285,7 +316,8 @@ class GuestSeen:
     `renewal`: the API server's status for the token that renews the other; 0: no answer, or there is none.
     `drops`: packets that the guard table dropped, by the name of its counter. `repairs`: what the keeper has
     repaired since the VM started, and how often. `addresses` are those of its interface, `dns` the servers
-    that it asks. `blockers` are chains of others that drop forwarded packets, for a reader.
+    that it asks. `blockers` are chains of others that drop forwarded packets, for a reader. `pod_routes`: of
+    what keeps the routes to endpoints; None: it has not run.
     """
 
     files: Mapping[str, FileSeen]
@@ -307,6 +339,7 @@ class GuestSeen:
     addresses: tuple[Interface, ...] = ()
     dns: tuple[str, ...] = ()
     blockers: tuple[str, ...] = ()
+    pod_routes: PodRoutesSeen | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +375,11 @@ class ClusterSeen:
     identity: Mapping[str, Any] = field(default_factory=dict)
     tls_server_name: str | None = None
     cluster_ca: str = ""
+
+    @property
+    def server_addresses(self) -> tuple[Address, ...]:
+        """Of the API server; none where it is known by its name."""
+        return tuple(addresses([urlsplit(self.server).hostname or ""]))
 
     def uid(self, account: str) -> str | None:
         """Of that ServiceAccount, if it was asked about; None: it does not exist."""

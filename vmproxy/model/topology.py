@@ -69,6 +69,11 @@ class Vm:
         """The Node's name that its kube-proxy asks for; a plain gateway's does not exist."""
         return self.acts_for or self.name
 
+    def neighbour(self, addresses: Iterable[Address]) -> Address | None:
+        """The first of a machine's addresses that is on the VM's network; None: none is."""
+        own = self.address
+        return next((item for item in addresses if item in own.network and item != own.ip), None)
+
 
 @dataclass(frozen=True)
 class Gateway:

@@ -10,6 +10,7 @@ from vmproxy.engine.site import SiteRun
 from vmproxy.model.seen import GuestSeen
 from vmproxy.model.steps import Plan, VmStep
 from vmproxy.model.topology import Member
+from vmproxy.resources import podroutes
 from vmproxy.util import events
 from vmproxy.util.events import Reporter
 
@@ -36,7 +37,12 @@ def plan_host(site: SiteRun, member: Member, report: Reporter) -> Plan:
             lost = endpoints.unreachable(scope.guest(), site.services(), known)
             silent = _silent(scope, world) if planned.in_sync else ()
             planned = replace(planned, warnings=(*planned.warnings, *silent, *lost))
-        planned = replace(planned, unseen=(*planned.unseen, *scope.missing(planned.steps)))
+        ways = podroutes.findings(member.vm, world.cluster, site.services())
+        planned = replace(
+            planned,
+            unseen=(*planned.unseen, *scope.missing(planned.steps)),
+            warnings=(*planned.warnings, *(f"{item.detail}: {item.next_step}" for item in ways)),
+        )
         for warning in planned.warnings:
             report.send(events.Warned(warning))
         return planned

@@ -60,11 +60,23 @@ class CredentialStatus:
 
 
 @dataclass(frozen=True)
+class PodRoutesStatus:
+    """What keeps routes to endpoints in the VM. "late": it does not follow the API server, and keeps what it
+    has; `since`, in seconds, so or the other way. `routes` are set."""
+
+    state: Literal["current", "late"]
+    mode: str
+    routes: int
+    since: float
+
+
+@dataclass(frozen=True)
 class HostStatus:
     """What one host is like. `converged`: kube-proxy works, and the host is answered through it; otherwise
     `problems` say what is wrong. `drops`: packets that the guard table dropped, by its counters' names;
     `repairs`: what the keeper repaired since the VM started, and how often. `warnings`: what is wrong in the
-    VM, keeps nothing from being answered now, and is not repaired by apply."""
+    VM, keeps nothing from being answered now, and is not repaired by apply. `pod_routes` None: none are kept
+    one by one."""
 
     vm: VmStatus
     proxy: ProxyStatus | Unobservable
@@ -75,6 +87,7 @@ class HostStatus:
     drops: Mapping[str, int] = field(default_factory=dict)
     repairs: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    pod_routes: PodRoutesStatus | Unobservable | None = None
 
 
 def status_host(site: SiteRun, member: Member, report: Reporter) -> HostStatus:
@@ -93,6 +106,7 @@ def status_host(site: SiteRun, member: Member, report: Reporter) -> HostStatus:
             drops=guest.drops if isinstance(guest, GuestSeen) else {},
             repairs=guest.repairs if isinstance(guest, GuestSeen) else {},
             warnings=inside.trouble(guest),
+            pod_routes=_pod_routes(member, guest),
         )
 
 
@@ -124,6 +138,19 @@ def _routes(
     if wanted and len(there) == len(wanted):
         return RouteStatus("set", mine)
     return RouteStatus("partly" if there else "missing", mine)
+
+
+def _pod_routes(member: Member, guest: GuestSeen | Unobservable) -> PodRoutesStatus | Unobservable | None:
+    if member.vm.network.pod_routes in {"none", "nodes"}:
+        return None
+    if isinstance(guest, Unobservable):
+        return guest
+    seen = guest.pod_routes
+    if seen is None or seen.mode == "none":
+        return Unobservable("the VM does not keep them yet: run vmproxy apply")
+    current = seen.listed and not seen.api
+    age = round(max(guest.now - seen.since, 0.0), 1)
+    return PodRoutesStatus("current" if current else "late", seen.mode, seen.routes, age)
 
 
 def _credential(

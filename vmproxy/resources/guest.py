@@ -30,7 +30,16 @@ from vmproxy.model.net import Address, Interface, Route
 from vmproxy.model.seen import ApiServer, ClusterSeen, GuestQuery, GuestSeen, Unobservable
 from vmproxy.model.steps import Follow, GuestStep, ManagedFile, PushFile, RemoveDropIns, StartUnit
 from vmproxy.model.topology import Vm
-from vmproxy.resources import access, firewall, guestroutes, kubeproxy, kubeproxyconfig, sysctls, token
+from vmproxy.resources import (
+    access,
+    firewall,
+    guestroutes,
+    kubeproxy,
+    kubeproxyconfig,
+    podroutes,
+    sysctls,
+    token,
+)
 from vmproxy.resources.kubeproxy import Program, Tools
 from vmproxy.site.model import Proxy
 from vmproxy.util import assets
@@ -90,6 +99,7 @@ def wanted(
         **token.files(vm, cluster, ttl=proxy.token_ttl),
         **firewall.files(guard),
         **guestroutes.files(routes),
+        **podroutes.files(vm, cluster),
         **sysctls.files(settings),
         **_setup(),
         **_keeper(cluster),
@@ -174,7 +184,8 @@ def warnings(want: GuestWanted, seen: GuestSeen | Unobservable) -> tuple[str, ..
 
 def trouble(seen: GuestSeen | Unobservable) -> tuple[str, ...]:
     """Of that what needs no wanted state to be known."""
-    return (*kubeproxy.trouble(seen), *_hindered(seen))
+    routes = podroutes.trouble(seen) if isinstance(seen, GuestSeen) else ()
+    return (*kubeproxy.trouble(seen), *_hindered(seen), *routes)
 
 
 def _hindered(seen: GuestSeen | Unobservable) -> Iterator[str]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_network
-from urllib.parse import urlsplit
 
 from vmproxy.model.names import ROUTES
-from vmproxy.model.net import Address, Interface, Network, Route, addresses, overlap
+from vmproxy.model.net import Address, Interface, Network, Route, overlap
 from vmproxy.model.seen import ClusterSeen, GuestSeen, NodeSeen
 from vmproxy.model.steps import Follow, ManagedFile, SetGuestRoute
 from vmproxy.model.topology import Vm
@@ -39,7 +38,7 @@ def to_pods(vm: Vm, cluster: ClusterSeen, host: Iterable[Interface] = ()) -> tup
     routes: dict[Network, Route] = {route.prefix: route for route in listed}
     if vm.network.pod_routes == "nodes":
         for node in cluster.nodes:
-            via = _on_network(node, vm)
+            via = vm.neighbour(node.internal_ips)
             for cidr in _ipv4(node):
                 if via and not _refused(cidr, vm, cluster):
                     routes.setdefault(cidr, Route(cidr, via))
@@ -87,8 +86,8 @@ def warnings(vm: Vm, cluster: ClusterSeen) -> Iterator[str]:
 def _without_route(node: NodeSeen, vm: Vm, cluster: ClusterSeen) -> Iterator[str]:
     ranges = _ipv4(node)
     if not ranges:
-        yield "it has no IPv4 podCIDR, as with some network plugins: set network.routes if the VM needs one"
-    elif _on_network(node, vm) is None:
+        yield "it has no IPv4 podCIDR, as with some network plugins: use podRoutes: endpoints"
+    elif vm.neighbour(node.internal_ips) is None:
         yield "its address is not on the VM's network"
     else:
         yield from (why for cidr in ranges if (why := _refused(cidr, vm, cluster)))
@@ -115,17 +114,6 @@ def _refused(cidr: Network, vm: Vm, cluster: ClusterSeen) -> str | None:
         return f"its podCIDR {cidr} overlaps the VM's own network"
     if any(overlap(cidr, taken) for taken in cluster.service_cidrs):
         return f"its podCIDR {cidr} overlaps a Service range"
-    if any(address in cidr for address in (*_api_server(cluster), *vm.network.dns)):
+    if any(address in cidr for address in (*cluster.server_addresses, *vm.network.dns)):
         return f"its podCIDR {cidr} holds the API server or a name server"
     return None
-
-
-def _api_server(cluster: ClusterSeen) -> Iterator[Address]:
-    """None where it is known by its name."""
-    return addresses([urlsplit(cluster.server).hostname or ""])
-
-
-def _on_network(node: NodeSeen, vm: Vm) -> Address | None:
-    """The Node's address on the VM's network, if it has one."""
-    own = vm.address
-    return next((item for item in node.internal_ips if item in own.network and item != own.ip), None)

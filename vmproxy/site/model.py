@@ -393,8 +393,9 @@ class Network(_Model):
     """The VLAN of the VM's adapter, set on the switch; 0: untagged."""
     routes: tuple[StaticRoute, ...] = ()
     """Routes to pods that the VM's gateway has no route to."""
-    pod_routes: Literal["none", "nodes"] = "none"
-    """nodes: one route for each Node's podCIDR via its InternalIP, if that is in the VM's network."""
+    pod_routes: Literal["none", "nodes", "endpoints"] = "none"
+    """nodes: one route for each Node's podCIDR via its InternalIP, if that is in the VM's network. endpoints:
+    one for each endpoint via its Node's InternalIP, kept up to date in the VM; for any network plugin."""
     clients: Annotated[Literal["any"] | tuple[Cidr, ...] | None, BeforeValidator(_clients)] = None
     """Who may use the gateway, beside the host itself: networks or addresses; any: everybody."""
 

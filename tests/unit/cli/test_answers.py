@@ -34,7 +34,14 @@ from vmproxy.lab import LabStatus
 from vmproxy.model.seen import Unobservable
 from vmproxy.model.steps import Plan, SetRoute
 from vmproxy.operations.doctor import Finding
-from vmproxy.operations.status import CredentialStatus, HostStatus, ProxyStatus, RouteStatus, VmStatus
+from vmproxy.operations.status import (
+    CredentialStatus,
+    HostStatus,
+    PodRoutesStatus,
+    ProxyStatus,
+    RouteStatus,
+    VmStatus,
+)
 from vmproxy.operations.verify import Check
 
 ROOT = Path(__file__).parents[3]
@@ -51,6 +58,7 @@ STATUS = HostStatus(
     drops={"unknown_service": 2, "transit": 0},
     repairs={"routes": 1},
     warnings=("kube-proxy failed to write its rules 2 times; see: vmproxy logs",),
+    pod_routes=PodRoutesStatus("current", "endpoints", routes=14, since=61.5),
 )
 UNSEEN = HostStatus(
     vm=VmStatus("absent", "vmproxy-a-win-01"),

@@ -106,6 +106,9 @@ def jwt(claims: object) -> str:
     return f"eyJhbGciOiJSUzI1NiJ9.{part}.c2lnbmF0dXJl"
 
 
+KEPT = {"mode": "endpoints", "listed": True, "routes": 2, "failed": 0, "api": "", "since": 1_700_000_000}
+
+
 def test_a_guest_is_seen_whole_in_one_answer(machine: Machine) -> None:
     config = machine.write("/etc/vmproxy/kubeconfig", "{}")
     config.chmod(0o640)
@@ -120,6 +123,7 @@ def test_a_guest_is_seen_whole_in_one_answer(machine: Machine) -> None:
     machine.write("/etc/resolv.conf", "# by hand\nsearch corp.example\nnameserver 192.168.10.2\n")
     folder = machine.root / "etc/vmproxy"
     folder.chmod(0o750)
+    machine.write("/run/vmproxy/podroutes.json", json.dumps({**KEPT, "left": [], "more": 0, "config": "x"}))
     seen = observe(
         machine,
         files=[str(config)],
@@ -140,6 +144,7 @@ def test_a_guest_is_seen_whole_in_one_answer(machine: Machine) -> None:
         "addresses": ["192.168.10.5/24", "10.1.2.3/32"],
         "dns": ["192.168.10.2"],
         "blockers": [],
+        "pod_routes": {**KEPT, "left": [], "more": 0},
         "sysctls": {"net.ipv4.ip_forward": "1"},
         "guard": None,
         "routes": [
@@ -193,6 +198,7 @@ def test_what_is_not_there_is_left_out_and_no_error(machine: Machine) -> None:
         "addresses": [],
         "dns": [],
         "blockers": [],
+        "pod_routes": None,
         "writes_rules": False,
         "nft": None,
     }

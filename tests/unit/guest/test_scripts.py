@@ -14,6 +14,8 @@ from vmproxy.model import names
 from vmproxy.util import assets
 
 SCRIPTS = [name for name in assets.names("guest") if name.endswith(".py")]
+STATE = "/run/vmproxy/podroutes.json"
+"""Written by one, read by the other."""
 QUICK = {
     "__future__",
     "base64",
@@ -39,7 +41,9 @@ def imported(nodes: list[ast.AST]) -> set[str]:
 
 
 def test_there_are_scripts_to_look_at() -> None:
-    assert SCRIPTS == ["guest/agent.py", "guest/keeper.py", "guest/renew.py", "guest/setup.py"]
+    assert [
+        *("guest/agent.py", "guest/keeper.py", "guest/podroutes.py", "guest/renew.py", "guest/setup.py")
+    ] == SCRIPTS
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -93,6 +97,8 @@ def test_the_agent_is_ready_after_loading_these_modules_and_no_others() -> None:
             },
         ),
         ("agent.py", {"UNITS": "/etc/systemd/system", "SYSCTLS": "/proc/sys"}),
+        ("agent.py", {"POD_ROUTES_CONFIG": names.POD_ROUTES_CONFIG, "POD_ROUTES": STATE}),
+        ("podroutes.py", {"CONFIG": names.POD_ROUTES_CONFIG, "TOKEN": names.TOKEN, "STATE": STATE}),
     ],
 )
 def test_a_script_finds_what_vmproxy_puts_into_the_guest(script: str, constants: dict[str, str]) -> None:

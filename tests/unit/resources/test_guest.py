@@ -578,7 +578,7 @@ def test_thousands_of_nodes_are_one_warning_for_each_reason() -> None:
         "no route to the pods of 5000 Nodes (far-0000, far-0001, far-0002 and 4997 more): "
         "its address is not on the VM's network",
         "no route to the pods of 5000 Nodes (bare-0000, bare-0001, bare-0002 and 4997 more): "
-        "it has no IPv4 podCIDR, as with some network plugins: set network.routes if the VM needs one",
+        "it has no IPv4 podCIDR, as with some network plugins: use podRoutes: endpoints",
     ]
 
 

@@ -9,11 +9,12 @@ from vmproxy.engine.endpoints import Target, broken, ways
 from vmproxy.engine.look import Look, or_why
 from vmproxy.engine.phases.phase import Hop, Leaving, Phase, Unsettled
 from vmproxy.engine.scope import Scope, World
+from vmproxy.errors import VmproxyError
 from vmproxy.hosts.protocols import Answer
-from vmproxy.model.finding import Finding
+from vmproxy.model.finding import Finding, failed
 from vmproxy.model.seen import CarrierSeen, ClientSeen, GuestSeen, ServiceSeen, Unobservable
 from vmproxy.model.steps import Step
-from vmproxy.resources import guest, kubeproxy
+from vmproxy.resources import guest, kubeproxy, podroutes
 
 
 def _plan(scope: Scope, world: World) -> Sequence[Step]:
@@ -52,9 +53,22 @@ def _files(scope: Scope) -> Mapping[str, bytes]:
     return {f"guest/{path.lstrip('/')}": content for path, content in found.items() if content is not None}
 
 
-def _findings(_look: Look) -> Iterator[Finding]:
-    """None: doctor looks at what a VM would be made on, and plan at what is in one."""
-    return iter(())
+def _findings(look: Look) -> Iterator[Finding]:
+    """Only the way to pods: doctor looks at what a VM would be made on, and plan at what is in one. Nothing
+    where the cluster cannot be asked, which the identity's phase has said."""
+    cluster = or_why(look.cluster)
+    if isinstance(cluster, Unobservable):
+        return
+    try:
+        found = podroutes.findings(look.scope.member.vm, cluster, look.scope.site.services())
+    except VmproxyError as exc:
+        yield failed("pod routes", exc)
+        return
+    yield from found
+    if not found:
+        mode = look.scope.member.vm.network.pod_routes
+        ways = "the VM's gateway has to know the way to pods" if mode == "none" else "it fits the endpoints"
+        yield Finding("pod routes", ok=True, detail=f"podRoutes: {mode}: {ways}")
 
 
 def _problems(look: Look) -> Iterator[str]:
