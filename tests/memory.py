@@ -286,6 +286,7 @@ CHANGES: dict[str, Change] = {
     "files edited": _guest(lambda guest: _first_file(guest, keep=True)),
     "files gone": _guest(lambda guest: _first_file(guest, keep=False)),
     "kube-proxy stopped": _unit("vmproxy-kube-proxy.service", active=False),
+    "pod routes not kept": _unit("vmproxy-routes.service", active=False),
     "kube-proxy disabled": _unit("vmproxy-kube-proxy.service", enabled=False),
     "kube-proxy started with older files": _unit("vmproxy-kube-proxy.service", stale=True),
     "kube-proxy hung": _guest(lambda guest: setattr(guest, "hung", True)),

@@ -46,17 +46,20 @@ def targets_of(services: Iterable[ServiceSeen]) -> Iterator[Target]:
 @dataclass(frozen=True)
 class Ways:
     """How the VM gets to endpoints: the Nodes are in `cluster`, `node` is the one that it acts for, `routed`
-    are the networks to which vmproxy sets routes in it; `kept`: the VM itself keeps one to each endpoint."""
+    are the networks to which vmproxy sets routes in it; `kept`: the VM itself keeps one to each endpoint.
+    `near`: the VM's own network, None where it does not matter."""
 
     cluster: ClusterSeen
     node: str | None = None
     routed: frozenset[Network] = frozenset()
     kept: bool = False
+    near: Network | None = None
 
 
 def ways(vm: Vm, cluster: ClusterSeen) -> Ways:
     routed = frozenset(route.prefix for route in guestroutes.to_pods(vm, cluster))
-    return Ways(cluster, vm.acts_for, routed, kept=vm.network.pod_routes == "endpoints")
+    kept = vm.network.pod_routes == "endpoints"
+    return Ways(cluster, vm.acts_for, routed, kept=kept, near=vm.address.network)
 
 
 def unreachable(guest: GuestLink, services: Iterable[ServiceSeen], known: Ways) -> tuple[str, ...]:
@@ -78,6 +81,28 @@ def unreachable(guest: GuestLink, services: Iterable[ServiceSeen], known: Ways) 
     ]
     more = len(lost) - _MOST_WARNINGS
     return tuple(lost[:_MOST_WARNINGS]) + ((_MORE % more,) if more > 0 else ())
+
+
+def of_nodes(guest: GuestLink, services: Iterable[ServiceSeen], known: Ways) -> list[tuple[Target, str]]:
+    """For each Node of which the VM does not reach a ready endpoint, TCP only, its Service and why. One is
+    tried: what is behind a Node before the Node itself and what is on the VM's own network."""
+    chosen: dict[str, tuple[Target, EndpointSeen]] = {}
+    for target in targets_of(services):
+        if target.protocol == "tcp":
+            for seen in _known(target, known.node):
+                if seen.node and (seen.node not in chosen or _near(chosen[seen.node][1], known)):
+                    chosen[seen.node] = target, seen
+    tried = {_endpoint(seen, target): target for target, seen in list(chosen.values())[:MOST_CONNECTIONS]}
+    nodes = {seen.ip: name for name, (_, seen) in chosen.items()}
+    why = _tried(guest, list(tried), known, nodes)
+    return [(tried[item], f"Node {nodes[item.address]}: {text}") for item, text in why.items() if text]
+
+
+def _near(seen: EndpointSeen, known: Ways) -> bool:
+    """Whether no route by way of its Node leads to it."""
+    node = _node_of(seen.ip, known.cluster, seen.node)
+    own = node is not None and seen.ip in node.internal_ips
+    return own or (known.near is not None and seen.ip in known.near)
 
 
 _Key = tuple[int, int]

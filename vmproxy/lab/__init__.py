@@ -16,7 +16,7 @@ from vmproxy import binaries
 from vmproxy.binaries import BinaryFile
 from vmproxy.errors import ToolFailed, UsageError
 from vmproxy.lab import objects
-from vmproxy.lab.cluster import POD_CIDR, SERVER, ControlPlane, apply_objects
+from vmproxy.lab.cluster import POD_CIDR, SERVER, ControlPlane, apply_node, apply_objects
 from vmproxy.lab.network import GATEWAY, VM_ADDRESS, Network
 from vmproxy.lab.processes import Process, end
 from vmproxy.util import paths
@@ -121,7 +121,7 @@ def _programs(report: Report, *, given: Path | None) -> dict[str, BinaryFile]:
 
 
 def _backends(folder: Path, network: Network) -> list[Process]:
-    roles = (*objects.ON_THE_BRIDGE.values(), *objects.IN_PODS.values())
+    roles = (*objects.ON_THE_BRIDGE.values(), *objects.IN_PODS.values(), *objects.STRAYS.values())
     return [Process(role, folder, network.namespace(role)) for role in roles]
 
 
@@ -135,12 +135,8 @@ def _start_backends(folder: Path, network: Network, report: Report) -> None:
 def _fill(api: httpx.Client, report: Report) -> None:
     report("creating Nodes and Services")
     apply_objects(api, [objects.namespace()])
-    for node, node_status in objects.nodes():
-        apply_objects(api, [node])
-        path = f"/api/v1/nodes/{node['metadata']['name']}/status"
-        api.patch(
-            path, json=node_status, headers={"Content-Type": "application/merge-patch+json"}
-        ).raise_for_status()
+    for node in objects.nodes():
+        apply_node(api, *node)
     apply_objects(api, objects.services())
 
 

@@ -163,6 +163,13 @@ def apply_objects(api: httpx.Client, objects: list[dict[str, Any]]) -> None:
             raise NotReady(f"cannot create {path} in the lab: {answer.json().get('message', answer.text)}")
 
 
+def apply_node(api: httpx.Client, node: dict[str, Any], status: dict[str, Any]) -> None:
+    """A Node, and its status, which is a subresource of its own. Raises as `apply_objects`."""
+    apply_objects(api, [node])
+    path, kind = f"{_path(node)}/status", {"Content-Type": "application/merge-patch+json"}
+    api.patch(path, json=status, headers=kind).raise_for_status()
+
+
 _PLURALS = {
     "Namespace": "namespaces",
     "Node": "nodes",

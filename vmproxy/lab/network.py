@@ -1,11 +1,12 @@
 """The lab's network: namespaces, a bridge, and what is connected to it. It changes nothing outside.
 
            switch namespace: br0 192.168.100.1/24 (the gateway, which has no routes to pods)
-  ┌──────────┬───────────┬──────────┬───────────┬──────────┬─────────┐
-control     host        node       web-1       web-2     client     (the VM's tap)
-.2          .10         .20        .31         .32       .40         .5
-                         │
-                  pod namespaces 10.244.1.10, .11 behind the node
+  ┌──────────┬───────────┬──────────┬──────────┬───────────┬──────────┬─────────┐
+control     host        node      node-02     web-1       web-2     client     (the VM's tap)
+.2          .10         .20        .21        .31         .32       .40         .5
+                         │          │
+                         │          pod-3 172.16.192.7, which is not in that node's podCIDR
+                  pod-1, pod-2 10.244.1.10, .11
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ ADDRESSES = {
     "control": "192.168.100.2",
     "host": "192.168.100.10",
     "node": "192.168.100.20",
+    "node-02": "192.168.100.21",
     "web-1": "192.168.100.31",
     "web-2": "192.168.100.32",
     "client": "192.168.100.40",
@@ -33,6 +35,10 @@ ADDRESSES = {
 PODS = {"pod-1": "10.244.1.10", "pod-2": "10.244.1.11"}
 POD_CIDR = "10.244.1.0/24"
 POD_GATEWAY = "10.244.1.1"
+STRAY_PODS = {"pod-3": "172.16.192.7"}
+"""As a network plugin gives addresses that has pools of its own: not from its node's podCIDR."""
+STRAY_POD_CIDR = "10.244.2.0/24"
+STRAY_POD_GATEWAY = "169.254.1.1"
 VM_ADDRESS = "192.168.100.5/24"
 MOVED_CONTROL = "192.168.100.3"
 """A second address in the API server's certificate, to test another `cluster.server`."""
@@ -49,7 +55,7 @@ class Network:
 
     @property
     def roles(self) -> tuple[str, ...]:
-        return ("switch", *ADDRESSES, *PODS)
+        return ("switch", *ADDRESSES, *PODS, *STRAY_PODS)
 
     def namespaces(self) -> dict[str, str]:
         return {role: self.namespace(role) for role in self.roles}
@@ -64,7 +70,8 @@ class Network:
         self._bridge_up()
         for role, address in ADDRESSES.items():
             self._connect(role, "switch", f"{address}/24", gateway=GATEWAY, bridge=BRIDGE)
-        self._pods_up()
+        self._pods_up("node", PODS, POD_GATEWAY)
+        self._pods_up("node-02", STRAY_PODS, STRAY_POD_GATEWAY)
 
     def down(self, report: Report) -> None:
         """End every process in the namespaces, then delete the namespaces with their content."""
@@ -132,21 +139,21 @@ class Network:
         run(["ip", "-n", inside, "link", "set", "eth0", "up"])
         run(["ip", "-n", inside, "route", "replace", "default", "via", gateway])
 
-    def _pods_up(self) -> None:
-        """Pods behind the node, which routes to each and is their gateway."""
-        node = self.namespace("node")
+    def _pods_up(self, role: str, pods: dict[str, str], gateway: str) -> None:
+        """Pods behind a node, which routes to each and is their gateway."""
+        node = self.namespace(role)
         run(
             netns.run_in(
                 node, ["sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.send_redirects=0"]
             )
         )
-        run(["ip", "-n", node, "addr", "replace", f"{POD_GATEWAY}/32", "dev", "lo"])
-        for role, address in PODS.items():
-            self._pod_link(role, address)
-            run(["ip", "-n", node, "route", "replace", f"{address}/32", "dev", f"to-{role}"])
+        run(["ip", "-n", node, "addr", "replace", f"{gateway}/32", "dev", "lo"])
+        for pod, address in pods.items():
+            self.connect_pod(pod, address, node, gateway)
 
-    def _pod_link(self, role: str, address: str) -> None:
-        inside, node = self.namespace(role), self.namespace("node")
+    def connect_pod(self, role: str, address: str, node: str, gateway: str) -> None:
+        """A pod's namespace behind that of a node, wherever it was before."""
+        inside = self.namespace(role)
         if not _has_link(inside, "eth0") or not _has_link(node, f"to-{role}"):
             run(["ip", "-n", inside, "link", "del", "eth0"], ok=(0, 1))
             run(
@@ -169,8 +176,9 @@ class Network:
         run(["ip", "-n", node, "link", "set", f"to-{role}", "up"])
         run(["ip", "-n", inside, "addr", "replace", f"{address}/32", "dev", "eth0"])
         run(["ip", "-n", inside, "link", "set", "eth0", "up"])
-        run(["ip", "-n", inside, "route", "replace", f"{POD_GATEWAY}/32", "dev", "eth0", "scope", "link"])
-        run(["ip", "-n", inside, "route", "replace", "default", "via", POD_GATEWAY])
+        run(["ip", "-n", inside, "route", "replace", f"{gateway}/32", "dev", "eth0", "scope", "link"])
+        run(["ip", "-n", inside, "route", "replace", "default", "via", gateway])
+        run(["ip", "-n", node, "route", "replace", f"{address}/32", "dev", f"to-{role}"])
 
 
 def _all() -> list[str]:

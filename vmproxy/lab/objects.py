@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from vmproxy.lab.network import ADDRESSES, POD_CIDR, PODS
+from vmproxy.lab.network import ADDRESSES, POD_CIDR, PODS, STRAY_POD_CIDR, STRAY_PODS
 
 NAMESPACE = "demo"
 WINDOWS_NODE = "win-01"
 LINUX_NODE = "node-01"
+STRAY_NODE = "node-02"
+STRAY_SERVICE = "web-stray"
 HTTP_PORT = 8080
 UDP_PORT = 9000
 Object = dict[str, Any]
 
 ON_THE_BRIDGE = {ADDRESSES[role]: role for role in ("web-1", "web-2")}
 IN_PODS = {address: role for role, address in PODS.items()}
+STRAYS = {address: role for role, address in STRAY_PODS.items()}
 
 
 def namespace() -> Object:
@@ -27,6 +30,16 @@ def nodes() -> list[tuple[Object, Object]]:
         _node(WINDOWS_NODE, "windows", ADDRESSES["host"], "10.244.9.0/24"),
         _node(LINUX_NODE, "linux", ADDRESSES["node"], POD_CIDR),
     ]
+
+
+def stray_node() -> tuple[Object, Object]:
+    """A Node whose podCIDR does not hold its pods, as with a network plugin that gives addresses itself."""
+    return _node(STRAY_NODE, "linux", ADDRESSES["node-02"], STRAY_POD_CIDR)
+
+
+def stray_service(node: str = STRAY_NODE) -> list[Object]:
+    """With that Node's pod, as long as it is on that Node."""
+    return service_with_slice(STRAY_SERVICE, [("http", 80, HTTP_PORT, "TCP")], STRAYS, node)
 
 
 def services() -> list[Object]:
@@ -57,7 +70,7 @@ def _node(name: str, system: str, address: str, pod_cidr: str) -> tuple[Object, 
 
 
 def service_with_slice(
-    name: str, ports: list[tuple[str, int, int, str]], endpoints: dict[str, str]
+    name: str, ports: list[tuple[str, int, int, str]], endpoints: dict[str, str], node: str = LINUX_NODE
 ) -> list[Object]:
     """A Service without a selector, so that the control plane does not manage its slice."""
     service = {
@@ -84,8 +97,7 @@ def service_with_slice(
             {"name": label, "port": target, "protocol": protocol} for label, _, target, protocol in ports
         ],
         "endpoints": [
-            {"addresses": [address], "conditions": {"ready": True}, "nodeName": LINUX_NODE}
-            for address in endpoints
+            {"addresses": [address], "conditions": {"ready": True}, "nodeName": node} for address in endpoints
         ],
     }
     return [service, endpoint_slice]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from vmproxy.engine.endpoints import Target, targets_of
-from vmproxy.engine.look import Look
+from vmproxy.engine.endpoints import Target, of_nodes, targets_of, ways
+from vmproxy.engine.look import Look, or_why
 from vmproxy.engine.phases import PHASES
 from vmproxy.engine.phases.phase import Hop
 from vmproxy.engine.scope import Scope
 from vmproxy.engine.site import SiteRun
 from vmproxy.errors import UsageError, VmproxyError
 from vmproxy.hosts.protocols import Answer, Connection
-from vmproxy.model.seen import ServiceSeen
+from vmproxy.model.seen import ServiceSeen, Unobservable
 from vmproxy.model.topology import Member
 from vmproxy.util.events import Report, Reporter
 
@@ -41,8 +41,9 @@ def verify_host(
     container: str | None = None,
 ) -> tuple[Check, ...]:
     """One check for each port of the named Services ("namespace/name" or with ":port"), or of those
-    that the cluster has and that have ready endpoints for the VM. `container`: connect from inside that one,
-    by TCP; None: from the host itself. Raises UsageError for a name not there."""
+    that the cluster has and that have ready endpoints for the VM; then one for each Node whose pods the VM
+    does not reach. `container`: connect from inside that one, by TCP; None: from the host itself. Raises
+    UsageError for a name not there."""
     if container is not None and member.vm.containers is None:
         raise UsageError(
             f"cannot connect from container {container}: {member.name} has no containers in the site file",
@@ -63,7 +64,21 @@ def verify_host(
         report(f"connecting to {len(targets)} ports from {origin}")
         tried = [Connection(target.protocol, target.service.cluster_ip, target.port) for target in targets]
         answers = scope.containers.probe(container, tried) if container else scope.client.probe(tried)
-        return tuple(_check(look, *pair) for pair in zip(targets, answers, strict=True))
+        checks = [_check(look, *pair) for pair in zip(targets, answers, strict=True)]
+        return (*checks, *(() if services or container else _of_nodes(look, checks, report)))
+
+
+def _of_nodes(look: Look, checks: Sequence[Check], report: Report) -> Iterator[Check]:
+    """One for each Node whose pods the VM does not reach, as far as no other check says it. Nothing where the
+    VM cannot be asked: the other checks say that."""
+    link, site = or_why(look.link), look.scope.site
+    if isinstance(link, Unobservable):
+        return
+    report("trying one endpoint of each Node from the VM")
+    known = {check.service for check in checks if check.hop == "endpoint"}
+    for target, why in of_nodes(link, site.services(), ways(look.scope.member.vm, site.cluster_seen())):
+        if str(target) not in known:
+            yield Check(str(target), target.protocol, ok=False, hop="endpoint", detail=why)
 
 
 def _check(look: Look, target: Target, answer: Answer) -> Check:

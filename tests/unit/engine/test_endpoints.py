@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 import pytest
 
 from tests.values import node
-from vmproxy.engine.endpoints import Target, Ways, broken, unreachable
+from vmproxy.engine.endpoints import Target, Ways, broken, of_nodes, unreachable
 from vmproxy.guest.connection import Guest
 from vmproxy.model.net import Address
 from vmproxy.model.seen import ClusterSeen, Endpoint, EndpointSeen, Reach, ServiceSeen
@@ -217,3 +217,38 @@ def test_the_agent_tells_silence_from_refusal(silent_udp: int) -> None:
     assert found == [reached, refused, refused, reached], (
         "TCP is refused there: the silent machine is reached"
     )
+
+
+def on_node(name: str, address: str, node: str | None) -> ServiceSeen:
+    return service(name, EndpointSeen(ip_address(address), True, {(80, "tcp"): 8080}, node))
+
+
+def test_of_each_node_a_pod_is_tried_before_the_node_itself_and_its_neighbours() -> None:
+    guest = Answers()
+    services = [
+        on_node("a/near", "192.168.100.31", "node-01"),
+        on_node("a/own", NODE, "node-01"),
+        on_node("a/pod", POD, "node-01"),
+        on_node("a/second", "10.244.1.11", "node-01"),
+        on_node("a/nobody", "10.244.7.7", None),
+        on_node("a/elsewhere", "10.244.2.1", "node-02"),
+    ]
+    ways = Ways(CLUSTER, near=ip_network("192.168.100.0/24"))
+    assert of_nodes(cast(Guest, guest), services, ways) == []
+    assert guest.asked == [POD, "10.244.2.1"]
+
+
+def test_a_node_whose_pod_is_not_reached_is_named_with_it() -> None:
+    guest = cast(Guest, Answers(tcp=silent(via=NODE)))
+    ((target, why),) = of_nodes(guest, [on_node("a/pod", POD, "node-01")], Ways(CLUSTER))
+    assert str(target) == "a/pod:80"
+    assert why == f"Node node-01: the VM does not reach {POD}:8080: no answer within 3 s"
+
+
+def test_a_route_that_the_vm_keeps_itself_and_is_missing_names_status() -> None:
+    guest = cast(Guest, Answers(tcp=silent()))
+    stray = on_node("a/stray", "172.16.192.7", "node-01")
+    ((_, why),) = of_nodes(guest, [stray], Ways(CLUSTER, kept=True))
+    assert why.endswith("172.16.192.7 via 192.168.100.20 (Node node-01): the VM keeps it: see vmproxy status")
+    ((_, why),) = of_nodes(guest, [stray], Ways(CLUSTER))
+    assert why.endswith("does not hold it): set network.podRoutes: endpoints, or network.routes")

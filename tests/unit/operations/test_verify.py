@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_interface
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -39,7 +39,11 @@ class Guest:
 def broken(seen: ServiceSeen, node: str | None) -> tuple[str | None, str]:
     scope = SimpleNamespace(
         member=SimpleNamespace(
-            vm=SimpleNamespace(acts_for=node, network=SimpleNamespace(routes=(), pod_routes="none"))
+            vm=SimpleNamespace(
+                acts_for=node,
+                address=ip_interface(f"{VM}/24"),
+                network=SimpleNamespace(routes=(), pod_routes="none"),
+            )
         ),
         address=lambda _marker: SimpleNamespace(ip=VM),
         guest=Guest,
