@@ -6,6 +6,7 @@ traffic   throughput and latency through the VM, against the same VM as a bare r
 change    a Service made at the API until the host is answered, against one write to the API
 boot      raw boot of the default image to SSH, phase by phase (python -m bench.boot compares two images)
 bigcluster  a look at 5,000 Nodes and 10,000 Services over HTTPS: seconds and memory, with a limit for each
+podroutes routes to 5,000 endpoints in the VM: how soon a change is followed, memory and CPU
 windows   the emulated Windows host: messages, processes and seconds of a run, and how fast an image goes up
 """
 
@@ -16,7 +17,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench import bigcluster, boot, create, idle, reaction, traffic, windows
+from bench import bigcluster, boot, create, idle, podroutes, reaction, traffic, windows
 from tests.integration.world import World, bring_up
 from vmproxy import lab
 
@@ -27,7 +28,12 @@ BENCHMARKS = {
     "traffic": traffic.run,
     "change": reaction.run,
 }
-ALONE = {"bigcluster": bigcluster.run, "boot": boot.run_alone, "windows": windows.run}
+ALONE = {
+    "bigcluster": bigcluster.run,
+    "boot": boot.run_alone,
+    "podroutes": podroutes.run,
+    "windows": windows.run,
+}
 """What makes what it needs by itself."""
 
 
