@@ -203,4 +203,4 @@ def test_another_setting_takes_the_routes_away(kept: World) -> None:
     assert kept.drift() == []
     assert pod_routes(kept) == {}
     assert status(kept)["podRoutes"] is None
-    assert kept.guest("pgrep -f podroutes.py || true") == ""
+    assert kept.guest("systemctl show -P SubState vmproxy-routes.service").strip() == "exited"
