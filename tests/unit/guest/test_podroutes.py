@@ -334,6 +334,7 @@ def test_nodes_themselves_and_what_is_reached_otherwise_need_no_route(guest: Gue
     api.put(endpoint_slice("a", *((address, "far") for address in aside), (OURS, "node-01")))
     with guest.running():
         guest.has(a172_16_192_7="node_01")
+        guest.until(lambda: guest.seen().get("routes") == 1)
         assert guest.seen()["left"] == []
 
 
