@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_interface
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
 from hypothesis import strategies as st
@@ -30,7 +30,7 @@ from vmproxy.hosts.protocols import Delivery, Drivers, Kind
 from vmproxy.image import Base
 from vmproxy.model import names
 from vmproxy.model.net import Route
-from vmproxy.model.seen import FileSeen, FolderSeen, Marker, TokenSeen, UnitSeen
+from vmproxy.model.seen import FileSeen, FolderSeen, Marker, NameRule, TokenSeen, UnitSeen
 from vmproxy.model.steps import Plan
 from vmproxy.model.topology import Member, Topology, compile_site
 from vmproxy.operations.plan import plan_host
@@ -45,12 +45,15 @@ IMAGE = "a" * 64
 FOREIGN = (route("10.1.0.0/16", "192.168.10.9"), route("0.0.0.0/0", "192.168.10.1"))
 STRAY = route("10.9.0.0/16", "192.168.10.8")
 RANGE = route("10.96.0.0/16", ADDRESS)
+SPACES = (".cluster.local", ".96.10.in-addr.arpa")
+DNS = ip_address("10.96.0.10")
+THEIRS = NameRule((".corp.example", "."), (ip_address("192.168.10.2"),), "a VPN's", "theirs")
 
 
 def topology(**host: object) -> Topology:
     network = {"address": f"{ADDRESS}/24", "gateway": "192.168.10.1"}
     entry = {"name": "win-01", "qemu": {}, "actsFor": "win-01", "network": network, **host}
-    return compile_site(Site.model_validate({"name": "a", "hosts": [entry]}))
+    return compile_site(Site.model_validate({"name": "a", "dns": {}, "hosts": [entry]}))
 
 
 class MemoryArtifacts:
@@ -270,6 +273,18 @@ def _renewal(**state: str) -> Change:
     return _guest(change)
 
 
+def names_rule(comment: str = "vmproxy:a:win-01", **parts: object) -> NameRule:
+    known = {"namespaces": SPACES, "servers": (DNS,), "comment": comment, "id": "{1}"}
+    return NameRule(**{**known, **parts})  # type: ignore[arg-type]
+
+
+def _rules(*rules: NameRule) -> Change:
+    def change(world: MemoryWorld) -> None:
+        world.rules = [THEIRS, *rules]
+
+    return change
+
+
 def _marker_routes(world: MemoryWorld) -> None:
     if (vm := _vm(world)) and vm.marker:
         known = vars(vm.marker) | {"routes": (RANGE, route("10.96.0.1/32", ADDRESS))}
@@ -316,6 +331,11 @@ CHANGES: dict[str, Change] = {
     "route elsewhere": _routes(route("10.96.0.0/16", "192.168.10.77")),
     "route twice": _routes(RANGE, route("10.96.0.0/16", "192.168.10.77")),
     "trial route left": _marker_routes,
+    "no rule for names": _rules(),
+    "names of another server": _rules(names_rule(servers=(ip_address("10.96.0.99"),))),
+    "names of less": _rules(names_rule(namespaces=SPACES[:1])),
+    "two rules for names": _rules(names_rule(), names_rule(id="{2}")),
+    "names in two rules": _rules(*(names_rule(namespaces=(one,), id=one) for one in SPACES)),
     "account gone": _object_gone("serviceaccount"),
     "role gone": _object_gone("role"),
     "rule widened": _of_object("clusterrole", rules=[{"verbs": ["*"]}]),

@@ -1,4 +1,4 @@
-# Observes the host's IPv4 routes and addresses; changes nothing. Emits one object.
+# Observes the host's IPv4 routes and addresses, and its rules for names; changes nothing. Emits one object.
 param($Data, $Session)
 . $Session.Lib
 
@@ -15,6 +15,24 @@ function Get-RouteFact {
     }
 }
 
+function Get-NameRuleFact {
+    # The host's own; a policy's are elsewhere.
+    DnsClient\Get-DnsClientNrptRule | ForEach-Object {
+        [ordered]@{
+            name = [string]$_.Name
+            namespaces = @($_.Namespace | ForEach-Object { [string]$_ })
+            servers = @($_.NameServers | ForEach-Object { [string]$_ })
+            comment = [string]$_.Comment
+        }
+    }
+}
+
+function Get-NamePolicy {
+    # While this key exists, also when it is empty, Windows ignores the host's own rules.
+    $Key = 'HKLM:\SOFTWARE\Policies\Microsoft\Windows NT\DNSClient\DnsPolicyConfig'
+    if (Test-Path -LiteralPath $Key) { $Key }
+}
+
 [ordered]@{
     routes = @(Get-RouteFact)
     addresses = @(NetTCPIP\Get-NetIPAddress -AddressFamily IPv4 | ForEach-Object {
@@ -24,4 +42,7 @@ function Get-RouteFact {
             interface = [int]$_.InterfaceIndex
         }
     })
+    nameRules = @(Get-NameRuleFact)
+    namePolicy = Get-NamePolicy
+    dnsServer = "$((Get-Service -Name DNS -ErrorAction SilentlyContinue).Status)" -eq 'Running'
 }

@@ -139,6 +139,15 @@ class Routes(TypedDict):
     """Those on the host that vmproxy set."""
 
 
+class Names(TypedDict):
+    state: Literal["set", "partly", "missing", "void"]
+    """Whether the host has all wanted rules, some, or none; "void": a policy makes it ignore them."""
+    domain: str
+    """The domain of the cluster's names."""
+    server: str
+    """The address of the cluster's DNS Service."""
+
+
 class Credential(TypedDict):
     state: Literal["valid", "expired", "revoked", "refused", "absent"]
     """Of the token in the VM. Revoked: its ServiceAccount was deleted or replaced. Refused: by the API."""
@@ -157,6 +166,8 @@ class HostStatus(TypedDict):
     """kube-proxy in the VM; null when the host failed."""
     route: Routes | None
     """The host's routes to the Service ranges; null when the host failed."""
+    names: Names | Unknown | None
+    """The host's rules for the cluster's names; null without `dns` in the site file, or when it failed."""
     credential: Credential | Unknown | None
     """The token that kube-proxy uses; null when the host failed."""
     converged: bool | None
@@ -188,12 +199,12 @@ class PodRoutes(TypedDict):
 
 class Check(TypedDict):
     service: str
-    """namespace/name:port; "*" when the cluster could not be asked for Services."""
+    """namespace/name:port; namespace/name for its name; "*" when the cluster could not be asked."""
     protocol: str
-    """tcp or udp."""
+    """tcp or udp; dns: a look-up of its name, with `dns` in the site file."""
     ok: Literal[True, False, "unknown"]
     """Unanswered UDP is "unknown": it proves nothing, unless the path is found broken elsewhere."""
-    hop: Literal["container", "route", "vm", "proxy", "endpoints", "endpoint", "api"] | None
+    hop: Literal["container", "route", "vm", "proxy", "endpoints", "endpoint", "api", "name"] | None
     """Where it breaks; null when it is not known to break."""
     detail: str
     """What was seen, for a reader."""
@@ -205,7 +216,7 @@ class HostChecks(TypedDict):
     ok: bool
     """False when a check is, or when the host failed."""
     checks: list[Check]
-    """One for each port that was tried."""
+    """One for each port that was tried, and for each name."""
     error: Error | None
     """Why nothing could be tried; null otherwise."""
 
@@ -314,6 +325,7 @@ def status(name: str, result: statuses.HostStatus | VmproxyError) -> HostStatus:
         "imageAgeDays": seen.vm.image_age if seen else None,
         "proxy": _proxy(seen.proxy) if seen else None,
         "route": _routes(seen.route) if seen else None,
+        "names": _names(seen.names) if seen else None,
         "credential": _credential(seen.credential) if seen else None,
         "converged": seen.converged if seen else None,
         "problems": list(seen.problems) if seen else [],
@@ -400,6 +412,12 @@ def _pod_routes(kept: statuses.PodRoutesStatus | Unobservable | None) -> PodRout
     if kept is None or isinstance(kept, Unobservable):
         return _unknown(kept) if kept else None
     return {"state": kept.state, "mode": kept.mode, "routes": kept.routes, "sinceSeconds": kept.since}
+
+
+def _names(names: statuses.NamesStatus | Unobservable | None) -> Names | Unknown | None:
+    if names is None or isinstance(names, Unobservable):
+        return _unknown(names) if names else None
+    return {"state": names.state, "domain": names.domain, "server": str(names.server)}
 
 
 def _credential(credential: statuses.CredentialStatus | Unobservable) -> Credential | Unknown:

@@ -15,7 +15,13 @@ from vmproxy.cli.options import file_option, host_option, log_options, output_op
 from vmproxy.errors import VmproxyError
 from vmproxy.model.seen import Unobservable
 from vmproxy.operations import verify as checks
-from vmproxy.operations.status import CredentialStatus, HostStatus, PodRoutesStatus, ProxyStatus
+from vmproxy.operations.status import (
+    CredentialStatus,
+    HostStatus,
+    NamesStatus,
+    PodRoutesStatus,
+    ProxyStatus,
+)
 from vmproxy.operations.verify import Check
 
 
@@ -25,10 +31,10 @@ from vmproxy.operations.verify import Check
 @host_option
 @output_option
 def status(path: Path, names: tuple[str, ...], output: str) -> int:
-    """Show VM, kube-proxy, rule age, credential and routes, one row per host."""
+    """Show VM, kube-proxy, rule age, routes, names and credential, one row per host."""
     results = api.status(choose(path, names))
     if output == "text":  # one table for all, so that its columns stand below one another
-        headers = ("HOST", "VM", "IMAGE", "KUBE-PROXY", "RULES", "ROUTES", "CREDENTIAL", "CONVERGED")
+        headers = ("HOST", "VM", "IMAGE", "KUBE-PROXY", "RULES", "ROUTES", "NAMES", "CREDENTIAL", "CONVERGED")
         console.table(headers, [_row(*pair) for pair in results])
     return answer(results, output, as_json=answers.status, show=_show_problems)
 
@@ -63,7 +69,7 @@ def _container(_context: click.Context, _option: click.Parameter, name: str | No
 def verify(
     path: Path, names: tuple[str, ...], output: str, services: tuple[str, ...], container: str | None
 ) -> int:
-    """Connect from the host through the VM to Services, and name the hop that fails."""
+    """Connect from the host through the VM to Services, look up their names, and name the hop that fails."""
     results = api.verify(choose(path, names), services=services, container=container)
     return answer(results, output, as_json=answers.verify, show=_show_checks, code=_code)
 
@@ -74,7 +80,7 @@ def _code(tried: tuple[Check, ...]) -> ExitCode:
 
 def _row(name: str, result: HostStatus | VmproxyError) -> tuple[str, ...]:
     if isinstance(result, VmproxyError):
-        return (name, "unknown", "", "", "", "", "", "no")
+        return (name, "unknown", "", "", "", "", "", "", "no")
     credential = _credential(result.credential)
     converged = "yes" if result.converged else "no"
     return (
@@ -83,6 +89,7 @@ def _row(name: str, result: HostStatus | VmproxyError) -> tuple[str, ...]:
         _image(result),
         *_proxy(result.proxy),
         result.route.state,
+        _names(result.names),
         credential,
         converged,
     )
@@ -91,6 +98,13 @@ def _row(name: str, result: HostStatus | VmproxyError) -> tuple[str, ...]:
 def _image(result: HostStatus) -> str:
     days = result.vm.image_age
     return "" if days is None else f"{days} days old"
+
+
+def _names(names: NamesStatus | Unobservable | None) -> str:
+    """Nothing where the site file does not ask for them."""
+    if names is None:
+        return ""
+    return "unknown" if isinstance(names, Unobservable) else names.state
 
 
 _DROPS = {

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import assert_never
 
-from vmproxy.cluster import discovery, grants, login, renewal, rights, tenants
+from vmproxy.cluster import discovery, dns, grants, login, renewal, rights, tenants
 from vmproxy.cluster.client import Client, Object
 from vmproxy.cluster.paths import collection, path_of
 from vmproxy.errors import Conflict, Forbidden, NotReady, UsageError, VmproxyError
@@ -44,18 +44,21 @@ class Cluster:
         server: str,
         ca: str,
         tls_server_name: str | None = None,
+        dns: model.Dns | None = None,
     ) -> None:
         self._client = client
         self._wanted = wanted
+        self._dns = dns
         self.server = server
         self.ca = ca
         self.tls_server_name = tls_server_name
 
     @classmethod
-    def connect(cls, wanted: model.Cluster) -> Cluster:
-        """Raises UsageError for an invalid kubeconfig, or one whose server a VM cannot reach."""
+    def connect(cls, wanted: model.Cluster, dns: model.Dns | None = None) -> Cluster:
+        """`dns` None: nobody asks for the cluster's DNS. Raises UsageError for an invalid kubeconfig, or one
+        whose server a VM cannot reach."""
         session = login.load(wanted)
-        return cls._of(session, wanted, login.server_for_vm(wanted, session))
+        return cls._of(session, wanted, login.server_for_vm(wanted, session), dns)
 
     @classmethod
     def connect_without_vms(cls, wanted: model.Cluster) -> tuple[Cluster, UsageError | None]:
@@ -67,9 +70,12 @@ class Cluster:
             return cls._of(session, wanted, session.server), exc
 
     @classmethod
-    def _of(cls, session: login.Session, wanted: model.Cluster, server: str) -> Cluster:
+    def _of(
+        cls, session: login.Session, wanted: model.Cluster, server: str, dns: model.Dns | None = None
+    ) -> Cluster:
         name = login.tls_server_name_for_vm(wanted, session)
-        return cls(Client(session), wanted=wanted, server=server, ca=session.ca, tls_server_name=name)
+        client, ca = Client(session), session.ca
+        return cls(client, wanted=wanted, server=server, ca=ca, tls_server_name=name, dns=dns)
 
     def observe(self) -> ClusterSeen:
         """Without anybody's identity. The requests go out side by side. Raises VmproxyError when something
@@ -81,6 +87,7 @@ class Cluster:
             canary = pool.submit(self._canary)
             accounts = pool.submit(self._accounts)
             own_ca = pool.submit(self._own_ca)
+            own_dns = pool.submit(dns.found, self._client, self._dns)
         seen = tuple(nodes.result())  # first: a right that is missing here is the one to name
         return ClusterSeen(
             version=_version(str(version.result().get("gitVersion"))),
@@ -93,6 +100,7 @@ class Cluster:
             accounts=tuple(accounts.result()),
             tls_server_name=self.tls_server_name,
             cluster_ca=own_ca.result(),
+            dns=own_dns.result(),
         )
 
     def identity(self, account: str) -> dict[str, Object]:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, assert_never
 
 from vmproxy import seed
 from vmproxy.engine.links import GuestLink, Login
@@ -28,6 +28,7 @@ from vmproxy.hosts.protocols import (
     Drivers,
 )
 from vmproxy.image import Base
+from vmproxy.model import names
 from vmproxy.model.mac import static_mac
 from vmproxy.model.names import PROGRAM
 from vmproxy.model.net import Interface, Route, addresses
@@ -37,8 +38,10 @@ from vmproxy.model.seen import (
     CloudInit,
     ClusterSeen,
     ContainersSeen,
+    DnsSeen,
     GuestSeen,
     Marker,
+    NameRule,
     Unobservable,
 )
 from vmproxy.model.steps import (
@@ -46,7 +49,10 @@ from vmproxy.model.steps import (
     CreateVm,
     GuestStep,
     HostStep,
+    NameStep,
     PushFile,
+    RemoveNames,
+    SetNames,
     Step,
     VmStep,
     VmWanted,
@@ -54,13 +60,14 @@ from vmproxy.model.steps import (
     made_of,
 )
 from vmproxy.model.topology import Member, Vm
-from vmproxy.resources import cni, guestroutes, identity, kubeproxy, route
+from vmproxy.resources import clientnames, cni, guestroutes, identity, kubeproxy, route
 from vmproxy.resources import guest as inside
 from vmproxy.resources.guest import GuestWanted
 from vmproxy.resources.kubeproxy import Program, Tools
 from vmproxy.util import events, paths, wait
 from vmproxy.util.events import Reporter
 
+_API = "default/kubernetes"
 CLOUD_INIT_SECONDS = 900.0
 CONVERGE_SECONDS = 180.0
 _GREETING_SECONDS = 5.0
@@ -287,6 +294,22 @@ class Scope:
     def wanted_routes(self, cluster: ClusterSeen, marker: Marker | None) -> tuple[Route, ...]:
         return route.wanted(cluster.service_cidrs, self.address(marker).ip)
 
+    def wanted_names(self, cluster: ClusterSeen) -> tuple[NameRule, ...]:
+        """None where the site file does not ask for them. Raises VmproxyError when the cluster's DNS was not
+        found."""
+        if isinstance(cluster.dns, Unobservable):
+            raise VmproxyError(
+                f"cannot give {self.member.client.name} the cluster's names: {cluster.dns.because}"
+            )
+        if cluster.dns is None:
+            return ()
+        return clientnames.wanted(cluster.dns, cluster.service_cidrs, comment=self.comment)
+
+    @property
+    def comment(self) -> str:
+        """By which rules of ours are known in the client's resolver."""
+        return names.comment(self.member.vm.site, self.member.vm.host)
+
     def address(self, marker: Marker | None) -> Interface:
         """Where the VM is now: the site file's address only once the VM was made with it."""
         return marker.address if marker else self.member.vm.address
@@ -329,6 +352,8 @@ class Scope:
             with failing_at(step):
                 if isinstance(step, VmStep):
                     self._change_vm(step, seen, marking.marker)
+                elif isinstance(step, NameStep):
+                    self._change_names(step)
                 else:
                     marking.do(step)
             self._carrier_seen = _with_marker(seen, marking.marker)
@@ -336,6 +361,15 @@ class Scope:
 
     def change_guest(self, steps: Sequence[GuestStep]) -> Iterator[GuestStep]:
         return self.guest().do(steps, self._report)
+
+    def _change_names(self, step: NameStep) -> None:
+        match step:
+            case SetNames():
+                self.client.set_names(step.rule, step.before)
+            case RemoveNames():
+                self.client.remove_names(step.rule)
+            case _:
+                assert_never(step)
 
     def _change_vm(self, step: VmStep, seen: CarrierSeen, marker: Marker | None) -> None:
         artifacts, spec = self.site.links.artifacts, self.wanted_seed(seen)
@@ -387,6 +421,19 @@ class Scope:
         """A real request from the client to the canary, on the way that its traffic takes now."""
         address, port = cluster.canary
         return self.client.probe([Connection("tcp", address, port)])[0]
+
+    def try_names(self, dns: DnsSeen) -> None:
+        """Whether the cluster's DNS answers the client, before names are asked of it."""
+        name = self.member.client.name
+        self._report(f"asking {dns.server} from {name}")
+        ask = clientnames.question(dns.name(_API))
+        answer = self.client.probe([Connection("udp", dns.server, clientnames.PORT, ask)])[0]
+        if not answer.ok:
+            raise NotReady(
+                f"cannot give {name} the cluster's names: its DNS at {dns.server} does not answer: "
+                f"{answer.detail}",
+                hint="do the pods behind that Service run? run: vmproxy verify --host " + self.member.name,
+            )
 
     def check_answer(self, cluster: ClusterSeen) -> None:
         """Raises NotReady when nothing answers though all is as it should be."""

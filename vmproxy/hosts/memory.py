@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from threading import Lock
 from typing import Any, assert_never
 
 from vmproxy.errors import Busy, Conflict, NotReady, Unreachable
-from vmproxy.hosts.protocols import Answer, Connection, Delivery
+from vmproxy.hosts.protocols import Answer, Connection, Delivery, Resolved
 from vmproxy.model import names
 from vmproxy.model.net import Address, Interface, Network, Route, overlap
 from vmproxy.model.seen import (
@@ -28,6 +29,7 @@ from vmproxy.model.seen import (
     ClusterSeen,
     CniSeen,
     ContainersSeen,
+    DnsSeen,
     Endpoint,
     EndpointSeen,
     FileSeen,
@@ -36,6 +38,7 @@ from vmproxy.model.seen import (
     GuestQuery,
     GuestSeen,
     Marker,
+    NameRule,
     NodeSeen,
     PodRoutesSeen,
     ProxySeen,
@@ -44,6 +47,7 @@ from vmproxy.model.seen import (
     SwitchSeen,
     TokenSeen,
     UnitSeen,
+    Unobservable,
     VmSeen,
 )
 from vmproxy.model.steps import (
@@ -81,6 +85,9 @@ NOW = 1_800_000_000.0
 _LIFE = 86400
 _NEW_UNIT = UnitSeen(active=False, enabled=False, stale=False)
 _API = IPv4Address("10.96.0.1")
+_DNS = DnsSeen("cluster.local", IPv4Address("10.96.0.10"))
+_MOST_NAMESPACES = 50
+"""That a rule of Windows may have."""
 
 
 @dataclass
@@ -139,14 +146,15 @@ class MemoryVm:
 @dataclass
 class MemoryCluster:
     """Objects by "kind/name"; `nodes` are as a look finds them; `tenants` is others' in the namespace,
-    `grants` theirs to vmproxy's accounts. `fills`: a Secret of an account gets its token; `key` signs it.
-    `uids`: how many were given to objects."""
+    `grants` theirs to vmproxy's accounts. `dns` None: nobody asks for it. `fills`: a Secret of an account
+    gets its token; `key` signs it. `uids`: how many were given to objects."""
 
     objects: dict[str, Object] = field(default_factory=dict)
     service_cidrs: tuple[Network, ...] = (ip_network("10.96.0.0/16"),)
     nodes: tuple[NodeSeen, ...] = ()
     tenants: tuple[str, ...] = ()
     grants: tuple[Grant, ...] = ()
+    dns: DnsSeen | Unobservable | None = _DNS
     reachable: bool = True
     fills: bool = True
     key: int = 1
@@ -162,7 +170,8 @@ class MemoryCluster:
 
 @dataclass
 class MemoryWorld:
-    """`vms` are those of the one host, by name; `routes` those of its client; `moment` as above.
+    """`vms` are those of the one host, by name; `routes`, `rules` and so on those of its client; `moment` as
+    above.
 
     `consent`: a VM that runs may be stopped. `cut`: nothing of the client's gets through the VM.
     """
@@ -171,6 +180,9 @@ class MemoryWorld:
     vms: dict[str, MemoryVm] = field(default_factory=dict)
     routes: list[Route] = field(default_factory=list)
     addresses: tuple[Interface, ...] = ()
+    rules: list[NameRule] = field(default_factory=list)
+    policy: str | None = None
+    serves_dns: bool = False
     leftovers: tuple[str, ...] = ()
     containers: ContainersSeen = field(default_factory=lambda: ContainersSeen(None))
     cni: dict[str, bytes] = field(default_factory=dict)
@@ -232,6 +244,8 @@ class MemoryCarrier:
                     self._vm.settings = {**self._vm.settings, **step.settings}
                     self._start()
                 case DeleteVm():
+                    left = [rule for rule in self._world.rules if rule.comment.startswith("vmproxy:a:")]
+                    assert not left, "the VM behind the cluster's names was removed"
                     self._delete()
                 case _:
                     assert_never(step)
@@ -307,7 +321,10 @@ class MemoryClient:
         self._world = world
 
     def observe(self) -> ClientSeen:
-        return ClientSeen(tuple(self._world.routes), self._world.addresses)
+        world = self._world
+        return ClientSeen(
+            tuple(world.routes), world.addresses, tuple(world.rules), world.policy, world.serves_dns
+        )
 
     def set_route(self, route: Route, before: Sequence[Route]) -> None:
         assert self._answers(route.via), f"{route} was set, and nothing answers behind it"
@@ -319,6 +336,29 @@ class MemoryClient:
     def remove_route(self, route: Route) -> None:
         with self._world.effect("remove route"):
             self._world.routes = [item for item in self._world.routes if item != route]
+
+    def set_names(self, rule: NameRule, before: Sequence[NameRule]) -> None:
+        assert all(self._answers(self._way(server)) for server in rule.servers), f"nothing answers: {rule}"
+        assert len(rule.namespaces) <= _MOST_NAMESPACES, f"too many namespaces: {rule}"
+        for item in before:
+            self.remove_names(item)
+        with self._world.effect("set names"):
+            self._world.rules.append(replace(rule, id=str(uuid.uuid4())))
+
+    def remove_names(self, rule: NameRule) -> None:
+        assert rule.comment.startswith("vmproxy:a:"), f"a rule of others was removed: {rule}"
+        with self._world.effect("remove names"):
+            self._world.rules = [item for item in self._world.rules if item.id != rule.id]
+
+    def resolve(self, names: Sequence[str]) -> list[Resolved]:
+        """Every name is the API server's here."""
+        return [Resolved(name, {"memory": self._look_up(name)}) for name in names]
+
+    def _look_up(self, name: str) -> tuple[Address, ...] | str:
+        rules = () if self._world.policy else self._world.rules
+        fitting = [rule for rule in rules for space in rule.namespaces if f".{name}".endswith(space)]
+        asked = [server for rule in fitting for server in rule.servers if self._answers(self._way(server))]
+        return (_API,) if asked else "no such name in memory"
 
     def probe(self, connections: Sequence[Connection]) -> list[Answer]:
         return [self._answer(self._way(item.address)) for item in connections]
@@ -554,6 +594,7 @@ class MemoryClusterLink:
             nodes=cluster.nodes,
             canary=(_API, 443),
             accounts=self._accounts(),
+            dns=cluster.dns,
         )
 
     def identity(self, account: str) -> dict[str, Any]:

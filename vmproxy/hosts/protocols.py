@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from vmproxy.image import Download
 from vmproxy.model.finding import Finding
 from vmproxy.model.net import Address, Network, Route
-from vmproxy.model.seen import CarrierSeen, ClientSeen, ContainersSeen, Marker
+from vmproxy.model.seen import CarrierSeen, ClientSeen, ContainersSeen, Marker, NameRule
 from vmproxy.model.steps import CniFile, VmStep
 from vmproxy.model.topology import Client, Vm
 from vmproxy.site.model import Containers
@@ -99,8 +99,17 @@ class CarrierDriver(Protocol):
         """For doctor; none where this machine is the carrier."""
 
 
+@dataclass(frozen=True)
+class Resolved:
+    """A name as the machine's own applications look it up. `ways`: what each of its ways finds, by the name
+    of the way: addresses, or why there are none."""
+
+    name: str
+    ways: Mapping[str, tuple[Address, ...] | str]
+
+
 class ClientDriver(Protocol):
-    """The routes of a machine, and connections from it."""
+    """The routes of a machine, its rules for names, and connections from it."""
 
     def observe(self) -> ClientSeen: ...
 
@@ -110,6 +119,16 @@ class ClientDriver(Protocol):
 
     def remove_route(self, route: Route) -> None:
         """That it is gone already is fine."""
+
+    def set_names(self, rule: NameRule, before: Sequence[NameRule]) -> None:
+        """Make it in place of `before`, now and after a restart, and forget what was looked up before. Raises
+        VmproxyError."""
+
+    def remove_names(self, rule: NameRule) -> None:
+        """The one with its id. That it is gone already is fine."""
+
+    def resolve(self, names: Sequence[str]) -> list[Resolved]:
+        """Look the names up by each way that the machine has, in their order."""
 
     def probe(self, connections: Sequence[Connection]) -> list[Answer]:
         """Connect from the machine itself, as its applications do."""

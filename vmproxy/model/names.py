@@ -104,6 +104,11 @@ def renewal(account: str) -> str:
     return f"{account}-renewal"
 
 
+def comment(site: str, host: str) -> str:
+    """Of the rules that vmproxy makes in the resolver of a host: by it they are known as ours."""
+    return f"vmproxy:{site}:{host}"
+
+
 class ObjectName(NamedTuple):
     """Of an object in the cluster. `namespace` is empty for one that is in none."""
 

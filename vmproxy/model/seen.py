@@ -74,12 +74,29 @@ class SwitchSeen:
 
 
 @dataclass(frozen=True)
+class NameRule:
+    """A rule of a machine's resolver: names in its namespaces are asked of its servers. A namespace that
+    begins with a dot holds all names below, else it is one name. `comment` says whose rule it is; `id` is the
+    resolver's own name for it, "" for one that is still to be made."""
+
+    namespaces: tuple[str, ...]
+    servers: tuple[Address, ...]
+    comment: str
+    id: str = ""
+
+
+@dataclass(frozen=True)
 class ClientSeen:
     """A machine whose traffic goes through a VM. `routes` are all IPv4 routes but its own interfaces',
-    `addresses` its own, with their networks' length."""
+    `addresses` its own, with their networks' length. `rules` are all of its resolver but those of policies:
+    `policy` is the key under which these are, and which makes the others void; None: there is none.
+    `serves_dns`: it runs a DNS server for other machines."""
 
     routes: tuple[Route, ...]
     addresses: tuple[Interface, ...] = ()
+    rules: tuple[NameRule, ...] = ()
+    policy: str | None = None
+    serves_dns: bool = False
 
 
 @dataclass(frozen=True)
@@ -349,6 +366,19 @@ class NodeSeen:
     pod_cidrs: tuple[Network, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class DnsSeen:
+    """The cluster's DNS: the domain of its names, as cluster.local, and the Service that knows them."""
+
+    domain: str
+    server: Address
+
+    def name(self, service: str) -> str:
+        """Of a Service that is written as "namespace/name"."""
+        namespace, _, name = service.partition("/")
+        return f"{name}.{namespace}.svc.{self.domain}"
+
+
 @dataclass(frozen=True)
 class ClusterSeen:
     """What VMs need to know of the cluster, and the identity of one of them.
@@ -362,6 +392,7 @@ class ClusterSeen:
     `ca` is the CA bundle, PEM, of `server`, the API's URL as the VM reaches it; `tls_server_name` is the name
     in its certificate, None for the one in the URL. `cluster_ca` is the CA of what answers at the
     ClusterIP of default/kubernetes: another one where the API is behind a front; "" when it is not known.
+    `dns` None: nobody asked for it.
     """
 
     version: str
@@ -375,6 +406,7 @@ class ClusterSeen:
     identity: Mapping[str, Any] = field(default_factory=dict)
     tls_server_name: str | None = None
     cluster_ca: str = ""
+    dns: DnsSeen | Unobservable | None = None
 
     @property
     def server_addresses(self) -> tuple[Address, ...]:

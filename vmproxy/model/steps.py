@@ -18,7 +18,7 @@ from vmproxy.model import names
 from vmproxy.model.drift import ABSENT, Drift, deep_differences, differences
 from vmproxy.model.names import ObjectName
 from vmproxy.model.net import Address, Interface, Network, Route
-from vmproxy.model.seen import FileSeen, FolderSeen, Marker, UnitSeen, VmSeen
+from vmproxy.model.seen import FileSeen, FolderSeen, Marker, NameRule, UnitSeen, VmSeen
 
 Place = Literal["cluster", "host", "guest"]
 
@@ -445,6 +445,73 @@ class RemoveCni:
         return (Drift(self.target, ABSENT, "as vmproxy wrote it"),)
 
 
+# The rules by which that machine's resolver asks the cluster's DNS.
+
+
+@dataclass(frozen=True)
+class SetNames:
+    """Make a rule in place of `before`, rules of ours that are not as they should be."""
+
+    rule: NameRule
+    before: tuple[NameRule, ...] = ()
+    place: ClassVar[Place] = "host"
+    why: ClassVar = "names of Services are asked of the cluster's DNS"
+    cold: ClassVar = False
+
+    @property
+    def verb(self) -> str:
+        return "replace" if self.before else "add"
+
+    @property
+    def target(self) -> str:
+        return _names(self.rule)
+
+    @property
+    def drift(self) -> tuple[Drift, ...]:
+        if not self.before:
+            return (Drift(self.target, _servers(self.rule), ABSENT),)
+        wanted = {"namespaces": sorted(self.rule.namespaces), "servers": _servers(self.rule), "rules": 1}
+        seen = {
+            "rules": len(self.before),
+            "namespaces": sorted(name for rule in self.before for name in rule.namespaces),
+            "servers": "; ".join(dict.fromkeys(map(_servers, self.before))),
+        }
+        return tuple(
+            Drift(f"{self.target}: {item.field}", item.wanted, item.seen)
+            for item in differences(wanted, seen)
+        )
+
+
+@dataclass(frozen=True)
+class RemoveNames:
+    """Take a rule of ours away."""
+
+    rule: NameRule
+    why: str
+    place: ClassVar[Place] = "host"
+    verb: ClassVar = "remove"
+    cold: ClassVar = False
+
+    @property
+    def target(self) -> str:
+        return _names(self.rule)
+
+    @property
+    def drift(self) -> tuple[Drift, ...]:
+        return (Drift(f"{self.target} {self.rule.id}".strip(), ABSENT, _servers(self.rule)),)
+
+
+def _names(rule: NameRule) -> str:
+    more = len(rule.namespaces) - 1
+    return f"names {rule.namespaces[0] if rule.namespaces else ''}" + (
+        f" and {more} more" if more > 0 else ""
+    )
+
+
+def _servers(rule: NameRule) -> str:
+    return ", ".join(map(str, rule.servers)) or "no server"
+
+
 # Inside the guest.
 
 
@@ -701,7 +768,8 @@ ClusterStep = CreateObject | UpdateObject | DeleteObject
 VmStep = CreateVm | StartVm | SetVm | ReconfigureVm | DeleteVm
 RouteStep = SetRoute | RemoveRoute | MarkRoutes
 ContainerStep = SetForwarding | ResetForwarding | WriteCni | RemoveCni
-HostStep = VmStep | RouteStep | ContainerStep
+NameStep = SetNames | RemoveNames
+HostStep = VmStep | RouteStep | ContainerStep | NameStep
 GuestStep = (
     PushFile
     | SetAccess

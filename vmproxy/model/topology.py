@@ -14,6 +14,7 @@ from vmproxy.site.model import (
     CloudInit,
     Cluster,
     Containers,
+    Dns,
     Host,
     Hyperv,
     Image,
@@ -110,11 +111,13 @@ class Member:
 
 @dataclass(frozen=True)
 class Topology:
-    """Everything desired: what belongs to the site as a whole, and its members."""
+    """Everything desired: what belongs to the site as a whole, and its members. `dns` None: the clients do
+    not get the cluster's names."""
 
     name: str
     cluster: Cluster
     proxy: Proxy
+    dns: Dns | None
     image: Image
     cloud_init: CloudInit
     ssh: Ssh
@@ -126,6 +129,7 @@ def compile_site(site: Site) -> Topology:
         name=site.name,
         cluster=site.cluster,
         proxy=site.proxy,
+        dns=site.dns,
         image=site.image,
         cloud_init=site.cloud_init,
         ssh=site.ssh,

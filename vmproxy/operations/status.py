@@ -13,11 +13,11 @@ from vmproxy.engine.phases import PHASES
 from vmproxy.engine.scope import Scope
 from vmproxy.engine.site import SiteRun
 from vmproxy.image.age import age
-from vmproxy.model.net import Interface, Route
+from vmproxy.model.net import Address, Interface, Route
 from vmproxy.model.seen import CarrierSeen, ClientSeen, ClusterSeen, GuestSeen, Unobservable
 from vmproxy.model.topology import Member
+from vmproxy.resources import clientnames, route, token
 from vmproxy.resources import guest as inside
-from vmproxy.resources import route, token
 from vmproxy.util.events import Reporter
 
 
@@ -52,6 +52,16 @@ class RouteStatus:
 
 
 @dataclass(frozen=True)
+class NamesStatus:
+    """The rules for the cluster's names. `state` compares with the wanted ones; "void": a policy makes them
+    so. `domain` and `server` are the cluster's DNS."""
+
+    state: Literal["set", "partly", "missing", "void"]
+    domain: str
+    server: Address
+
+
+@dataclass(frozen=True)
 class CredentialStatus:
     """The guest's token. `expires` None: it is absent. "refused": by the API server."""
 
@@ -73,10 +83,10 @@ class PodRoutesStatus:
 @dataclass(frozen=True)
 class HostStatus:
     """What one host is like. `converged`: kube-proxy works, and the host is answered through it; otherwise
-    `problems` say what is wrong. `drops`: packets that the guard table dropped, by its counters' names;
-    `repairs`: what the keeper repaired since the VM started, and how often. `warnings`: what is wrong in the
-    VM, keeps nothing from being answered now, and is not repaired by apply. `pod_routes` None: none are kept
-    one by one."""
+    `problems` say what is wrong. `names` None: the site file does not ask for them. `drops`: packets that the
+    guard table dropped, by its counters' names; `repairs`: what the keeper repaired since the VM started, and
+    how often. `warnings`: what is wrong in the VM, keeps nothing from being answered now, and is not repaired
+    by apply. `pod_routes` None: none are kept one by one."""
 
     vm: VmStatus
     proxy: ProxyStatus | Unobservable
@@ -88,6 +98,7 @@ class HostStatus:
     repairs: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     pod_routes: PodRoutesStatus | Unobservable | None = None
+    names: NamesStatus | Unobservable | None = None
 
 
 def status_host(site: SiteRun, member: Member, report: Reporter) -> HostStatus:
@@ -107,6 +118,7 @@ def status_host(site: SiteRun, member: Member, report: Reporter) -> HostStatus:
             repairs=guest.repairs if isinstance(guest, GuestSeen) else {},
             warnings=inside.trouble(guest),
             pod_routes=_pod_routes(member, guest),
+            names=_names(scope, client, cluster),
         )
 
 
@@ -151,6 +163,23 @@ def _pod_routes(member: Member, guest: GuestSeen | Unobservable) -> PodRoutesSta
     current = seen.listed and not seen.api
     age = round(max(guest.now - seen.since, 0.0), 1)
     return PodRoutesStatus("current" if current else "late", seen.mode, seen.routes, age)
+
+
+def _names(
+    scope: Scope, client: ClientSeen, cluster: ClusterSeen | Unobservable
+) -> NamesStatus | Unobservable | None:
+    if scope.site.topology.dns is None:
+        return None
+    dns = cluster if isinstance(cluster, Unobservable) else cluster.dns
+    if isinstance(dns, Unobservable) or isinstance(cluster, Unobservable) or dns is None:
+        return dns if isinstance(dns, Unobservable) else None
+    wanted = scope.wanted_names(cluster)
+    there = clientnames.in_place(wanted, client, comment=scope.comment)
+    if client.policy:
+        return NamesStatus("void", dns.domain, dns.server)
+    if there == len(wanted):
+        return NamesStatus("set", dns.domain, dns.server)
+    return NamesStatus("partly" if there else "missing", dns.domain, dns.server)
 
 
 def _credential(

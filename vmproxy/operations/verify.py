@@ -1,20 +1,24 @@
-"""verify: real connections from the host to Services, and where along the path they break."""
+"""verify: real connections from the host to Services, and look-ups of their names; where they break."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vmproxy.engine.endpoints import Target, of_nodes, targets_of, ways
 from vmproxy.engine.look import Look, or_why
 from vmproxy.engine.phases import PHASES
+from vmproxy.engine.phases.names import wrong
 from vmproxy.engine.phases.phase import Hop
 from vmproxy.engine.scope import Scope
 from vmproxy.engine.site import SiteRun
 from vmproxy.errors import UsageError, VmproxyError
 from vmproxy.hosts.protocols import Answer, Connection
 from vmproxy.model.seen import ServiceSeen, Unobservable
+from vmproxy.model.seen import DnsSeen, ServiceSeen, Unobservable
 from vmproxy.model.topology import Member
+from vmproxy.resources import clientnames
 from vmproxy.util.events import Report, Reporter
 
 MOST = 50
@@ -42,7 +46,7 @@ def verify_host(
 ) -> tuple[Check, ...]:
     """One check for each port of the named Services ("namespace/name" or with ":port"), or of those
     that the cluster has and that have ready endpoints for the VM; then one for each Node whose pods the VM
-    does not reach. `container`: connect from inside that one, by TCP; None: from the host itself. Raises
+    does not reach, and one for each Service's name. `container`: connect from inside that one, by TCP; None: from the host itself. Raises
     UsageError for a name not there."""
     if container is not None and member.vm.containers is None:
         raise UsageError(
@@ -62,10 +66,13 @@ def verify_host(
             return (Check("*", "tcp", ok=False, hop="api", detail=exc.message),)
         origin = f"container {container} of {member.client.name}" if container else member.client.name
         report(f"connecting to {len(targets)} ports from {origin}")
-        tried = [Connection(target.protocol, target.service.cluster_ip, target.port) for target in targets]
+        tried = [_connection(target) for target in targets]
         answers = scope.containers.probe(container, tried) if container else scope.client.probe(tried)
         checks = [_check(look, *pair) for pair in zip(targets, answers, strict=True)]
-        return (*checks, *(() if services or container else _of_nodes(look, checks, report)))
+        if container:
+            return tuple(checks)
+        lost = () if services else _of_nodes(look, checks, report)
+        return (*checks, *lost, *_names(scope, site.services(), targets, report))
 
 
 def _of_nodes(look: Look, checks: Sequence[Check], report: Report) -> Iterator[Check]:
@@ -79,6 +86,34 @@ def _of_nodes(look: Look, checks: Sequence[Check], report: Report) -> Iterator[C
     for target, why in of_nodes(link, site.services(), ways(look.scope.member.vm, site.cluster_seen())):
         if str(target) not in known:
             yield Check(str(target), target.protocol, ok=False, hop="endpoint", detail=why)
+
+
+def _names(
+    scope: Scope, services: Sequence[ServiceSeen], targets: Sequence[Target], report: Report
+) -> Iterator[Check]:
+    """Where the site file asks for the cluster's names: those of the canary and of each Service that was
+    tried, as the host's own applications look them up."""
+    cluster = scope.site.cluster_seen()
+    if isinstance(cluster.dns, Unobservable):
+        yield Check("*", "dns", ok=False, hop="name", detail=cluster.dns.because)
+    if not isinstance(cluster.dns, DnsSeen):
+        return
+    canary = [item for item in services if item.cluster_ip == cluster.canary[0]]
+    asked = {item.name: item.cluster_ip for item in (*canary, *(target.service for target in targets))}
+    report(f"looking up {len(asked)} names on {scope.member.client.name}")
+    found = scope.client.resolve([cluster.dns.name(service) for service in asked])
+    for (service, address), answer in zip(asked.items(), found, strict=True):
+        why = wrong(answer, address)
+        seen = why or f"{answer.name} is {address} by {' and '.join(answer.ways)}"
+        yield Check(service, "dns", ok=why is None, hop="name" if why else None, detail=seen)
+
+
+def _connection(target: Target) -> Connection:
+    """A DNS server answers nothing but a query."""
+    plain = Connection(target.protocol, target.service.cluster_ip, target.port)
+    if (target.port, target.protocol) != (clientnames.PORT, "udp"):
+        return plain
+    return replace(plain, payload=clientnames.question("localhost"))
 
 
 def _check(look: Look, target: Target, answer: Answer) -> Check:

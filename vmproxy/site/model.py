@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+_LONGEST_LABEL = 63
 _ADDRESS_FORM = "write an IPv4 address, such as 192.168.10.1"
 _NETWORK_FORM = "write an IPv4 network, such as 10.96.0.0/16"
 _INTERFACE_FORM = "write an IPv4 address with prefix length, such as 192.168.10.5/24"
@@ -161,7 +162,17 @@ def _node(text: str) -> str:
     return text
 
 
+def _domain(text: str) -> str:
+    labels = text.split(".")
+    for label in labels:
+        _label(label)
+    if labels[-1] == "arpa" or any(len(label) > _LONGEST_LABEL for label in labels):
+        raise ValueError("write the domain of the cluster's names, such as cluster.local")
+    return text
+
+
 Name = Annotated[str, Field(min_length=1, max_length=40), AfterValidator(_label)]
+Domain = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_domain)]
 NodeName = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(_node)]
 Text = Annotated[str, Field(min_length=1)]
 Memory = Annotated[int, BeforeValidator(_memory, json_schema_input_type=str)]
@@ -276,6 +287,15 @@ class Proxy(_Model):
     """Lifetime of the VM's token, at least 10m; the VM renews the token after half of it."""
     binary: Binary | None = None
     """Where the binary comes from; if omitted: the release site."""
+
+
+class Dns(_Model):
+    """The cluster's names on the hosts."""
+
+    domain: Domain | None = None
+    """The domain of the cluster's names, such as cluster.local; if omitted: found in the cluster."""
+    server: Address | None = None
+    """The address of the cluster's DNS Service; if omitted: found in the cluster."""
 
 
 class Image(_Model):
@@ -458,6 +478,8 @@ class Site(_Model):
     """The cluster and how to reach it."""
     proxy: Proxy = Proxy()
     """kube-proxy in the VM."""
+    dns: Dns | None = None
+    """The cluster's names on the hosts, such as web.demo.svc.cluster.local; if omitted: they have none."""
     image: Image = Image(name="debian-13")
     """The base image of the VMs."""
     cloud_init: CloudInit = CloudInit()

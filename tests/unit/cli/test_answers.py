@@ -7,7 +7,7 @@ import re
 import runpy
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from ipaddress import ip_interface
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 from types import UnionType
 from typing import (
@@ -38,6 +38,7 @@ from vmproxy.operations.status import (
     CredentialStatus,
     HostStatus,
     PodRoutesStatus,
+    NamesStatus,
     ProxyStatus,
     RouteStatus,
     VmStatus,
@@ -53,6 +54,7 @@ STATUS = HostStatus(
     vm=VmStatus("running", "vmproxy-a-win-01", ip_interface("192.168.10.5/24"), image_age=12),
     proxy=ProxyStatus("live", "nftables", "v1.36.3", rule_age=4.2, failures=0),
     route=RouteStatus("set", (ROUTE,)),
+    names=NamesStatus("set", "cluster.local", ip_address("10.96.0.10")),
     credential=CredentialStatus("valid", datetime(2026, 11, 25, 9, 39, 26, tzinfo=UTC)),
     converged=True,
     drops={"unknown_service": 2, "transit": 0},
@@ -71,6 +73,13 @@ CHECKS = (
     Check("demo/web:80", "tcp", ok=True, hop=None, detail="answered in 1.8 ms"),
     Check("demo/log:514", "udp", ok=None, hop=None, detail="no answer to 3 datagrams"),
     Check("demo/pods:80", "tcp", ok=False, hop="endpoint", detail="the VM does not reach 10.244.1.10:8080"),
+    Check(
+        "demo/web",
+        "dns",
+        ok=True,
+        hop=None,
+        detail="web.demo.svc.cluster.local is 10.96.7.1 by Resolve-DnsName and GetHostAddresses",
+    ),
 )
 FINDING = Finding(
     "memory", ok=False, detail="200 MiB free, 512 MiB needed", next_step="set vm.memory to less"

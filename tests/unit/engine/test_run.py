@@ -6,6 +6,7 @@ import copy
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,8 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from tests.memory import (
     ADDRESS_VALUE,
     CHANGES,
+    DNS,
     FOREIGN,
     RANGE,
+    SPACES,
+    THEIRS,
     VM,
     MemoryArtifacts,
     Product,
@@ -30,7 +34,7 @@ from vmproxy.engine.site import SiteRun
 from vmproxy.errors import Busy, Conflict, NotReady, UsageError, VmproxyError
 from vmproxy.hosts.memory import MemoryCarrier, MemoryVm, MemoryWorld
 from vmproxy.model import names
-from vmproxy.model.seen import Grant, Marker
+from vmproxy.model.seen import DnsSeen, Grant, Marker, NameRule
 from vmproxy.model.steps import ReconfigureVm, Step
 from vmproxy.model.topology import Member, Topology, compile_site
 from vmproxy.operations.plan import plan_host
@@ -57,12 +61,14 @@ def shown(steps: tuple[Step, ...]) -> list[tuple[str, str]]:
 def foreign(world: MemoryWorld) -> object:
     """What no run may touch."""
     objects = {name: item for name, item in world.cluster.objects.items() if name.endswith("/other")}
-    return [item for item in world.routes if item in FOREIGN], world.vms.get("other"), objects
+    rules = [rule for rule in world.rules if rule == THEIRS]
+    return [item for item in world.routes if item in FOREIGN], world.vms.get("other"), objects, rules
 
 
 def with_foreign(world: MemoryWorld) -> MemoryWorld:
     marker = Marker("b", "win-09", ADDRESS_VALUE, "seed", "image", "key")
     world.vms["other"] = MemoryVm(marker, {"cpus": 8}, "image", "seed", running=True)
+    world.rules = [THEIRS, *(rule for rule in world.rules if rule != THEIRS)]
     world.cluster.objects["role/other"] = {"kind": "Role", "metadata": {"name": "other", "uid": "9"}}
     return world
 
@@ -74,6 +80,8 @@ def is_good(world: MemoryWorld) -> None:
     assert RANGE in world.routes
     assert vm.marker is not None
     assert vm.marker.routes == (RANGE,)
+    (rule,) = [rule for rule in world.rules if rule.comment == "vmproxy:a:win-01"]
+    assert (rule.namespaces, rule.servers) == (SPACES, (DNS,))
 
 
 @given(worlds())
@@ -352,6 +360,46 @@ def test_a_foreign_route_is_named_and_nothing_is_changed() -> None:
     assert str(RANGE.prefix) in error.details[0]
     assert (world.vms, world.routes) == (before.vms, before.routes)
     assert world.cluster.objects == before.cluster.objects
+
+
+@pytest.mark.parametrize("namespace", [".cluster.local", ".Demo.svc.cluster.local", "x.cluster.local"])
+def test_a_foreign_rule_for_names_is_named_and_nothing_is_changed(namespace: str) -> None:
+    theirs = NameRule((".corp", namespace), (DNS,), "vmproxy:b:win-01", "{9}")
+    world = MemoryWorld(routes=list(FOREIGN), rules=[theirs])
+    error = Product(world).apply().error
+    assert isinstance(error, Conflict)
+    assert "{9}" in error.details[0]
+    assert "vmproxy:b:win-01" in error.details[0]
+    assert (world.vms, world.rules, world.cluster.objects) == ({}, [theirs], {})
+
+
+def test_names_are_asked_of_the_cluster_only_when_its_dns_answers() -> None:
+    world = made()
+    CHANGES["no rule for names"](world)
+    world.cluster.dns = DnsSeen("cluster.local", ip_address("10.99.0.10"))  # nothing is routed there
+    error = Product(world).apply().error
+    assert isinstance(error, NotReady)
+    assert "10.99.0.10 does not answer" in error.message
+    assert world.rules == [THEIRS]
+
+
+def test_names_go_when_the_site_file_asks_for_none_any_more() -> None:
+    world = with_foreign(made())
+    world.cluster.dns = None
+    product = Product(world)
+    assert [(step.verb, step.target) for step in product.plan().steps] == [
+        ("remove", "names .cluster.local and 1 more")
+    ]
+    assert product.apply().error is None
+    assert world.rules == [THEIRS]
+    assert product.plan().in_sync
+
+
+def test_destroy_removes_names_before_the_routes_and_leaves_those_of_others() -> None:
+    world = with_foreign(made())
+    done = [step.target for step in Product(world).destroy().done]
+    assert done.index("names .cluster.local and 1 more") < done.index("route 10.96.0.0/16")
+    assert world.rules == [THEIRS]
 
 
 def test_a_vm_of_another_site_is_never_touched() -> None:

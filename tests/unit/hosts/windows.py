@@ -186,7 +186,13 @@ class FakeWindows:
         }
 
     def _routes(self, _data: Call) -> Any:
-        return {"routes": self.routes, "addresses": self.addresses}
+        return {
+            "routes": self.routes,
+            "addresses": self.addresses,
+            "nameRules": {},
+            "namePolicy": None,
+            "dnsServer": False,
+        }
 
     def _tidy(self, data: Call) -> Any:
         base = data["base"] or ""

@@ -16,6 +16,7 @@ from vmproxy.engine.site import SiteRun
 from vmproxy.errors import NotReady, ToolFailed, Unreachable, VmproxyError
 from vmproxy.hosts.memory import MemoryCarrier, MemoryWorld
 from vmproxy.hosts.protocols import Drivers
+from vmproxy.model.seen import Unobservable
 from vmproxy.model.topology import Member
 from vmproxy.operations.doctor import doctor_host
 from vmproxy.operations.render import render_host
@@ -52,12 +53,68 @@ def test_what_is_broken_has_its_phase_s_words(change: str, hop: str, problem: st
     world = made()
     CHANGES[change](world)
     product = Product(world)
-    assert verified(product) == {(False, hop)}
+    assert verified(product) == {(False, hop), (False, "name")}
     problems = product.status().problems
     assert problem in " ".join(problems)
     product.apply()
     assert product.status().converged
     assert verified(product) == {(True, None)}
+
+
+def test_a_rule_for_names_that_is_gone_breaks_names_alone() -> None:
+    world = made()
+    CHANGES["no rule for names"](world)
+    product = Product(world)
+    assert verified(product) == {(True, None), (False, "name")}
+    status = product.status()
+    assert status.names is not None
+    assert getattr(status.names, "state", None) == "missing"
+    assert status.problems == (
+        "kubernetes.default.svc.cluster.local is not 10.96.0.1 by memory: no such name in memory",
+    )
+    product.apply()
+    assert product.status().problems == ()
+
+
+def test_a_policy_for_names_is_a_finding_a_warning_and_a_problem_and_no_step() -> None:
+    world = made()
+    world.policy = "HKLM:\\the key"
+    product = Product(world)
+    found = doctor_host(product.site(), product.topology.members[0], QUIET)
+    (wrong,) = [item for item in found if "the key" in item.detail]
+    assert not wrong.ok
+    assert "Add-DnsClientNrptRule -GpoName" in wrong.next_step
+    planned = product.plan()
+    assert planned.in_sync
+    assert any("the key" in text for text in planned.warnings)
+    status = product.status()
+    assert getattr(status.names, "state", None) == "void"
+    assert not status.converged
+
+
+def test_a_host_that_serves_dns_is_told_how_to_serve_the_clusters_names_too() -> None:
+    world = made()
+    world.serves_dns = True
+    product = Product(world)
+    found = {item.check: item for item in doctor_host(product.site(), product.topology.members[0], QUIET)}
+    server = found["DNS server on the host"]
+    assert server.ok
+    assert "-Name cluster.local -MasterServers 10.96.0.10" in server.detail
+
+
+def test_a_dns_that_was_not_found_is_an_error_of_plan_and_apply_and_said_by_the_others() -> None:
+    world = made()
+    world.cluster.dns = Unobservable("no such Service; set dns.server in the site file")
+    product = Product(world)
+    assert isinstance(product.apply().error, VmproxyError)
+    with pytest.raises(VmproxyError, match=r"dns\.server"):
+        product.plan()
+    assert (False, "name") in verified(product)
+    assert product.status().names == world.cluster.dns
+    found = doctor_host(product.site(), product.topology.members[0], QUIET)
+    assert any(item.check == "names" and not item.ok for item in found)
+    assert product.destroy().error is None
+    assert world.rules == []
 
 
 def test_without_a_vm_status_says_so_once() -> None:

@@ -14,7 +14,7 @@ from vmproxy.engine.look import Look
 from vmproxy.engine.scope import Scope
 from vmproxy.hosts.protocols import Answer
 from vmproxy.model.seen import EndpointSeen, Reach, ServiceSeen
-from vmproxy.operations.verify import _check, _targets
+from vmproxy.operations.verify import _check, _connection, _targets
 
 VM = ip_address("192.168.100.5")
 
@@ -93,3 +93,9 @@ def test_a_plain_verify_tries_only_what_kube_proxy_of_that_node_can_answer() -> 
     assert tried(None) == ["a/any"]
     assert tried(None, "a/elsewhere") == ["a/elsewhere"]
     assert said[0] == "2 Services left out: the VM has no ready endpoints for them"
+
+
+def test_a_dns_server_gets_a_query_and_others_get_any_bytes() -> None:
+    dns = ServiceSeen("kube-system/kube-dns", ip_address("10.96.0.10"), ((53, "udp"),), ())
+    assert _connection(Target(dns, 53, "udp")).payload[12:] == b"\x09localhost\x00\x00\x01\x00\x01"
+    assert _connection(Target(dns, 54, "udp")).payload == b"vmproxy\n"

@@ -5,13 +5,14 @@ from __future__ import annotations
 from vmproxy.engine.phases.containers import CONTAINERS
 from vmproxy.engine.phases.guest import GUEST
 from vmproxy.engine.phases.identity import IDENTITY
+from vmproxy.engine.phases.names import NAMES
 from vmproxy.engine.phases.phase import Leaving, Phase
 from vmproxy.engine.phases.routes import ROUTES
 from vmproxy.engine.phases.vm import VM
 from vmproxy.engine.scope import Scope, World
 from vmproxy.model.steps import Plan, Step
 
-PHASES = (IDENTITY, VM, GUEST, ROUTES, CONTAINERS)
+PHASES = (IDENTITY, VM, GUEST, ROUTES, CONTAINERS, NAMES)
 
 
 def plan(scope: Scope, world: World) -> Plan:

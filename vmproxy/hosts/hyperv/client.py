@@ -1,16 +1,19 @@
-"""The routes of a Windows host, and connections from it."""
+"""The routes of a Windows host, its rules for names, and connections from it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from vmproxy.hosts.hyperv.probe import answers_of, question
+from vmproxy.hosts.hyperv.probe import answers_of, question, resolved
 from vmproxy.hosts.hyperv.seen import client_seen
 from vmproxy.hosts.hyperv.session import Session
-from vmproxy.hosts.protocols import Answer, Connection
+from vmproxy.hosts.protocols import Answer, Connection, Resolved
 from vmproxy.model.net import Route, sample
-from vmproxy.model.seen import ClientSeen
+from vmproxy.model.seen import ClientSeen, NameRule
+
+_LOOK_UP_SECONDS = 30.0
+"""That both ways may take for a name that nobody answers for."""
 
 
 class WindowsClient:
@@ -28,6 +31,34 @@ class WindowsClient:
     def remove_route(self, route: Route) -> None:
         change = {"remove": [_removed(route)], "add": None}
         self._session.run("route.ps1", f"remove route {route.prefix}", change)
+
+    def set_names(self, rule: NameRule, before: Sequence[NameRule]) -> None:
+        add = {"namespaces": list(rule.namespaces), "servers": list(map(str, rule.servers))}
+        self._change_names(rule, f"set {rule.namespaces[0]}", before, add)
+
+    def remove_names(self, rule: NameRule) -> None:
+        self._change_names(rule, f"remove the rule {rule.id} for names", [rule], None)
+
+    def _change_names(
+        self, rule: NameRule, what: str, before: Sequence[NameRule], add: dict[str, list[str]] | None
+    ) -> None:
+        display = rule.comment.replace(":", " ", 1).replace(":", "/")
+        change = {
+            "comment": rule.comment,
+            "display": display,
+            "remove": [item.id for item in before],
+            "add": add,
+        }
+        self._session.run("names.ps1", what, change)
+
+    def resolve(self, names: Sequence[str]) -> list[Resolved]:
+        found: list[Any] = []
+        if names:
+            seconds = 60.0 + _LOOK_UP_SECONDS * len(names)
+            self._session.run(
+                "resolve.ps1", "look names up", {"names": list(names)}, timeout=seconds, each=found.append
+            )
+        return [resolved(line) for line in found]
 
     def probe(self, connections: Sequence[Connection]) -> list[Answer]:
         return self._probe(connections, None)

@@ -16,7 +16,8 @@ from vmproxy.hosts.hyperv.paths import Paths
 from vmproxy.model.drift import ABSENT
 from vmproxy.model.mac import static_mac
 from vmproxy.model.net import Address, Network, Route, is_default
-from vmproxy.model.seen import CarrierSeen, ClientSeen, Marker, SwitchSeen, VmSeen
+from vmproxy.model.net import addresses as net_addresses
+from vmproxy.model.seen import CarrierSeen, ClientSeen, Marker, NameRule, SwitchSeen, VmSeen
 
 Facts = Mapping[str, Any]
 
@@ -72,7 +73,20 @@ def client_seen(facts: Facts) -> ClientSeen:
     """From routes.ps1's answer."""
     addresses = items(facts["addresses"])
     own = tuple(address for address in _own(addresses) if not address.is_loopback)
-    return ClientSeen(_routes(items(facts["routes"]), addresses), own)
+    return ClientSeen(
+        _routes(items(facts["routes"]), addresses),
+        own,
+        tuple(map(_rule, items(facts["nameRules"]))),
+        str(facts["namePolicy"]) if facts["namePolicy"] else None,
+        bool(facts["dnsServer"]),
+    )
+
+
+def _rule(item: Facts) -> NameRule:
+    """Windows keeps the servers as one text, with semicolons."""
+    servers = [word for text in items(item["servers"]) for word in re.split(r"[;,\s]+", str(text))]
+    spaces = tuple(str(name) for name in items(item["namespaces"]))
+    return NameRule(spaces, tuple(net_addresses(servers)), str(item["comment"] or ""), str(item["name"]))
 
 
 def items(value: Any) -> list[Any]:

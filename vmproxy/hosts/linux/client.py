@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from ipaddress import ip_address, ip_interface, ip_network
 
 from vmproxy.errors import ToolFailed
+from vmproxy.hosts.linux.names import NamespaceNames
 from vmproxy.hosts.linux.probe import try_connection
-from vmproxy.hosts.protocols import Answer, Connection
+from vmproxy.hosts.protocols import Answer, Connection, Resolved
 from vmproxy.model.net import Address, Interface, Network, Route
-from vmproxy.model.seen import ClientSeen
+from vmproxy.model.seen import ClientSeen, NameRule
 from vmproxy.util import netns
 from vmproxy.util.run import run
 
@@ -22,9 +23,10 @@ class NamespaceClient:
     def __init__(self, name: str, *, namespace: str) -> None:
         self._name = name
         self._namespace = namespace
+        self._names = NamespaceNames(name, namespace=namespace)
 
     def observe(self) -> ClientSeen:
-        return ClientSeen(self._routes(), self._addresses())
+        return ClientSeen(self._routes(), self._addresses(), self._names.rules())
 
     def set_route(self, route: Route, before: Sequence[Route]) -> None:  # noqa: ARG002 (all others go)
         run(["ip", "-n", self._namespace, "route", "replace", str(route.prefix), "via", str(route.via)])
@@ -37,6 +39,15 @@ class NamespaceClient:
     def remove_route(self, route: Route) -> None:
         via = ["via", str(route.via)] if route.via else []
         run(["ip", "-n", self._namespace, "route", "del", str(route.prefix), *via], ok=(0, 2))
+
+    def set_names(self, rule: NameRule, before: Sequence[NameRule]) -> None:
+        self._names.set(rule, before)
+
+    def remove_names(self, rule: NameRule) -> None:
+        self._names.remove(rule)
+
+    def resolve(self, names: Sequence[str]) -> list[Resolved]:
+        return self._names.resolve(names)
 
     def probe(self, connections: Sequence[Connection]) -> list[Answer]:
         return [try_connection(item, self._socket, via=self._via(item.address)) for item in connections]
