@@ -1,5 +1,5 @@
-"""The Kubernetes and etcd programs in a given version: from a folder, the cache, the release site, or
-built from their Go modules, in this order. Progress reports name the source that is used.
+"""The programs of Kubernetes, etcd and CoreDNS in a given version: from a folder, the cache, the release
+site, or built from their Go modules, in this order. Progress reports name the source that is used.
 
 Only a lab takes programs that were built: they have other hashes than the release's.
 """
@@ -20,6 +20,7 @@ from vmproxy.util.events import Report
 
 KUBERNETES = frozenset({"kube-proxy", "kube-apiserver", "kube-controller-manager"})
 ETCD_VERSION = "v3.6.8"
+COREDNS_VERSION = "v1.15.0"
 _NO_BUILD = "run it again when the network is back, or set proxy.binary to a mirror or a file"
 
 

@@ -23,15 +23,19 @@ from vmproxy.util.events import Report
 from vmproxy.util.run import run
 
 _CHECKSUMS = "sum.golang.org"
-_ETCD = "go.etcd.io/etcd/server/v3"
+_MODULES = {
+    "etcd": ("go.etcd.io/etcd/server/v3", (1, 24)),
+    "coredns": ("github.com/coredns/coredns", (1, 26)),
+}
+"""Programs that are the main package of a module, and the Go version that it requires."""
 
 
 def build(name: str, version: str, target: Path, *, report: Report) -> None:
     """Build `name` and write it to `target`. Takes minutes if nothing is cached. Raises ToolFailed."""
     with tempfile.TemporaryDirectory(prefix="vmproxy-build-") as folder:
         module = Path(folder)
-        if name == "etcd":
-            package, flags, needs = _ETCD, "-s -w", _etcd_module(module, version)
+        if name in _MODULES:
+            package, flags, needs = _MODULES[name][0], "-s -w", _own_module(module, name, version)
         else:
             package, flags = f"k8s.io/kubernetes/cmd/{name}", _version_flags(version)
             needs = _kubernetes_module(module, name, version, report=report)
@@ -51,9 +55,12 @@ def build(name: str, version: str, target: Path, *, report: Report) -> None:
         part.replace(target)
 
 
-def _etcd_module(module: Path, version: str) -> tuple[int, int]:
-    _write(module, "vmproxy.local/etcd", "1.24.0", [f"require {_ETCD} {version}"], _ETCD)
-    return (1, 24)
+def _own_module(module: Path, name: str, version: str) -> tuple[int, int]:
+    """Of a program that is not Kubernetes' own. Returns the Go version that it requires."""
+    package, needs = _MODULES[name]
+    go = f"{needs[0]}.{needs[1]}.0"
+    _write(module, f"vmproxy.local/{name}", go, [f"require {package} {version}"], package)
+    return needs
 
 
 def _kubernetes_module(module: Path, name: str, version: str, *, report: Report) -> tuple[int, int]:

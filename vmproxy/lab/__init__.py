@@ -15,10 +15,11 @@ from ruamel.yaml import YAML
 from vmproxy import binaries
 from vmproxy.binaries import BinaryFile
 from vmproxy.errors import ToolFailed, UsageError
-from vmproxy.lab import objects
+from vmproxy.lab import objects, resolver
 from vmproxy.lab.cluster import POD_CIDR, SERVER, ControlPlane, apply_node, apply_objects
 from vmproxy.lab.network import GATEWAY, VM_ADDRESS, Network
 from vmproxy.lab.processes import Process, end
+from vmproxy.lab.resolver import Names
 from vmproxy.util import paths
 from vmproxy.util.events import Report
 
@@ -28,9 +29,10 @@ PROGRAMS = {
     "kube-apiserver": KUBERNETES_VERSION,
     "kube-controller-manager": KUBERNETES_VERSION,
     "kube-proxy": KUBERNETES_VERSION,
+    "coredns": binaries.COREDNS_VERSION,
 }
 _LONGEST_NAME = 12
-_TOOLS = {"ip": "iproute2", "sysctl": "procps"}
+_TOOLS = {"ip": "iproute2", "sysctl": "procps", "dnsmasq": "dnsmasq-base"}
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ def up(*, name: str, report: Report, binaries: Path | None = None) -> LabStatus:
         _start_backends(folder, network, report)
         with control.api() as api:
             _fill(api, report)
+        names = Names(folder, network, control, programs["coredns"])
+        names.up(report)
         _write_site(folder, name, control, found["kube-proxy"])
     return status(name=name)
 
@@ -74,6 +78,7 @@ def down(*, name: str, report: Report) -> None:
     with filelock.FileLock(folder / "lab.lock"):
         noted = [Process(file.stem, folder, None) for file in folder.glob("*.pid")]
         end([process.pid for process in noted if process.pid is not None])
+        resolver.forget(Network(name))
         Network(name).down(report)
         vms = paths.state_dir("qemu", name)
         shutil.rmtree(vms)
@@ -86,10 +91,12 @@ def status(*, name: str) -> LabStatus:
     folder = paths.state_dir() / "lab" / name
     network = Network(name)
     programs = _noted_programs(folder)
-    running = bool(programs) and network.is_up()
+    running = programs.keys() >= PROGRAMS.keys() and network.is_up()  # an older lab lacks some
     if running:
         control = ControlPlane(folder, network, programs)
-        running = all(process.alive() for process in (*control.processes(), *_backends(folder, network)))
+        names = Names(folder, network, control, programs["coredns"]).processes()
+        everything = (*control.processes(), *_backends(folder, network), *names)
+        running = all(process.alive() for process in everything)
     return LabStatus(
         running=running,
         kubeconfig=_existing(folder / "kubeconfig"),
@@ -137,7 +144,7 @@ def _fill(api: httpx.Client, report: Report) -> None:
     apply_objects(api, [objects.namespace()])
     for node in objects.nodes():
         apply_node(api, *node)
-    apply_objects(api, objects.services())
+    apply_objects(api, [*objects.services(), *objects.dns()])
 
 
 def _write_site(folder: Path, name: str, control: ControlPlane, proxy: BinaryFile) -> None:

@@ -110,6 +110,7 @@ class ControlPlane:
         _write_kubeconfig(
             self.folder / "controller-manager.kubeconfig", SERVER, self.pki, "controller-manager"
         )
+        _write_kubeconfig(self.folder / "coredns.kubeconfig", SERVER, self.pki, "coredns")
 
     def _commands(self) -> dict[str, list[str]]:
         pki = self.pki
@@ -176,6 +177,9 @@ _PLURALS = {
     "Service": "services",
     "EndpointSlice": "endpointslices",
     "ServiceCIDR": "servicecidrs",
+    "ConfigMap": "configmaps",
+    "ClusterRole": "clusterroles",
+    "ClusterRoleBinding": "clusterrolebindings",
 }
 
 

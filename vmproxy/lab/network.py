@@ -1,9 +1,9 @@
 """The lab's network: namespaces, a bridge, and what is connected to it. It changes nothing outside.
 
            switch namespace: br0 192.168.100.1/24 (the gateway, which has no routes to pods)
-  ┌──────────┬───────────┬──────────┬──────────┬───────────┬──────────┬─────────┐
-control     host        node      node-02     web-1       web-2     client     (the VM's tap)
-.2          .10         .20        .21        .31         .32       .40         .5
+  ┌──────────┬───────────┬──────────┬──────────┬───────────┬──────────┬─────────┬─────────┐
+control     host        node      node-02     web-1       web-2     client      dns    (the VM's tap)
+.2          .10         .20        .21        .31         .32       .40         .53       .5
                          │          │
                          │          pod-3 172.16.192.7, which is not in that node's podCIDR
                   pod-1, pod-2 10.244.1.10, .11
@@ -31,6 +31,7 @@ ADDRESSES = {
     "web-1": "192.168.100.31",
     "web-2": "192.168.100.32",
     "client": "192.168.100.40",
+    "dns": "192.168.100.53",
 }
 PODS = {"pod-1": "10.244.1.10", "pod-2": "10.244.1.11"}
 POD_CIDR = "10.244.1.0/24"

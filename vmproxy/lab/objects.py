@@ -55,6 +55,63 @@ def services() -> list[Object]:
     ]
 
 
+DNS_SERVICE = "10.96.0.10"
+DNS_PORT = 5353
+DOMAIN = "cluster.local"
+COREFILE = f"""{DOMAIN}:{DNS_PORT} in-addr.arpa:{DNS_PORT} {{
+    errors
+    log
+    kubernetes {DOMAIN} in-addr.arpa {{
+        kubeconfig coredns.kubeconfig
+    }}
+}}
+.:{DNS_PORT} {{
+    log
+    template ANY ANY {{
+        rcode REFUSED
+    }}
+}}
+"""
+"""As in a cluster, but that it knows nobody to ask for other names."""
+
+
+def dns() -> list[Object]:
+    """CoreDNS behind Service kube-system/kube-dns, its configuration, and what it may read."""
+    role = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": "lab-coredns"},
+        "rules": [
+            {"apiGroups": [""], "resources": ["services", "namespaces"], "verbs": ["list", "watch"]},
+            {
+                "apiGroups": ["discovery.k8s.io"],
+                "resources": ["endpointslices"],
+                "verbs": ["list", "watch"],
+            },
+        ],
+    }
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": "lab-coredns"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "lab-coredns"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "lab:coredns"}],
+    }
+    config = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "coredns", "namespace": "kube-system"},
+        "data": {"Corefile": COREFILE},
+    }
+    ports = [("dns", 53, DNS_PORT, "UDP"), ("dns-tcp", 53, DNS_PORT, "TCP")]
+    service, behind = service_with_slice("kube-dns", ports, {ADDRESSES["dns"]: "dns"})
+    service["spec"]["clusterIP"] = DNS_SERVICE
+    for item in (service, behind):
+        item["metadata"]["namespace"] = "kube-system"
+    service["metadata"]["labels"] = {"k8s-app": "kube-dns"}
+    return [role, binding, config, service, behind]
+
+
 def _node(name: str, system: str, address: str, pod_cidr: str) -> tuple[Object, Object]:
     head = {"apiVersion": "v1", "kind": "Node"}
     labels = {"kubernetes.io/os": system, "kubernetes.io/hostname": name}

@@ -24,7 +24,7 @@ Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 class Pki:
-    """Files NAME.crt and NAME.key in one folder; created once and never changed."""
+    """Files NAME.crt and NAME.key in one folder; each created once and never changed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -37,9 +37,14 @@ class Pki:
         return self._folder / f"{name}.key"
 
     def make(self, *, server_names: tuple[str, ...]) -> None:
-        """The CA, the API server's certificate, the administrator's and the controllers', the signing key."""
-        if self.key_file("service-account").exists():
-            return
+        """The CA, the certificates of the API server, the administrator, the controllers and the cluster's
+        DNS, and the signing key."""
+        if not self.key_file("service-account").exists():
+            self._make_first(server_names)
+        if not self.certificate_file("coredns").exists():  # it came later
+            self._issue("coredns", "lab:coredns")
+
+    def _make_first(self, server_names: tuple[str, ...]) -> None:
         self._authority()
         self._issue("apiserver", "kube-apiserver", names=server_names)
         self._issue("admin", "vmproxy-lab-admin", group="system:masters")

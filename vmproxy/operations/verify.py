@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from dataclasses import dataclass, replace
 
 from vmproxy.engine.endpoints import Target, of_nodes, targets_of, ways
@@ -15,7 +14,6 @@ from vmproxy.engine.scope import Scope
 from vmproxy.engine.site import SiteRun
 from vmproxy.errors import UsageError, VmproxyError
 from vmproxy.hosts.protocols import Answer, Connection
-from vmproxy.model.seen import ServiceSeen, Unobservable
 from vmproxy.model.seen import DnsSeen, ServiceSeen, Unobservable
 from vmproxy.model.topology import Member
 from vmproxy.resources import clientnames
