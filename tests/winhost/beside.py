@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from tests.winhost.host import Machine, Version, WinHost
 from tests.winhost.state import Language
 from vmproxy.lab.cluster import SERVER
-from vmproxy.lab.network import BRIDGE, Network
+from vmproxy.lab.network import BRIDGE, GATEWAY, Network
 
 SWITCH = "External"
 
@@ -26,6 +26,7 @@ def machine(lab: str, *, version: Version = "2022", language: Language = "en-US"
         listen_namespace=network.namespace("client"),
         switch_namespace=network.namespace("switch"),
         bridges={SWITCH: BRIDGE},
+        dns=(GATEWAY,),
         port=port,
     )
 

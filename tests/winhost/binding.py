@@ -12,6 +12,7 @@ from tests.winhost.tables import Cmdlet, Parameter
 _COMMON = {"WhatIf", "Confirm"}
 _ASKS_FIRST = {
     "Disable-NetAdapter",
+    "Remove-DnsClientNrptRule",
     "Remove-NetIPAddress",
     "Remove-NetNat",
     "Remove-NetNeighbor",

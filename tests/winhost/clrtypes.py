@@ -128,7 +128,20 @@ _ABSENT = {
     ("2016", "VMSwitch", "SoftwareRscEnabled"),
     ("2016", "VMSnapshot", "IsAutomaticCheckpoint"),
 }
-_NUMBERS = {"AddressFamily": {"IPv4": 2, "IPv6": 23}}
+_NUMBERS = {
+    "AddressFamily": {"IPv4": 2, "IPv6": 23},
+    "RecordType": {
+        "A": 1,
+        "NS": 2,
+        "CNAME": 5,
+        "SOA": 6,
+        "PTR": 12,
+        "MX": 15,
+        "TXT": 16,
+        "AAAA": 28,
+        "SRV": 33,
+    },
+}
 _FROM_ONE = {"Protocol", "Store"}
 """CIM's enums that count from 1 and not from 0."""
 

@@ -11,6 +11,7 @@ from importlib import import_module
 from tests.winhost import auth, engine, hns, hyperv, modules, net, system
 from tests.winhost.files import Files
 from tests.winhost.hyperv import machine, switches
+from tests.winhost.net import resolver
 from tests.winhost.state import Host
 from tests.winhost.system import Stores, System
 
@@ -32,6 +33,7 @@ class Emulation:
         if self.state.namespace is not None:
             with hns.rebooting(self.state):
                 net.reboot(self.state)
+        self.state.part(resolver.Names).cache.clear()
 
     def full_token(self, account: auth.Account) -> bool:
         """Whether a local administrator is one over the network too: LocalAccountTokenFilterPolicy."""
@@ -49,7 +51,12 @@ def emulating(state: Host, accounts: Sequence[auth.Account]) -> Iterator[Emulati
     stores.registry.set(_POLICIES, LocalAccountTokenFilterPolicy=1)
     state.part(Files).acls = stores.acls.store.file
     _add_accounts(state, accounts)
-    with _switches(state), machine.opened(state), engine.serving(state, state.folder / "engine") as socket:
+    with (
+        _switches(state),
+        machine.opened(state),
+        resolver.serving(state, stores.registry),
+        engine.serving(state, state.folder / "engine") as socket,
+    ):
         yield Emulation(
             state,
             stores,

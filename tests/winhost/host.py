@@ -53,6 +53,8 @@ class Machine:
     """The network namespace with the bridges of its virtual switches."""
     bridges: Mapping[str, str] = field(default_factory=dict)
     """External switches that exist from the start: name, and bridge in `switch_namespace`."""
+    dns: tuple[str, ...] = ()
+    """The DNS servers of its port on the external switch."""
     language: Language = "en-US"
     cmdlets: bool = True
     """Hyper-V, routes and all else behind PowerShell; without it the host starts at once."""
@@ -200,6 +202,7 @@ class WinHost:
             namespace=machine.namespace,
             switch_namespace=machine.switch_namespace,
             bridges=dict(machine.bridges),
+            dns=machine.dns,
             drives={"C": self.drive},
             folder=self.folder,
         )

@@ -31,6 +31,7 @@ BRIDGE = Path(__file__).parent / "bridge"
 _SOURCES = (
     *("modules.py", "binding.py", "clrtypes.py", "tables.py", "formats.py"),
     *("bridge/bridge.psm1", "bridge/compile.psm1", "bridge/emit.psm1", "bridge/engine.ps1"),
+    "bridge/names.ps1",
     "bridge/Hyper-V.types.ps1xml",
 )
 _ALIASES = {
@@ -183,6 +184,8 @@ def _script(version: str, module: str, cmdlets: Iterable[Cmdlet]) -> str:
     if module in COMPILED:
         assembly = f"$PSScriptRoot/../../Windows.{module}.dll"
         body = f'Import-Module ([Reflection.Assembly]::LoadFrom("{assembly}"))'
+    if module == "DnsClient":
+        body += "\n" + (BRIDGE / "names.ps1").read_text()
     aliases = "\n".join(f"Set-Alias {alias} {name}" for alias, name in _ALIASES.get(module, {}).items())
     return f"Import-Module $PSScriptRoot/../../bridge.psm1\n{body}\n{aliases}\n{_EXPORTS}\n"
 

@@ -34,6 +34,8 @@ class Host:
     """Where virtual switches are: each a Linux bridge."""
     bridges: dict[str, str] = field(default_factory=dict)
     """External switches that exist from the start: their name, and the bridge in `switch_namespace`."""
+    dns: tuple[str, ...] = ()
+    """The DNS servers of its port on the external switch, from the start."""
     drives: dict[str, Path] = field(default_factory=dict)
     """Drive letter and the folder that is it."""
     folder: Path = Path("/nonexistent")

@@ -111,6 +111,12 @@ _ELSEWHERE = {
 }
 
 
+_UNSAID = {
+    "RecordType": ("A", "NS", "CNAME", "SOA", "PTR", "MX", "TXT", "AAAA", "SRV"),
+}
+"""Values of enums that the documents do not list: those that are emulated."""
+
+
 def _parameter(name: str, entry: Mapping[str, Any]) -> Parameter:
     sets = entry.get("sets") or {"": bool(entry["required"])}
     if name == "ResourceUri":
@@ -122,5 +128,5 @@ def _parameter(name: str, entry: Mapping[str, Any]) -> Parameter:
         sets,
         tuple(entry.get("aliases", ())),
         entry.get("position"),
-        tuple(entry.get("values", ())),
+        tuple(entry.get("values", ())) or _UNSAID.get(entry["type"], ()),
     )

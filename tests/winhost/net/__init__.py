@@ -6,6 +6,8 @@ from tests.winhost.net import (
     configuration,
     interface,
     neighbor,
+    nrpt,
+    resolver,
     route,
     settings,
 )
@@ -24,7 +26,9 @@ __all__ = [
     "interface_of",
     "neighbor",
     "network",
+    "nrpt",
     "reboot",
+    "resolver",
     "route",
     "settings",
 ]

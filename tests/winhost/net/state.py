@@ -127,7 +127,9 @@ def interface(host: Host, link: str) -> Interface:
         number = sum(1 for one in part.interfaces if one != "lo")
         card = "Hyper-V Virtual Ethernet Adapter" + (f" #{number + 1}" if number else "")
         described = "Software Loopback Interface 1" if link == "lo" else card
-        part.interfaces[link] = Interface(named.get(link, f"vEthernet ({link})"), described)
+        made = Interface(named.get(link, f"vEthernet ({link})"), described)
+        made.servers = list(host.dns) if link == "eth0" else []
+        part.interfaces[link] = made
     return part.interfaces[link]
 
 

@@ -103,6 +103,26 @@ class Registry:
         content = self.store.read()
         return content.get(_find(content, key), {}).get(name)
 
+    def exists(self, key: str) -> bool:
+        """It does while a key below it does."""
+        start = f"{key}\\".lower()
+        return any(f"{one}\\".lower().startswith(start) for one in self.store.read())
+
+    def below(self, key: str) -> dict[str, dict[str, Any]]:
+        """The keys right below that one, by their names, with their values."""
+        start = f"{key}\\"
+        return {
+            one[len(start) :]: dict(values)
+            for one, values in self.store.read().items()
+            if one.lower().startswith(start.lower())
+        }
+
+    def remove(self, key: str) -> None:
+        """With all below it."""
+        with self.store.change() as content:
+            for one in [one for one in content if f"{one}\\".lower().startswith(f"{key}\\".lower())]:
+                del content[one]
+
     def set(self, key: str, **values: Any) -> None:
         """Set values; None takes one away."""
         with self.store.change() as content:

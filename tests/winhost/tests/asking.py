@@ -16,6 +16,7 @@ from typing import Any
 from tests import names
 from tests.winhost import modules, powershell, programs, system
 from tests.winhost.engine import serving
+from tests.winhost.net import resolver
 from tests.winhost.presence import require
 from tests.winhost.state import Host
 from vmproxy.util import netns
@@ -113,7 +114,7 @@ def windows(folder: Path, **facts: Any) -> Iterator[Windows]:
         "USERPROFILE": r"C:\Users\Administrator",
         **stores.environment,
     }
-    with serving(host, folder / "engine") as socket:
+    with resolver.serving(host, stores.registry), serving(host, folder / "engine") as socket:
         environment["WINHOST_ENGINE"] = str(socket)
         yield Windows(host, folder, stores, environment)
 

@@ -22,6 +22,7 @@ ALLOWED = (
     Allowed("fetch.ps1", "curl.exe", "Get-Command curl.exe", "Server 2016 has none"),
     Allowed("lib.ps1", "& $Work", "[scriptblock] $Work", "blocks of the scripts themselves"),
     Allowed("doctor.ps1", "& $Look", "[scriptblock] $Look", "blocks of the script itself"),
+    Allowed("resolve.ps1", "& $Look", "[scriptblock] $Look", "blocks of the script itself"),
     Allowed("bootstrap.ps1", "& ([ScriptBlock]::Create($Frame.script))", "Read-Frame", "the other scripts"),
 )
 
