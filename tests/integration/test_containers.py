@@ -22,6 +22,10 @@ from vmproxy.util import wait
 pytestmark = pytest.mark.lab
 PLACES = ("hyperv",)
 SUBNET, SERVICES = "10.244.9.0/24", "10.96.0.0/16"
+INSIDE = (
+    "/api/v1/namespaces/demo/services/inside",
+    "/apis/discovery.k8s.io/v1/namespaces/demo/endpointslices/inside-lab",
+)
 OUTER, INNER = "192.168.100.10", "10.244.9.2"
 NAT: Mapping[str, Any] = {
     "Type": "OutBoundNAT",
@@ -124,11 +128,13 @@ def test_an_endpoint_without_the_policy_times_out_and_is_named_with_it(site: Sit
     assert site.ask("web") is None
     assert site.ask("web", site.two) == "192.168.100.5"
     lack = "endpoint one_cbr0 (10.244.9.10) of cbr0: it lacks the policy SDNRoute (ROUTE) with NeedEncap"
-    finds(site.world.vmproxy("doctor"), lack)
-    finds(site.world.vmproxy("verify", "--container", "one", "--service", "demo/web"), "container", lack)
+    finds(site.world.vmproxy("doctor", "-o", "json"), lack)
+    tried = site.world.vmproxy("verify", "--container", "one", "--service", "demo/web", "-o", "json")
+    finds(tried, '"hop": "container"', lack)
     site.hns.set_policies(site.one.endpoint, [{**NAT, "Settings": {"Exceptions": [SUBNET]}}, ENCAP])
-    says(
-        site.world.vmproxy("doctor"), 4, "10.96.0.0/16 is missing in the exceptions of its policy OutBoundNAT"
+    finds(
+        site.world.vmproxy("doctor", "-o", "json"),
+        "10.96.0.0/16 is missing in the exceptions of its policy OutBoundNAT",
     )
 
 
@@ -156,7 +162,8 @@ def test_a_service_of_containers_is_answered_to_host_neighbour_and_container(sit
             assert site.ask("inside", site.two, path="/") is not None
             assert "demo/inside:80" in world.vmproxy("verify", "--service", "demo/inside").out
         finally:
-            world.delete("/api/v1/namespaces/demo/services/inside")
+            for path in INSIDE:
+                world.delete(path)
 
 
 def test_a_native_kube_proxy_is_refused_before_anything_is_changed(site: Site) -> None:
@@ -190,6 +197,31 @@ def test_the_cni_configuration_is_rendered_written_and_removed(site: Site, tmp_p
     world.change_host(containers={"network": "cbr0", "subnet": SUBNET})
     world.apply()
     assert list(folder.iterdir()) == []
+
+
+def test_isolated_containers_reach_each_other_by_a_service_only(site: Site, tmp_path: Path) -> None:
+    """With the rules that render writes; without them, directly too, and doctor names what is missing."""
+    world, containers = site.world, {"network": "cbr0", "subnet": SUBNET, "isolate": True}
+    world.change_host(containers=containers)
+    with serving(site.two.namespace, 8080):
+        world.create(*service_with_slice("inside", [("http", 80, 8080, "TCP")], {"10.244.9.11": "two"}))
+        try:
+            wait.until("the Service", lambda: bool(site.ask("inside", path="/")) or "no answer", timeout=60)
+            assert site.get(site.one, "10.244.9.11:8080", "/") == "10.244.9.10"
+            finds(world.vmproxy("doctor", "-o", "json"), "it lacks the ACL policies that block 10.244.9.0/24")
+            assert world.vmproxy("render", str(tmp_path / "out")).code == 0
+            (rendered,) = (tmp_path / "out").rglob("*.conflist")
+            (plugin,) = json.loads(rendered.read_text())["plugins"]
+            for container in (site.one, site.two):
+                policies = [policy["value"] for policy in plugin["policies"]]
+                site.hns.set_policies(container.endpoint, policies)
+            assert site.get(site.one, "10.244.9.11:8080", "/") is None
+            assert site.ask("inside", path="/") is not None
+            assert world.curl("inside", "/") is not None, "the host, through the VM"
+            assert "ACL" not in world.vmproxy("doctor", "-o", "json").out
+        finally:
+            for path in INSIDE:
+                world.delete(path)
 
 
 def test_destroy_turns_forwarding_off_where_vmproxy_turned_it_on(site: Site) -> None:

@@ -44,8 +44,8 @@ def verify_host(
 ) -> tuple[Check, ...]:
     """One check for each port of the named Services ("namespace/name" or with ":port"), or of those
     that the cluster has and that have ready endpoints for the VM; then one for each Node whose pods the VM
-    does not reach, and one for each Service's name. `container`: connect from inside that one, by TCP; None: from the host itself. Raises
-    UsageError for a name not there."""
+    does not reach, and one for the name of each Service. `container`: connect from inside that one, by TCP
+    and to ports only; None: from the host itself. Raises UsageError for a name not there."""
     if container is not None and member.vm.containers is None:
         raise UsageError(
             f"cannot connect from container {container}: {member.name} has no containers in the site file",

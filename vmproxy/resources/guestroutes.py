@@ -26,8 +26,9 @@ def wanted(vm: Vm, cluster: ClusterSeen, host: Iterable[Interface]) -> tuple[Rou
 
 def _to_containers(vm: Vm, host: Iterable[Interface]) -> Iterator[Route]:
     """None to containers on the VM's own network."""
-    via = vm.host_address(host)
-    if vm.containers and via and not overlap(vm.containers.subnet, vm.address.network):
+    if vm.containers is None or overlap(vm.containers.subnet, vm.address.network):
+        return
+    if via := vm.host_address(host):
         yield Route(vm.containers.subnet, via)
 
 

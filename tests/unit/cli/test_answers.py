@@ -37,8 +37,8 @@ from vmproxy.operations.doctor import Finding
 from vmproxy.operations.status import (
     CredentialStatus,
     HostStatus,
-    PodRoutesStatus,
     NamesStatus,
+    PodRoutesStatus,
     ProxyStatus,
     RouteStatus,
     VmStatus,

@@ -54,7 +54,7 @@ def test_a_host_forwards_between_its_interfaces_when_all_else_is_done() -> None:
     run = product(seen())
     result = run.apply()
     assert result.error is None
-    assert shown(result.done)[-2:] == [
+    assert [item for item in shown(result.done) if "forwarding on" in item[1]] == [
         ("set", f"forwarding on {LAN}"),
         ("set", f"forwarding on {INNER}"),
     ]
@@ -95,7 +95,9 @@ def test_destroy_turns_forwarding_off_only_where_vmproxy_turned_it_on() -> None:
     run = product(seen(LAN))
     run.apply()
     result = run.destroy()
-    assert shown(result.done)[0] == ("reset", f"forwarding on {INNER}")
+    assert [item for item in shown(result.done) if "forwarding on" in item[1]] == [
+        ("reset", f"forwarding on {INNER}")
+    ]
     assert forwarding(run.world) == {LAN: True, INNER: False}
 
 
@@ -103,7 +105,9 @@ def test_without_containers_in_the_site_file_it_is_turned_off_again() -> None:
     run = product(seen())
     run.apply()
     without = Product(run.world)
-    assert [verb for verb, target in shown(without.plan().steps) if "forwarding" in target] == ["reset"] * 2
+    assert [verb for verb, target in shown(without.plan().steps) if "forwarding on" in target] == [
+        "reset"
+    ] * 2
     assert without.apply().error is None
     assert forwarding(run.world) == {LAN: False, INNER: False}
     assert without.plan().in_sync
@@ -227,7 +231,7 @@ def test_the_cni_configuration_is_written_repaired_and_removed() -> None:
     run = product(seen(), **WRITTEN)
     result = run.apply()
     assert result.error is None
-    assert shown(result.done)[-1] == ("write", PATH)
+    assert ("write", PATH) in shown(result.done)
     content = run.world.cni[PATH]
     (plugin,) = json.loads(content)["plugins"]
     assert {"Type": "SDNRoute", "Settings": {"DestinationPrefix": "10.96.0.0/16", "NeedEncap": True}} in [

@@ -41,6 +41,7 @@ def broken(seen: ServiceSeen, node: str | None) -> tuple[str | None, str]:
         member=SimpleNamespace(
             vm=SimpleNamespace(
                 acts_for=node,
+                containers=None,
                 address=ip_interface(f"{VM}/24"),
                 network=SimpleNamespace(routes=(), pod_routes="none"),
             )
