@@ -18,7 +18,8 @@ function Find-ByDnsClient([string] $Name) {
 }
 
 function Find-ByAddrInfo([string] $Name) {
-    $Found = @([Net.Dns]::GetHostAddresses($Name) | Where-Object { "$($_.AddressFamily)" -eq 'InterNetwork' })
+    # The type by its name, when it is asked: tests put another resolver in its place meanwhile.
+    $Found = @(([type]'Net.Dns')::GetHostAddresses($Name) | Where-Object { "$($_.AddressFamily)" -eq 'InterNetwork' })
     @($Found | ForEach-Object { [string]$_ })
 }
 
