@@ -420,7 +420,7 @@ def listed(folder: str) -> list[str]:
 
 
 def units(told: str) -> dict[str, UnitSeen]:
-    """Active, enabled, and stale: started before a file that it uses changed."""
+    """Active, or about to be, as after a boot; enabled; stale: started before a file that it uses changed."""
     seen: dict[str, UnitSeen] = {}
     for block in told.strip().split("\n\n"):
         values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
@@ -428,10 +428,11 @@ def units(told: str) -> dict[str, UnitSeen]:
         if not name:
             continue
         wants = ["%s/%s.target.wants/%s" % (UNITS, t, name) for t in ("multi-user", "timers")]
-        active = values.get("ActiveState") == "active"
-        stale = active and (used_changed(name) or values.get("NeedDaemonReload") == "yes")
+        running = values.get("ActiveState") == "active"
+        starting = values.get("ActiveState") in ("inactive", "activating") and bool(values.get("Job"))
+        stale = running and (used_changed(name) or values.get("NeedDaemonReload") == "yes")
         seen[name] = {
-            "active": active,
+            "active": running or starting,
             "enabled": any(map(os.path.islink, wants)),
             "stale": stale,
             "failed": values.get("ActiveState") == "failed",
@@ -686,7 +687,7 @@ def renewal(request: ObserveRequest) -> int:
 def observe(request: ObserveRequest) -> ObserveAnswer:
     # kube-proxy first: the rules that it says it has written are there when they are looked for.
     tried = beside(lambda: (proxy(), canary(request), renewal(request)))
-    properties = "--property=Id,ActiveState,NeedDaemonReload,ActiveEnterTimestampMonotonic"
+    properties = "--property=Id,ActiveState,Job,NeedDaemonReload,ActiveEnterTimestampMonotonic"
     shown = start("systemctl", "show", properties, *request["units"])
     rules = start("nft", "-j", "list", "table", "inet", "vmproxy")
     version = start("nft", "--version")

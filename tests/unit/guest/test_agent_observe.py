@@ -20,11 +20,13 @@ from vmproxy.util import assets
 PROXY, TIMER = "vmproxy-kube-proxy.service", "vmproxy-token.timer"
 SHOWN = """Id=vmproxy-kube-proxy.service
 ActiveState=active
+Job=
 NeedDaemonReload=no
 ActiveEnterTimestampMonotonic=0
 
 Id=vmproxy-token.timer
 ActiveState=inactive
+Job=
 NeedDaemonReload=no
 """
 ROUTES = (
@@ -174,7 +176,7 @@ def test_a_guest_is_seen_whole_in_one_answer(machine: Machine) -> None:
         "nft --version",
         "nft -j list chains",
         "nft -j list table inet vmproxy",
-        "systemctl show --property=Id,ActiveState,NeedDaemonReload,ActiveEnterTimestampMonotonic "
+        "systemctl show --property=Id,ActiveState,Job,NeedDaemonReload,ActiveEnterTimestampMonotonic "
         f"{PROXY} {TIMER}",
     ]
 
@@ -380,6 +382,25 @@ def test_a_unit_is_stale_when_a_file_that_it_uses_is_gone(machine: Machine) -> N
 
 def test_a_unit_is_stale_when_its_own_file_has_changed(machine: Machine) -> None:
     assert stale(machine, SHOWN.replace("NeedDaemonReload=no", "NeedDaemonReload=yes"))
+
+
+@pytest.mark.parametrize(
+    ("state", "job", "active"),
+    [
+        ("inactive", "73", True),
+        ("activating", "73", True),
+        ("activating", "", False),
+        ("inactive", "", False),
+        ("deactivating", "73", False),
+        ("failed", "", False),
+    ],
+)
+def test_a_unit_that_is_about_to_start_counts_as_active_and_one_that_waits_to_be_restarted_does_not(
+    machine: Machine, state: str, job: str, active: bool
+) -> None:
+    """As after a boot, when it waits for others; between two failures there is no job."""
+    shown = SHOWN.replace("ActiveState=active\nJob=\n", f"ActiveState={state}\nJob={job}\n")
+    assert machine.module("agent.py").units(shown)[PROXY]["active"] is active
 
 
 def test_a_unit_that_does_not_run_is_not_stale(machine: Machine) -> None:
