@@ -22,10 +22,6 @@ from vmproxy.util import wait
 pytestmark = pytest.mark.lab
 PLACES = ("hyperv",)
 SUBNET, SERVICES = "10.244.9.0/24", "10.96.0.0/16"
-INSIDE = (
-    "/api/v1/namespaces/demo/services/inside",
-    "/apis/discovery.k8s.io/v1/namespaces/demo/endpointslices/inside-lab",
-)
 OUTER, INNER = "192.168.100.10", "10.244.9.2"
 NAT: Mapping[str, Any] = {
     "Type": "OutBoundNAT",
@@ -162,8 +158,7 @@ def test_a_service_of_containers_is_answered_to_host_neighbour_and_container(sit
             assert site.ask("inside", site.two, path="/") is not None
             assert "demo/inside:80" in world.vmproxy("verify", "--service", "demo/inside").out
         finally:
-            for path in INSIDE:
-                world.delete(path)
+            world.delete_service("inside")
 
 
 def test_a_native_kube_proxy_is_refused_before_anything_is_changed(site: Site) -> None:
@@ -220,8 +215,7 @@ def test_isolated_containers_reach_each_other_by_a_service_only(site: Site, tmp_
             assert world.curl("inside", "/") is not None, "the host, through the VM"
             assert "ACL" not in world.vmproxy("doctor", "-o", "json").out
         finally:
-            for path in INSIDE:
-                world.delete(path)
+            world.delete_service("inside")
 
 
 def test_destroy_turns_forwarding_off_where_vmproxy_turned_it_on(site: Site) -> None:

@@ -18,7 +18,7 @@ from tests.integration.world import World
 from tests.winhost.net import resolver
 from tests.winhost.net.resolver import LOCAL
 from vmproxy.hosts.linux.names import servers_file
-from vmproxy.lab.objects import DNS_SERVICE, NAMESPACE, service_with_slice
+from vmproxy.lab.objects import DNS_SERVICE, service_with_slice
 from vmproxy.lab.processes import Process
 from vmproxy.lab.resolver import LOCAL_ADDRESS, LOCAL_NAME
 from vmproxy.util import wait
@@ -168,7 +168,7 @@ def test_a_long_answer_comes_by_tcp(named: World) -> None:
             every=0.5,
         )
     finally:
-        named.delete(f"/api/v1/namespaces/{NAMESPACE}/services/many")
+        named.delete_service("many")
     lines = [line for line in log_of_coredns(named).splitlines() if "many.demo" in line and "NOERROR" in line]
     assert any(" tcp " in line for line in lines)
 

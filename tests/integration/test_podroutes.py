@@ -33,8 +33,7 @@ def stray(world: World) -> Iterator[World]:
         world.create(*objects.stray_service())
         yield world
     finally:
-        world.delete(f"/api/v1/namespaces/demo/services/{objects.STRAY_SERVICE}")
-        world.delete(f"{SLICES}/{objects.STRAY_SERVICE}-lab")
+        world.delete_service(objects.STRAY_SERVICE)
         world.delete("/api/v1/nodes/node-02")
         move(world, "node-02", STRAY_POD_GATEWAY)
 

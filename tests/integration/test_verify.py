@@ -91,8 +91,7 @@ def silent(world: World) -> Iterator[str]:
     try:
         yield "demo/silent"
     finally:
-        world.delete("/api/v1/namespaces/demo/services/silent")
-        world.delete("/apis/discovery.k8s.io/v1/namespaces/demo/endpointslices/silent-lab")
+        world.delete_service("silent")
         backend.communicate(b"\n")
 
 

@@ -227,6 +227,11 @@ class World:
         with self.api() as api:
             api.delete(path).raise_for_status()
 
+    def delete_service(self, name: str) -> None:
+        """With the EndpointSlice that was made beside it: nobody else removes that."""
+        self.delete(f"/api/v1/namespaces/demo/services/{name}")
+        self.delete(f"/apis/discovery.k8s.io/v1/namespaces/demo/endpointslices/{name}-lab")
+
     def cluster_ip(self, service: str, namespace: str = "demo") -> str:
         with self.api() as api:
             answer = api.get(f"/api/v1/namespaces/{namespace}/services/{service}").raise_for_status()
