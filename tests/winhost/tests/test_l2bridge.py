@@ -14,11 +14,11 @@ import pytest
 
 from tests.unit.containers.test_cni import NETWORK as OF_SITE
 from tests.winhost import lint, powershell, standin
+from tests.winhost.hns import Hns
 from tests.winhost.hyperv.model import UPLINK
 from tests.winhost.lint import Allowed
 from tests.winhost.presence import require
 from tests.winhost.state import VERSIONS
-from tests.winhost.system import System
 from tests.winhost.tests import asking
 from vmproxy.containers import l2bridge
 from vmproxy.util import assets
@@ -74,8 +74,9 @@ class Console:
         return self.windows.host.local(FOLDER)
 
     @property
-    def system(self) -> System:
-        return self.windows.host.part(System)
+    def others(self) -> Hns:
+        """Those who made networks before."""
+        return Hns(self.windows.host)
 
     def run(self, *options: str) -> int:
         self.folder.mkdir(exist_ok=True)
@@ -231,17 +232,17 @@ def test_a_network_that_hns_refuses_leaves_nothing_to_take_away(console: Console
 def test_a_network_of_that_name_is_refused_whoever_made_it(
     console: Console, options: tuple[str, ...]
 ) -> None:
-    console.system.networks.append({"ID": "a1", "Name": "cbr0", "Type": "Overlay", "Subnets": []})
+    console.others.create_network({"Name": "cbr0", "Type": "NAT", "Subnets": []})
     assert console.run(*options) == 1
     why = console.errors or console.result()["error"]
-    assert "HNS has a network named cbr0 already, of the type Overlay" in why
+    assert "HNS has a network named cbr0 already, of the type NAT" in why
     assert console.hns() == []
     assert not [call for call in console.calls() if "start" in call]
 
 
 def test_a_network_with_that_subnet_is_refused(console: Console) -> None:
     subnets = [{"AddressPrefix": "10.244.9.0/24", "GatewayAddress": "10.244.9.1"}]
-    console.system.networks.append({"ID": "a1", "Name": "other", "Type": "L2Bridge", "Subnets": subnets})
+    console.others.create_network({"Name": "other", "Type": "NAT", "Subnets": subnets})
     assert console.run("-Accept") == 1
     assert "HNS's network other has the subnet 10.244.9.0/24 already" in console.errors
     assert console.calls() == []

@@ -19,6 +19,17 @@ ALLOWED = (
         "(Get-Command Hyper-V\\Set-VM).Parameters.ContainsKey('AutomaticCheckpointsEnabled')",
         "Server 2016 has no automatic checkpoints",
     ),
+    *(
+        Allowed(script, cmdlet, f"Get-Command {asked}", "only hosts with containers have it")
+        for script, cmdlet, asked in (
+            ("containers.ps1", "Get-HnsNetwork", "Get-HnsNetwork"),
+            ("containers.ps1", "Get-HnsEndpoint", "Get-HnsNetwork"),
+            ("doctor.ps1", "Get-HnsNetwork", "Get-HnsNetwork"),
+            ("doctor.ps1", "Get-HnsPolicyList", "Get-HnsPolicyList"),
+        )
+    ),
+    Allowed("container.ps1", "& $Tool.Path $Words", "Get-Command $Name", "programs that are looked for"),
+    Allowed("container.ps1", "& $Runtime.read", "${function:Get-ContainerOfCri}", "the script's functions"),
     Allowed("fetch.ps1", "curl.exe", "Get-Command curl.exe", "Server 2016 has none"),
     Allowed("lib.ps1", "& $Work", "[scriptblock] $Work", "blocks of the scripts themselves"),
     Allowed("doctor.ps1", "& $Look", "[scriptblock] $Look", "blocks of the script itself"),
