@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -15,7 +16,7 @@ from vmproxy import seed
 from vmproxy.engine.links import GuestLink, Links, Login
 from vmproxy.engine.run import HostResult, apply_host, destroy_host
 from vmproxy.engine.site import SiteRun
-from vmproxy.errors import VmproxyError
+from vmproxy.errors import Unreachable, VmproxyError
 from vmproxy.hosts.memory import (
     MemoryCarrier,
     MemoryClient,
@@ -29,8 +30,18 @@ from vmproxy.hosts.memory import (
 from vmproxy.hosts.protocols import Delivery, Drivers, Kind
 from vmproxy.image import Base
 from vmproxy.model import names
+from vmproxy.model.drift import ABSENT
 from vmproxy.model.net import Route
-from vmproxy.model.seen import FileSeen, FolderSeen, Marker, NameRule, TokenSeen, UnitSeen
+from vmproxy.model.seen import (
+    Entrance,
+    FileSeen,
+    FolderSeen,
+    Marker,
+    NameRule,
+    NodeSeen,
+    TokenSeen,
+    UnitSeen,
+)
 from vmproxy.model.steps import Plan
 from vmproxy.model.topology import Member, Topology, compile_site
 from vmproxy.operations.plan import plan_host
@@ -114,12 +125,15 @@ def links(worlds: Mapping[str, MemoryWorld], artifacts: MemoryArtifacts | None =
     @contextmanager
     def open_host(member: Member) -> Iterator[Drivers]:
         world = worlds[member.name]
-        carrier = MemoryCarrier(world, member.vm.name, member.carrier.switch)
+        carrier = MemoryCarrier(world, member.vm.name, member.carrier)
         yield Drivers(carrier, MemoryClient(world), MemoryContainers(world))
 
     @contextmanager
     def log_in(login: Login) -> Iterator[GuestLink]:
-        login.open_socket().close()
+        try:
+            login.open_socket().close()
+        except OSError as exc:
+            raise Unreachable(f"cannot reach {login.vm}: {exc.strerror}") from exc
         yield MemoryGuestLink(by_vm[login.vm], login.vm, login.mint, login.renewal)
 
     first = next(iter(worlds.values()))
@@ -360,6 +374,79 @@ def worlds(draw: st.DrawFn) -> MemoryWorld:
     for name in draw(st.lists(st.sampled_from(sorted(CHANGES)), max_size=5)):
         CHANGES[name](world)
     return world
+
+
+# A host whose VM is on a switch of its own, behind NAT.
+
+LAN, CONTROLLER = ip_interface("192.168.10.2/24"), ip_address("192.168.10.40")
+INSIDE = "172.30.255.2"
+NODE = NodeSeen("node-1", (ip_address("192.168.10.20"),), (ip_network("10.244.1.0/24"),))
+BEHIND = (route("10.96.0.0/16", INSIDE), route("10.244.1.0/24", "192.168.10.20"))
+
+
+def behind(internal: str = "172.30.255.0/29", *, nat: bool = True, **host: object) -> Topology:
+    entry = {
+        "qemu": None,
+        "hyperv": {"endpoint": "https://win-01:5986", "auth": "kerberos"},
+        "switch": {"internal": internal, "nat": nat},
+        "network": {"podRoutes": "nodes"},
+    }
+    return topology(**{**entry, **host})
+
+
+def windows() -> MemoryWorld:
+    """With a network card, and nothing of vmproxy."""
+    world = MemoryWorld(routes=list(FOREIGN), addresses=(LAN,), entrance=Entrance(LAN.ip, CONTROLLER))
+    world.cluster.nodes = (NODE,)
+    return world
+
+
+def made_behind(**switch: Any) -> MemoryWorld:
+    world = windows()
+    result = Product(world, behind(**switch)).apply()
+    assert result.error is None, result.error
+    return world
+
+
+def _switch(name: str, value: object) -> Change:
+    def change(world: MemoryWorld) -> None:
+        if world.own:
+            world.own.settings[name] = value
+
+    return change
+
+
+def _without_switch(world: MemoryWorld) -> None:
+    """By hand: the VM's adapter is on none then, and its routes have no interface."""
+    world.own = None
+    if vm := _vm(world):
+        vm.settings = {**vm.settings, "switch": ""}
+    world.routes = [item for item in world.routes if item.prefix != BEHIND[0].prefix]
+
+
+def _pod_route(via: str | None) -> Change:
+    def change(world: MemoryWorld) -> None:
+        marked = BEHIND[1] in ((vm.marker.routes if vm.marker else ()) if (vm := _vm(world)) else ())
+        world.routes = [item for item in world.routes if item.prefix != BEHIND[1].prefix]
+        if via and marked:
+            world.routes.append(route(str(BEHIND[1].prefix), via))
+
+    return change
+
+
+SWITCH_CHANGES: dict[str, Change] = {
+    "switch gone": _without_switch,
+    "address": _switch("address", ABSENT),
+    "dnsRegistration": _switch("dnsRegistration", "on"),
+    "metric": _switch("metric", 15),
+    "nat": _switch("nat", ABSENT),
+    "mapping": _switch("mapping", "tcp 2222 from 192.168.10.9 to 172.30.255.2:22"),
+    "pod route gone": _pod_route(None),
+    "pod route elsewhere": _pod_route("192.168.10.77"),
+    "controller elsewhere": lambda world: setattr(
+        world, "entrance", Entrance(LAN.ip, ip_address("192.168.10.41"))
+    ),
+}
 
 
 ADDRESS_VALUE = ip_interface(f"{ADDRESS}/24")

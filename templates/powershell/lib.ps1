@@ -260,6 +260,60 @@ $Session.Lib = {
         }
     }
 
+    function Get-IPv4Address([string] $Store) {
+        # Fails likewise.
+        try {
+            NetTCPIP\Get-NetIPAddress -AddressFamily IPv4 -PolicyStore $Store
+        } catch {
+            if ($_.FullyQualifiedErrorId -notlike 'CmdletizationQuery_NotFound*') { throw }
+        }
+    }
+
+    function Get-OwnSwitch([string] $Name) {
+        # The switch that vmproxy makes for the VM has the VM's name.
+        @(Hyper-V\Get-VMSwitch -ComputerName (Get-ThisComputer) | Where-Object { $_.Name -ceq $Name })
+    }
+
+    function Get-SwitchInterface([string] $Switch) {
+        # The index of the host's own interface on a switch of vmproxy's, found by its address: its name can be
+        # changed. Nothing while it is being made. It can change: never cache it.
+        $Port = @{ ManagementOS = $true; SwitchName = $Switch; ComputerName = (Get-ThisComputer) }
+        $Macs = @(Hyper-V\Get-VMNetworkAdapter @Port | ForEach-Object { [string]$_.MacAddress })
+        $Found = @(NetAdapter\Get-NetAdapter | Where-Object { $Macs -contains "$($_.MacAddress)".Replace('-', '') })
+        if ($Found.Count) { [int]$Found[0].InterfaceIndex }
+    }
+
+    function Get-ManualAddress([int] $Interface, [string] $Store) {
+        @(Get-IPv4Address $Store |
+            Where-Object { $_.InterfaceIndex -eq $Interface -and [string]$_.PrefixOrigin -eq 'Manual' })
+    }
+
+    function Remove-ManualAddress([int] $Interface) {
+        foreach ($Store in 'ActiveStore', 'PersistentStore') {
+            foreach ($Old in Get-ManualAddress $Interface $Store) {
+                $Which = @{ IPAddress = $Old.IPAddress; InterfaceIndex = $Interface; PolicyStore = $Store }
+                try {
+                    NetTCPIP\Remove-NetIPAddress @Which -Confirm:$false
+                } catch {
+                    # It may go with another one.
+                    if ($_.FullyQualifiedErrorId -notlike 'CmdletizationQuery_NotFound*') { throw }
+                }
+            }
+        }
+    }
+
+    function Remove-Mapping([string] $Nat) {
+        foreach ($Old in @(NetNat\Get-NetNatStaticMapping | Where-Object { $_.NatName -ceq $Nat })) {
+            NetNat\Remove-NetNatStaticMapping -NatName $Nat -StaticMappingID $Old.StaticMappingID -Confirm:$false
+        }
+    }
+
+    function Remove-Nat([string] $Name) {
+        if (@(NetNat\Get-NetNat | Where-Object { $_.Name -ceq $Name }).Count) {
+            NetNat\Remove-NetNat -Name $Name -Confirm:$false
+        }
+    }
+
     function Find-EqualRoute($Route, [string] $Store) {
         $Via = if ($Route.via) { $Route.via } else { '0.0.0.0' }
         Get-IPv4Route $Store | Where-Object { $_.DestinationPrefix -eq $Route.prefix -and $_.NextHop -eq $Via }

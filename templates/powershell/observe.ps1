@@ -85,6 +85,52 @@ function Get-FolderFact([string] $Path) {
     }
 }
 
+function Get-InterfaceFact([int] $Index) {
+    $Interface = NetTCPIP\Get-NetIPInterface -InterfaceIndex $Index -AddressFamily IPv4
+    [ordered]@{
+        addresses = @(foreach ($Store in 'ActiveStore', 'PersistentStore') {
+            Get-ManualAddress $Index $Store | ForEach-Object {
+                [ordered]@{ store = $Store; address = [string]$_.IPAddress; length = [int]$_.PrefixLength }
+            }
+        })
+        metric = [int]$Interface.InterfaceMetric
+        forwarding = [string]$Interface.Forwarding
+        registers = [bool](DnsClient\Get-DnsClient -InterfaceIndex $Index).RegisterThisConnectionsAddress
+    }
+}
+
+function Get-MappingFact {
+    NetNat\Get-NetNatStaticMapping | Where-Object { $_.NatName -ceq $Data.vm } | ForEach-Object {
+        [ordered]@{
+            protocol = [string]$_.Protocol
+            external = [string]$_.ExternalIPAddress
+            externalPort = [int]$_.ExternalPort
+            remote = [string]$_.RemoteExternalIPAddressPrefix
+            internal = [string]$_.InternalIPAddress
+            internalPort = [int]$_.InternalPort
+        }
+    }
+}
+
+function Get-OwnSwitchFact($Switches) {
+    # Of the switch that has the VM's name, and of the host's NAT networks: Windows allows one.
+    if (-not $Data.wantsOwn -and -not $Switches.Count) { return $null }
+    $Index = if ($Switches.Count) { Get-SwitchInterface $Data.vm }
+    [ordered]@{
+        switches = @($Switches | ForEach-Object {
+            [ordered]@{ notes = [string]$_.Notes; type = [string]$_.SwitchType }
+        })
+        interface = if ($Index) { Get-InterfaceFact $Index } else { $null }
+        nats = @(NetNat\Get-NetNat | ForEach-Object {
+            [ordered]@{ name = [string]$_.Name; prefix = [string]$_.InternalIPInterfaceAddressPrefix }
+        })
+        mappings = @(Get-MappingFact)
+        hostAddresses = @(Get-IPv4Address 'ActiveStore' | ForEach-Object {
+            [ordered]@{ address = [string]$_.IPAddress; length = [int]$_.PrefixLength }
+        })
+    }
+}
+
 $Facts = Get-HostFact
 # Another VM may be in the middle of its removal, or its storage may be away.
 $All = @(Hyper-V\Get-VM -ComputerName (Get-ThisComputer) -ErrorAction SilentlyContinue)
@@ -105,5 +151,6 @@ $Switches = @(Hyper-V\Get-VMSwitch -ComputerName (Get-ThisComputer))
             managementOS = [bool]$_.AllowManagementOS
         }
     })
+    own = Get-OwnSwitchFact @($Switches | Where-Object { $_.Name -ceq $Data.vm })
     folder = Get-FolderFact $Data.directory
 }

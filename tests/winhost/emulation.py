@@ -74,6 +74,7 @@ def _switches(state: Host) -> Iterator[None]:
     try:
         yield
     finally:
+        net.nat.close(state)
         hns.close(state)
         switches.close(state)
 

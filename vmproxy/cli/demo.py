@@ -87,7 +87,7 @@ class _Show:
         with Scope(site, site.members[0], console.reporter()) as scope:
             world = scope.look()
             scope.guest().run(f"rm {TOKEN}")
-            for route in scope.wanted_routes(world.cluster, world.carrier.marker):
+            for route in scope.wanted_routes(world.cluster, world.client, world.carrier.marker):
                 run(["ip", "-n", self.host_namespace, "route", "del", str(route.prefix)])
 
     def _site(self) -> SiteRun:

@@ -9,7 +9,7 @@ from itertools import zip_longest
 from typing import Literal
 
 from vmproxy.engine.links import GuestLink
-from vmproxy.model.net import Address, Network
+from vmproxy.model.net import Address, Interface, Network
 from vmproxy.model.seen import ClusterSeen, Endpoint, EndpointSeen, NodeSeen, Reach, ServiceSeen
 from vmproxy.model.topology import Vm
 from vmproxy.resources import guestroutes
@@ -47,19 +47,28 @@ def targets_of(services: Iterable[ServiceSeen]) -> Iterator[Target]:
 class Ways:
     """How the VM gets to endpoints: the Nodes are in `cluster`, `node` is the one that it acts for, `routed`
     are the networks to which vmproxy sets routes in it; `kept`: the VM itself keeps one to each endpoint.
-    `near`: the VM's own network, None where it does not matter."""
+    `near`: the VM's own network, None where it does not matter. `by_host`: the routes are its host's, which
+    is the way to all."""
 
     cluster: ClusterSeen
     node: str | None = None
     routed: frozenset[Network] = frozenset()
     kept: bool = False
     near: Network | None = None
+    by_host: bool = False
 
 
-def ways(vm: Vm, cluster: ClusterSeen) -> Ways:
-    routed = frozenset(route.prefix for route in guestroutes.to_pods(vm, cluster))
-    kept = vm.network.pod_routes == "endpoints"
-    return Ways(cluster, vm.acts_for, routed, kept=kept, near=vm.address.network)
+def ways(vm: Vm, cluster: ClusterSeen, host: Sequence[Interface]) -> Ways:
+    """`host` are the host's addresses."""
+    routes = (*guestroutes.to_pods(vm, cluster), *guestroutes.on_host(vm, cluster, host))
+    return Ways(
+        cluster,
+        vm.acts_for,
+        frozenset(route.prefix for route in routes),
+        kept=vm.network.pod_routes == "endpoints",
+        near=vm.address.network,
+        by_host=vm.carrier.own is not None,
+    )
 
 
 def unreachable(guest: GuestLink, services: Iterable[ServiceSeen], known: Ways) -> tuple[str, ...]:
@@ -185,6 +194,8 @@ def _missing_route(address: Address, via: Address | None, known: Ways, name: str
     if known.kept:
         hop = f"{node.internal_ips[0]} (Node {node.name})"
         return f"; missing route: {address} via {hop}: the VM keeps it: see vmproxy status"
+    if known.by_host and cidr in known.routed:
+        return ""  # the host has that route, or plan names it
     if cidr is not None:
         do = "set network.podRoutes: nodes, or network.routes"
         if cidr in known.routed:

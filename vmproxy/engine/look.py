@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+from vmproxy.engine.endpoints import Ways, ways
 from vmproxy.engine.links import GuestLink
 from vmproxy.engine.scope import Scope, without_guest
 from vmproxy.engine.site import Once
@@ -25,6 +26,7 @@ class Look:
         self.cluster = Once(scope.cluster_seen)
         self.link = Once(self._link)
         self.guest = Once(self._guest)
+        self.ways = Once(self._ways)
 
     def _client(self) -> ClientSeen:
         return self.scope.client.observe()
@@ -43,6 +45,12 @@ class Look:
         """Without the cluster only what does not depend on it."""
         self.link()
         return self.scope.look_at_guest(or_why(self.cluster))
+
+    def _ways(self) -> Ways:
+        """The host is asked for its addresses only where its routes are the VM's way to pods."""
+        vm = self.scope.member.vm
+        host = self.client().addresses if vm.carrier.own else ()
+        return ways(vm, self.scope.site.cluster_seen(), host)
 
 
 def or_why(look: Callable[[], T]) -> T | Unobservable:

@@ -14,7 +14,7 @@ from vmproxy.engine.scope import Scope, World
 from vmproxy.engine.site import SiteRun
 from vmproxy.errors import NotReady, VmproxyError
 from vmproxy.model.seen import ClusterSeen, Unobservable
-from vmproxy.model.steps import Plan, Step, VmStep
+from vmproxy.model.steps import Plan, Step, SwitchStep, VmStep
 from vmproxy.model.topology import Member
 from vmproxy.util import crash, events
 from vmproxy.util.events import Reporter
@@ -149,15 +149,15 @@ class _Apply:
             self.left = planned
             return
         self._scope.obtain(self._allowed(planned.steps))  # before anything is changed
-        if not any(isinstance(step, VmStep) for step in planned.steps):
+        if not any(isinstance(step, SwitchStep | VmStep) for step in planned.steps):
             world = self._ready(world)
         for phase in PHASES:
             world = self._phase(phase, world)
         self._look_again()
 
     def _ready(self, world: World) -> World:
-        """Where the VM stays as it is, what keeps it from being changed is found before anything is that its
-        guest relies on: the rights of an account, above all."""
+        """Where the VM and its switch stay as they are, what keeps it from being changed is found before
+        anything is that its guest relies on: the rights of an account, above all."""
         for phase in PHASES:
             world = phase.ready(self._scope, world)
         return world

@@ -6,7 +6,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -52,8 +52,12 @@ from vmproxy.model.steps import (
     NameStep,
     PushFile,
     RemoveNames,
+    RemoveRoute,
+    RouteStep,
     SetNames,
+    SetRoute,
     Step,
+    SwitchStep,
     VmStep,
     VmWanted,
     failing_at,
@@ -94,6 +98,20 @@ class World:
     def marked(self) -> tuple[Route, ...]:
         """The routes that the VM's marker names."""
         return self.carrier.marker.routes if self.carrier.marker else ()
+
+    def with_routes(self, steps: Iterable[Step]) -> World:
+        """When the steps about routes among these are done."""
+        routed = [step for step in steps if isinstance(step, RouteStep)]
+        there, carrier = list(self.client.routes), self.carrier
+        for step in routed:
+            if isinstance(step, RemoveRoute | SetRoute):
+                gone = (step.route,) if isinstance(step, RemoveRoute) else step.before
+                there = [item for item in there if item not in gone]
+            if isinstance(step, SetRoute):
+                there.append(step.route)
+            if carrier.marker is not None:
+                carrier = _with_marker(carrier, replace(carrier.marker, routes=step.routes))
+        return replace(self, carrier=carrier, client=replace(self.client, routes=tuple(there)))
 
 
 class Scope:
@@ -291,8 +309,18 @@ class Scope:
             found.append(self.site.topology.proxy.version or self.site.cluster_seen().version)
         return found
 
-    def wanted_routes(self, cluster: ClusterSeen, marker: Marker | None) -> tuple[Route, ...]:
-        return route.wanted(cluster.service_cidrs, self.address(marker).ip)
+    def wanted_routes(
+        self, cluster: ClusterSeen, client: ClientSeen, marker: Marker | None
+    ) -> tuple[Route, ...]:
+        """The client's: Service ranges by way of the VM, and what it is the VM's way to."""
+        services = route.wanted(cluster.service_cidrs, self.address(marker).ip)
+        return (*services, *guestroutes.on_host(self.member.vm, cluster, client.addresses))
+
+    def routes_away(self, world: World, *, cold: bool) -> tuple[RouteStep, ...]:
+        """For a VM that is about to stop or move."""
+        wanted = self.wanted_routes(world.cluster, world.client, world.carrier.marker)
+        why = "the VM behind it is about to stop or move; set again afterwards"
+        return route.remove_plan(wanted, world.marked, world.client, why=why, cold=cold)
 
     def wanted_names(self, cluster: ClusterSeen) -> tuple[NameRule, ...]:
         """None where the site file does not ask for them. Raises VmproxyError when the cluster's DNS was not
@@ -320,7 +348,7 @@ class Scope:
         vm, marker = self.member.vm, world.carrier.marker
         network: dict[str, object] = {"address": self.address(marker)}
         if marker and isinstance(world.guest, GuestSeen) and marker.seed != spec.hash:
-            network["gateway"] = guestroutes.gateway(world.guest) or vm.network.gateway
+            network["gateway"] = guestroutes.gateway(world.guest) or vm.gateway
             network["dns"] = tuple(addresses(world.guest.dns))
         return replace(vm, network=vm.network.model_copy(update=network))
 
@@ -343,7 +371,7 @@ class Scope:
         self.warned.append(text)
 
     def change_host(self, steps: Sequence[HostStep]) -> Iterator[HostStep]:
-        """The VM, and what leads to it; the marker stays true at every moment."""
+        """The switch, the VM, and what leads to it; the marker stays true at every moment."""
         seen = self._seen()
         marking = Marking(self._drivers(), seen.marker)
         self.carrier.check([step for step in steps if isinstance(step, VmStep)])
@@ -352,6 +380,8 @@ class Scope:
             with failing_at(step):
                 if isinstance(step, VmStep):
                     self._change_vm(step, seen, marking.marker)
+                elif isinstance(step, SwitchStep):
+                    self.carrier.change_switch(step)
                 elif isinstance(step, NameStep):
                     self._change_names(step)
                 else:
@@ -379,6 +409,10 @@ class Scope:
             marker,
             self._report,
         )
+
+    def look_at_host(self, world: World) -> World:
+        """The host as it is now; the rest as it was."""
+        return replace(world, carrier=self.look_at_carrier(), client=self.client.observe())
 
     def forget_guest(self) -> None:
         """The VM was changed: read its marker again, and open a new connection."""
@@ -480,7 +514,7 @@ class Scope:
             "ControlPath": "none",
         }
         words = [word for name, value in options.items() for word in ("-o", f"{name}={_quoted(value)}")]
-        return [*self.carrier.ssh_command(), *words, f"root@{marker.address.ip}"]
+        return [*self.carrier.ssh_command(marker.address.ip), *words, f"root@{marker.address.ip}"]
 
     def logs(self, which: Literal["proxy", "cloud-init", "console"], lines: int) -> str:
         self._made_by_us()
@@ -515,8 +549,14 @@ class Scope:
 
     def _refuse_anothers(self, marker: Marker) -> None:
         """Whoever may write the marker on one host must not lead us to another host's VM."""
+        own = self.member.carrier.own
+        if own is not None and own.nat:
+            return  # it is reached by its own host only
         for other in self.site.topology.members:
-            if other.name != self.member.name and other.vm.address.ip == marker.address.ip:
+            behind = other.carrier.own is not None and other.carrier.own.nat
+            if behind or other.name == self.member.name:
+                continue
+            if other.vm.address.ip == marker.address.ip:
                 raise Conflict(
                     f"cannot use VM {self.member.vm.name}: its marker names the address {marker.address.ip}, "
                     f"which is that of host {other.name}",

@@ -13,13 +13,14 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address, ip_address, ip_network
+from ipaddress import IPv4Address, ip_address, ip_interface, ip_network
 from threading import Lock
 from typing import Any, assert_never
 
 from vmproxy.errors import Busy, Conflict, NotReady, Unreachable
 from vmproxy.hosts.protocols import Answer, Connection, Delivery, Resolved
 from vmproxy.model import names
+from vmproxy.model.drift import ABSENT
 from vmproxy.model.net import Address, Interface, Network, Route, overlap
 from vmproxy.model.seen import (
     CanarySeen,
@@ -32,6 +33,7 @@ from vmproxy.model.seen import (
     DnsSeen,
     Endpoint,
     EndpointSeen,
+    Entrance,
     FileSeen,
     FolderSeen,
     Grant,
@@ -40,6 +42,7 @@ from vmproxy.model.seen import (
     Marker,
     NameRule,
     NodeSeen,
+    OwnSwitchSeen,
     PodRoutesSeen,
     ProxySeen,
     Reach,
@@ -54,6 +57,7 @@ from vmproxy.model.steps import (
     ClusterStep,
     CniFile,
     CreateObject,
+    CreateSwitch,
     CreateVm,
     DeleteObject,
     DeleteVm,
@@ -65,19 +69,25 @@ from vmproxy.model.steps import (
     PushFile,
     ReconfigureVm,
     RemoveDropIns,
+    RemoveSwitch,
     RenewToken,
     RestartProxy,
     SetAccess,
     SetGuestRoute,
+    SetSwitch,
     SetSysctl,
     SetVm,
     StartUnit,
     StartVm,
+    SwitchStep,
+    SwitchWanted,
     UpdateObject,
     VmStep,
+    mapping,
     new_marker,
     object_key,
 )
+from vmproxy.model.topology import Carrier
 from vmproxy.site.model import Containers
 from vmproxy.util.events import Report
 
@@ -144,6 +154,14 @@ class MemoryVm:
 
 
 @dataclass
+class MemorySwitch:
+    """The switch that has the VM's name, with its NAT."""
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    ours: bool = True
+
+
+@dataclass
 class MemoryCluster:
     """Objects by "kind/name"; `nodes` are as a look finds them; `tenants` is others' in the namespace,
     `grants` theirs to vmproxy's accounts. `dns` None: nobody asks for it. `fills`: a Secret of an account
@@ -173,7 +191,8 @@ class MemoryWorld:
     """`vms` are those of the one host, by name; `routes`, `rules` and so on those of its client; `moment` as
     above.
 
-    `consent`: a VM that runs may be stopped. `cut`: nothing of the client's gets through the VM.
+    `consent`: a VM that runs may be stopped. `cut`: nothing of the client's gets through the VM. `own` is the
+    one switch that has its VM's name, `nats` are NAT networks of others, `entrance` how the host is reached.
     """
 
     cluster: MemoryCluster = field(default_factory=MemoryCluster)
@@ -188,8 +207,20 @@ class MemoryWorld:
     cni: dict[str, bytes] = field(default_factory=dict)
     consent: bool = True
     cut: bool = False
+    own: MemorySwitch | None = None
+    nats: dict[str, str] = field(default_factory=dict)
+    entrance: Entrance | None = None
     moment: Callable[[str], None] = field(default=lambda _what: None)
     changing: Lock = field(default_factory=Lock)
+
+    def joined(self, vm: MemoryVm) -> bool:
+        """Whether the host and that VM reach each other."""
+        network = vm.marker.address.network if vm.marker else None
+        if network is None or not str(vm.settings.get("switch")).startswith("vmproxy-"):
+            return vm.settings.get("switch") != ""
+        host = f"{network[1]}/{network.prefixlen}"
+        nat = self.own is not None and self.own.settings.get("nat") in (ABSENT, str(network))
+        return self.own is not None and nat and self.own.settings.get("address") == host
 
     @contextmanager
     def effect(self, what: str) -> Iterator[None]:
@@ -201,10 +232,11 @@ class MemoryWorld:
 class MemoryCarrier:
     """One VM of the world's host."""
 
-    def __init__(self, world: MemoryWorld, vm: str, switch: str) -> None:
+    def __init__(self, world: MemoryWorld, vm: str, carrier: Carrier) -> None:
         self._world = world
         self._name = vm
-        self._switch = switch
+        self._switch = carrier.switch
+        self._own = carrier.own
 
     @contextmanager
     def lock(self, report: Report) -> Iterator[None]:
@@ -218,11 +250,22 @@ class MemoryCarrier:
 
     def observe(self) -> CarrierSeen:
         vm = self._world.vms.get(self._name)
+        own = self._world.own
+        nat = own.settings.get("nat", ABSENT) if own and own.ours else ABSENT
         return CarrierSeen(
             vm=self._seen(vm) if vm else None,
-            switch=SwitchSeen(self._switch),
+            switch=SwitchSeen(self._switch) if own or not self._own else None,
             leftovers=() if vm else self._world.leftovers,
+            own=self._seen_switch(own) if own else None,
+            nats={**self._world.nats, **({self._name: nat} if nat != ABSENT else {})},
+            entrance=self._world.entrance,
         )
+
+    @staticmethod
+    def _seen_switch(own: MemorySwitch) -> OwnSwitchSeen:
+        address = own.settings.get("address", ABSENT)
+        addresses = () if address == ABSENT else (ip_interface(address),)
+        return OwnSwitchSeen(own.ours, internal=True, settings=dict(own.settings), addresses=addresses)
 
     def check(self, steps: Sequence[VmStep]) -> None:
         """Everything has room here."""
@@ -250,13 +293,47 @@ class MemoryCarrier:
                 case _:
                     assert_never(step)
 
+    def change_switch(self, step: SwitchStep) -> None:
+        match step:
+            case CreateSwitch(switch):
+                with self._world.effect("create switch"):
+                    assert self._world.own is None
+                    self._world.own = MemorySwitch()
+                self._set_switch(switch, switch.settings)
+            case SetSwitch(switch, drift):
+                self._set_switch(switch, {item.field: item.wanted for item in drift})
+            case RemoveSwitch(name):
+                with self._world.effect("remove switch"):
+                    assert name not in self._world.vms, "the switch of a VM was removed"
+                    assert self._world.own is None or self._world.own.ours, "another's switch was removed"
+                    self._world.own = None
+            case _:
+                assert_never(step)
+
+    def _set_switch(self, switch: SwitchWanted, settings: Mapping[str, Any]) -> None:
+        """Piece by piece: each may be the last."""
+        own, world = self._world.own, self._world
+        assert own is not None
+        assert own.ours, "another's switch was changed"
+        for name, value in settings.items():
+            with world.effect(f"set switch's {name}"):
+                moves = name == "address" and not self._stays(switch.own.host)
+                assert not moves, "the switch of a VM behind a route was moved"
+                own.settings[name] = value
+
+    def _stays(self, host: Interface) -> bool:
+        """Whether no route leads to a VM that is on another network than the host is then."""
+        vm = self._world.vms.get(self._name)
+        near = vm is None or vm.marker is None or vm.marker.address.network == host.network
+        return near or not self._led_here()
+
     def mark(self, marker: Marker) -> None:
         with self._world.effect("mark"):
             self._vm.marker = marker
 
     def open_guest(self, address: Address, port: int) -> socket.socket:
         """Its other end has greeted as an SSH server does."""
-        if not self._vm.running:
+        if not self._vm.running or not self._lets_in():
             raise ConnectionRefusedError(111, f"nothing answers at {address}:{port}")
         here, there = socket.socketpair()
         with there:
@@ -269,7 +346,7 @@ class MemoryCarrier:
     def died(self) -> str | None:
         return None if self._vm.running else "it is off"
 
-    def ssh_command(self) -> list[str]:
+    def ssh_command(self, _address: Address) -> list[str]:
         return ["ssh"]
 
     def symptoms(self) -> list[str]:
@@ -281,6 +358,16 @@ class MemoryCarrier:
     @property
     def _vm(self) -> MemoryVm:
         return self._world.vms[self._name]
+
+    def _lets_in(self) -> bool:
+        """Behind NAT by the static mapping only."""
+        own, marker, entrance = self._world.own, self._vm.marker, self._world.entrance
+        if self._own is None or not self._own.nat:
+            return self._world.joined(self._vm)
+        assert marker is not None
+        assert entrance is not None
+        mapped = mapping(entrance.controller, marker.address.ip)
+        return self._world.joined(self._vm) and own is not None and own.settings.get("mapping") == mapped
 
     def _seen(self, vm: MemoryVm) -> VmSeen:
         return VmSeen(self._name, vm.running, vm.settings, vm.marker, vm.disk, vm.seed)
@@ -300,6 +387,7 @@ class MemoryCarrier:
         self._world.leftovers = ()
 
     def _start(self) -> None:
+        assert self._own is None or self._world.own, "a VM was started without its switch"
         self._vm.running = True
         self._vm.guest.boot()
 
@@ -321,13 +409,15 @@ class MemoryClient:
         self._world = world
 
     def observe(self) -> ClientSeen:
-        world = self._world
-        return ClientSeen(
-            tuple(world.routes), world.addresses, tuple(world.rules), world.policy, world.serves_dns
-        )
+        world, own = self._world, self._world.own
+        address = own.settings.get("address", ABSENT) if own else ABSENT
+        on_switch = () if address == ABSENT else (ip_interface(address),)
+        addresses = (*world.addresses, *on_switch)
+        return ClientSeen(tuple(world.routes), addresses, tuple(world.rules), world.policy, world.serves_dns)
 
     def set_route(self, route: Route, before: Sequence[Route]) -> None:
-        assert self._answers(route.via), f"{route} was set, and nothing answers behind it"
+        served = route.prefix in self._world.cluster.service_cidrs
+        assert not served or self._answers(route.via), f"{route} was set, and nothing answers behind it"
         assert self._marked(route), f"{route} was set before the marker names it"
         with self._world.effect("set route"):
             kept = [item for item in self._world.routes if item not in before]
@@ -382,7 +472,7 @@ class MemoryClient:
 
     def _answers(self, via: Address | None) -> bool:
         return not self._world.cut and any(
-            vm.running and vm.guest.answers
+            vm.running and vm.guest.answers and self._world.joined(vm)
             for vm in self._world.vms.values()
             if vm.marker and vm.marker.address.ip == via
         )

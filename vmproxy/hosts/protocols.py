@@ -13,7 +13,7 @@ from vmproxy.image import Download
 from vmproxy.model.finding import Finding
 from vmproxy.model.net import Address, Network, Route
 from vmproxy.model.seen import CarrierSeen, ClientSeen, ContainersSeen, Marker, NameRule
-from vmproxy.model.steps import CniFile, VmStep
+from vmproxy.model.steps import CniFile, SwitchStep, VmStep
 from vmproxy.model.topology import Client, Vm
 from vmproxy.site.model import Containers
 from vmproxy.transport.accounts import Accounts
@@ -77,6 +77,9 @@ class CarrierDriver(Protocol):
         """Carry out one step. A VM that is made gets `new_marker`, after `marker`, the one that there is now.
         Raises VmproxyError."""
 
+    def change_switch(self, step: SwitchStep) -> None:
+        """Make, change or remove the VM's own switch. Raises VmproxyError."""
+
     def mark(self, marker: Marker) -> None:
         """Write the marker on the VM."""
 
@@ -89,8 +92,8 @@ class CarrierDriver(Protocol):
     def died(self) -> str | None:
         """Why the VM no longer runs, or None while it runs."""
 
-    def ssh_command(self) -> list[str]:
-        """The first words of the ssh command line that reaches the guest from this machine."""
+    def ssh_command(self, address: Address) -> list[str]:
+        """The first words of the ssh command line that reaches the guest at that address from here."""
 
     def symptoms(self) -> list[str]:
         """What the carrier sees of a VM that does not answer; a line each."""

@@ -53,6 +53,11 @@ SSHD_UNIT = "ssh.service"
 FOLDERS = ("/etc/vmproxy", "/usr/local/lib/vmproxy", "/var/lib/vmproxy", "/run/vmproxy")
 """vmproxy's own in the guest."""
 
+MAPPED_PORT = 2222
+"""Of a Windows host whose VM is behind its NAT: the controller's way to the guest's SSH."""
+SWITCH_METRIC = 5000
+"""Of the host's interface on a switch of vmproxy's own: every other one is better."""
+
 TIME_SYNC = "2497F4DE-E9FA-4204-80E4-4B75C46419C0"
 SHUTDOWN = "9F8233AC-BE49-4C79-8EE3-E7E1985B2077"
 """Hyper-V's integration services by id: their names are translated."""
@@ -91,6 +96,11 @@ claims, the other by its hash."""
 
 def vm_name(site: str, host: str) -> str:
     return f"vmproxy-{site}-{host}"
+
+
+def switch_mark(site: str, host: str) -> str:
+    """The word in the Notes of a virtual switch that vmproxy made for that host's VM."""
+    return f"vmproxy:{site}:{host}"
 
 
 def account(site: str, host: str) -> str:

@@ -74,6 +74,27 @@ class SwitchSeen:
 
 
 @dataclass(frozen=True)
+class OwnSwitchSeen:
+    """The virtual switch that has the VM's name. `ours`: its Notes have our mark. `internal`: it is of that
+    type. `settings` are the fields of `SwitchWanted`, by the same names, with those of the NAT. `addresses`
+    are the host's on it."""
+
+    ours: bool
+    internal: bool
+    settings: Mapping[str, Any]
+    addresses: tuple[Interface, ...] = ()
+
+
+@dataclass(frozen=True)
+class Entrance:
+    """How this machine gets to a VM behind its host's NAT: `host` is the host's address that it connects to,
+    `controller` its own, as the host sees it."""
+
+    host: Address
+    controller: Address
+
+
+@dataclass(frozen=True)
 class NameRule:
     """A rule of a machine's resolver: names in its namespaces are asked of its servers. A namespace that
     begins with a dot holds all names below, else it is one name. `comment` says whose rule it is; `id` is the
@@ -172,7 +193,9 @@ class CarrierSeen:
 
     `images` are the hashes of the base images on it. Sizes are bytes. `renamed` is the name that our VM has
     now, when it is not the wanted one. `leftovers` are files of ours without a VM, known only when there is
-    no VM. `mac_pool`: the first and the last of the addresses that it gives away itself.
+    no VM. `mac_pool`: the first and the last of the addresses that it gives away itself. `own`: the switch
+    that has the VM's name. `nats` are the host's NAT networks, by name, looked at only where such a switch
+    exists or is wanted; and so is `entrance`, None where none is found.
     """
 
     vm: VmSeen | None
@@ -183,6 +206,9 @@ class CarrierSeen:
     leftovers: tuple[str, ...] = ()
     renamed: str | None = None
     mac_pool: tuple[str, str] | None = None
+    own: OwnSwitchSeen | None = None
+    nats: Mapping[str, str] = field(default_factory=dict)
+    entrance: Entrance | None = None
 
     @property
     def marker(self) -> Marker | None:

@@ -19,6 +19,7 @@ from vmproxy.model.drift import ABSENT, Drift, deep_differences, differences
 from vmproxy.model.names import ObjectName
 from vmproxy.model.net import Address, Interface, Network, Route
 from vmproxy.model.seen import FileSeen, FolderSeen, Marker, NameRule, UnitSeen, VmSeen
+from vmproxy.model.topology import OwnSwitch
 
 Place = Literal["cluster", "host", "guest"]
 
@@ -108,6 +109,101 @@ def object_name(item: Object) -> ObjectName:
 
 def object_key(item: Object) -> str:
     return object_name(item).key
+
+
+# The switch that vmproxy makes for a VM.
+
+
+@dataclass(frozen=True)
+class SwitchWanted:
+    """`controller` is this machine's address as the host sees it, which is let in to the VM; None: there is
+    no NAT, and it goes there by itself."""
+
+    own: OwnSwitch
+    controller: Address | None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As a drift shows them. What is behind NAT needs no forwarding by the host's interface."""
+        own = self.own
+        return {
+            "address": str(own.host),
+            "dnsRegistration": "off",
+            "metric": names.SWITCH_METRIC,
+            **({} if own.nat else {"forwarding": "Enabled"}),
+            "nat": str(own.host.network) if own.nat else ABSENT,
+            "mapping": mapping(self.controller, own.vm) if self.controller else ABSENT,
+        }
+
+
+def mapping(
+    source: Address | Network,
+    vm: Address,
+    *,
+    protocol: str = "tcp",
+    port: int = names.MAPPED_PORT,
+    to: int = 22,
+) -> str:
+    """The static mapping that lets one machine in to a VM's SSH, for a reader."""
+    return f"{protocol} {port} from {source} to {vm}:{to}"
+
+
+_OWN_SWITCH = "the VM is on a switch of its own"
+
+
+@dataclass(frozen=True)
+class CreateSwitch:
+    """Make the switch, with all that belongs to it."""
+
+    switch: SwitchWanted
+    place: ClassVar[Place] = "host"
+    verb: ClassVar = "create"
+    why: ClassVar = _OWN_SWITCH
+    cold: ClassVar = False
+
+    @property
+    def target(self) -> str:
+        return f"switch {self.switch.own.name}"
+
+    @property
+    def drift(self) -> tuple[Drift, ...]:
+        return (Drift("switch", "present", ABSENT),)
+
+
+@dataclass(frozen=True)
+class SetSwitch:
+    """Bring what differs to what it should be. Cold where the VM that runs has to move with it."""
+
+    switch: SwitchWanted
+    drift: tuple[Drift, ...]
+    cold: bool = False
+    place: ClassVar[Place] = "host"
+    verb: ClassVar = "set"
+    why: ClassVar = _OWN_SWITCH
+
+    @property
+    def target(self) -> str:
+        return f"switch {self.switch.own.name}"
+
+
+@dataclass(frozen=True)
+class RemoveSwitch:
+    """Remove the switch with its NAT and the host's address. `nat`: only that is left of it."""
+
+    name: str
+    nat: bool = False
+    place: ClassVar[Place] = "host"
+    verb: ClassVar = "remove"
+    why: ClassVar = "nothing uses it then"
+    cold: ClassVar = True
+
+    @property
+    def target(self) -> str:
+        return f"switch {self.name}"
+
+    @property
+    def drift(self) -> tuple[Drift, ...]:
+        return (Drift("nat" if self.nat else "switch", ABSENT, "present"),)
 
 
 # The VM on its host.
@@ -286,8 +382,8 @@ class SetRoute:
     before: tuple[Route, ...]
     routes: tuple[Route, ...]
     cold: bool = False
+    why: str = "Service traffic goes through the VM"
     place: ClassVar[Place] = "host"
-    why: ClassVar = "Service traffic goes through the VM"
 
     @property
     def verb(self) -> str:
@@ -765,11 +861,12 @@ class RestartProxy:
 
 
 ClusterStep = CreateObject | UpdateObject | DeleteObject
+SwitchStep = CreateSwitch | SetSwitch | RemoveSwitch
 VmStep = CreateVm | StartVm | SetVm | ReconfigureVm | DeleteVm
 RouteStep = SetRoute | RemoveRoute | MarkRoutes
 ContainerStep = SetForwarding | ResetForwarding | WriteCni | RemoveCni
 NameStep = SetNames | RemoveNames
-HostStep = VmStep | RouteStep | ContainerStep | NameStep
+HostStep = SwitchStep | VmStep | RouteStep | ContainerStep | NameStep
 GuestStep = (
     PushFile
     | SetAccess

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import IPv4Network, ip_interface
 
 from vmproxy.model import names
-from vmproxy.model.net import Address, Interface
+from vmproxy.model.net import Address, Interface, overlap
 from vmproxy.site.model import (
     CloudInit,
     Cluster,
@@ -28,13 +29,27 @@ from vmproxy.site.model import Vm as Size
 
 
 @dataclass(frozen=True)
+class OwnSwitch:
+    """An Internal switch that vmproxy makes for one VM, under that VM's name. `mark` in its Notes makes it
+    ours; `host` is the host's own address on it, `vm` the VM's. `nat`: the host translates what leaves its
+    network; else the host only forwards it, and the LAN needs a route back."""
+
+    name: str
+    mark: str
+    host: Interface
+    vm: Address
+    nat: bool
+
+
+@dataclass(frozen=True)
 class Carrier:
     """A machine that carries VMs. `connection` says how it is reached, and so of which kind it is; `switch`
-    is the name of the virtual switch that its VMs are connected to."""
+    is the name of the virtual switch that its VMs are connected to. `own` None: it is somebody else's."""
 
     name: str
     connection: Hyperv | Qemu
     switch: str
+    own: OwnSwitch | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +71,7 @@ class Vm:
     @property
     def address(self) -> Interface:
         """The one that it is to have."""
+        assert self.network.address is not None  # compile_site gives it one
         return self.network.address
 
     def host_address(self, host: Iterable[Interface]) -> Address | None:
@@ -66,14 +82,32 @@ class Vm:
         return next((item.ip for item in host if item.ip in self.address.network), None)
 
     @property
+    def gateway(self) -> Address:
+        """Its own default gateway."""
+        assert self.network.gateway is not None  # as the address
+        return self.network.gateway
+
+    @property
     def node(self) -> str:
         """The Node's name that its kube-proxy asks for; a plain gateway's does not exist."""
         return self.acts_for or self.name
 
-    def neighbour(self, addresses: Iterable[Address]) -> Address | None:
-        """The first of a machine's addresses that is on the VM's network; None: none is."""
-        own = self.address
-        return next((item for item in addresses if item in own.network and item != own.ip), None)
+    def near(self, host: Iterable[Interface]) -> tuple[Interface, ...]:
+        """Where the machine that has the routes to pods is: the VM, or with a switch of its own the host,
+        whose addresses are `host`, beside that switch."""
+        if self.carrier.own is None:
+            return (self.address,)
+        return tuple(item for item in host if not overlap(item.network, self.address.network))
+
+    def neighbour(
+        self, addresses: Iterable[Address], near: Iterable[Interface] | None = None
+    ) -> Address | None:
+        """The first of a machine's addresses that is on a network of `near`, by default on the VM's own.
+        None: none is."""
+        owns = (self.address,) if near is None else tuple(near)
+        return next(
+            (item for item in addresses for own in owns if item in own.network and item != own.ip), None
+        )
 
 
 @dataclass(frozen=True)
@@ -140,16 +174,34 @@ def compile_site(site: Site) -> Topology:
 def _member(site: Site, host: Host) -> Member:
     connection = host.hyperv or host.qemu
     assert connection is not None  # the site file's check
-    carrier = Carrier(host.name, connection, host.switch.name)
+    network, own = host.network, _own_switch(site, host)
+    if own is not None:
+        address = ip_interface(f"{own.vm}/{own.host.network.prefixlen}")
+        network = network.model_copy(update={"address": address, "gateway": own.host.ip})
+    carrier = Carrier(host.name, connection, own.name if own else host.switch.name, own)
     vm = Vm(
         name=names.vm_name(site.name, host.name),
         site=site.name,
         host=host.name,
         account=names.account(site.name, host.name),
         size=site.vm_size(host),
-        network=host.network,
+        network=network,
         acts_for=host.acts_for,
         carrier=carrier,
         containers=host.containers,
     )
     return Member(vm, Client(host.name, carrier, Gateway((vm.address.ip,), (vm,))))
+
+
+def _own_switch(site: Site, host: Host) -> OwnSwitch | None:
+    """The host has the network's first address, the VM the second one unless the site file says another."""
+    network: IPv4Network | None = host.switch.internal
+    if network is None:
+        return None
+    return OwnSwitch(
+        name=names.vm_name(site.name, host.name),
+        mark=names.switch_mark(site.name, host.name),
+        host=ip_interface(f"{network[1]}/{network.prefixlen}"),
+        vm=host.network.address.ip if host.network.address else network[2],
+        nat=host.switch.nat,
+    )

@@ -8,7 +8,7 @@ from vmproxy.engine import endpoints, phases
 from vmproxy.engine.scope import Scope, World
 from vmproxy.engine.site import SiteRun
 from vmproxy.model.seen import GuestSeen
-from vmproxy.model.steps import Plan, VmStep
+from vmproxy.model.steps import Plan, SwitchStep, VmStep
 from vmproxy.model.topology import Member
 from vmproxy.resources import podroutes
 from vmproxy.util import events
@@ -30,10 +30,10 @@ def plan_host(site: SiteRun, member: Member, report: Reporter) -> Plan:
     with Scope(site, member, report) as scope:
         world = scope.look()
         planned = phases.plan(scope, world)
-        settled = not any(isinstance(step, VmStep) for step in planned.steps)
+        settled = not any(isinstance(step, SwitchStep | VmStep) for step in planned.steps)
         if isinstance(world.guest, GuestSeen) and settled:
             report("trying the Services' endpoints from the VM")
-            known = endpoints.ways(member.vm, world.cluster)
+            known = endpoints.ways(member.vm, world.cluster, world.client.addresses)
             lost = endpoints.unreachable(scope.guest(), site.services(), known)
             silent = _silent(scope, world) if planned.in_sync else ()
             planned = replace(planned, warnings=(*planned.warnings, *silent, *lost))

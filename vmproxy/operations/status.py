@@ -144,7 +144,7 @@ def _routes(
     scope: Scope, seen: CarrierSeen, client: ClientSeen, cluster: ClusterSeen | Unobservable
 ) -> RouteStatus:
     marked = seen.marker.routes if seen.marker else ()
-    wanted = scope.wanted_routes(cluster, seen.marker) if isinstance(cluster, ClusterSeen) else marked
+    wanted = scope.wanted_routes(cluster, client, seen.marker) if isinstance(cluster, ClusterSeen) else marked
     there = [item for item in wanted if item in client.routes]
     mine = tuple(route.ours(wanted, marked, client.routes))
     if wanted and len(there) == len(wanted):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from vmproxy.engine.endpoints import Target, of_nodes, targets_of, ways
+from vmproxy.engine.endpoints import Target, of_nodes, targets_of
 from vmproxy.engine.look import Look, or_why
 from vmproxy.engine.phases import PHASES
 from vmproxy.engine.phases.names import wrong
@@ -81,7 +81,7 @@ def _of_nodes(look: Look, checks: Sequence[Check], report: Report) -> Iterator[C
         return
     report("trying one endpoint of each Node from the VM")
     known = {check.service for check in checks if check.hop == "endpoint"}
-    for target, why in of_nodes(link, site.services(), ways(look.scope.member.vm, site.cluster_seen())):
+    for target, why in of_nodes(link, site.services(), look.ways()):
         if str(target) not in known:
             yield Check(str(target), target.protocol, ok=False, hop="endpoint", detail=why)
 

@@ -119,7 +119,7 @@ def wanted(
         dns=vm.network.dns,
         warnings=(
             *kubeproxy.warnings(vm, proxy, cluster, program),
-            *guestroutes.warnings(vm, cluster),
+            *guestroutes.warnings(vm, cluster, host),
         ),
     )
 

@@ -1,4 +1,4 @@
-"""The guest's own routes: how the VM reaches pods that its default gateway does not know."""
+"""Routes to pods: in the guest, or on the host where the VM is on a switch of its own."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_network
 
+from vmproxy.errors import UsageError
 from vmproxy.model.names import ROUTES
 from vmproxy.model.net import Address, Interface, Network, Route, overlap
 from vmproxy.model.seen import ClusterSeen, GuestSeen, NodeSeen
@@ -21,7 +22,7 @@ _DEFAULT = ip_network("0.0.0.0/0")
 def wanted(vm: Vm, cluster: ClusterSeen, host: Iterable[Interface]) -> tuple[Route, ...]:
     """The default route, which the seed sets at the first boot, and those to pods and to the containers of
     the host, whose own addresses are `host`."""
-    return (Route(_DEFAULT, vm.network.gateway), *to_pods(vm, cluster, host))
+    return (Route(_DEFAULT, vm.gateway), *to_pods(vm, cluster, host))
 
 
 def _to_containers(vm: Vm, host: Iterable[Interface]) -> Iterator[Route]:
@@ -33,15 +34,45 @@ def _to_containers(vm: Vm, host: Iterable[Interface]) -> Iterator[Route]:
 
 
 def to_pods(vm: Vm, cluster: ClusterSeen, host: Iterable[Interface] = ()) -> tuple[Route, ...]:
-    """The site file's routes, the one to the containers of the host, whose own addresses are `host`, and with
-    podRoutes one to each Node's pods where the Node is on the network."""
-    listed = [Route(route.to, route.via) for route in vm.network.routes] + [*_to_containers(vm, host)]
+    """The guest's, with the one to the containers of the host, whose own addresses are `host`; none where it
+    is on a switch of its own, as all else is behind its gateway there."""
+    return () if vm.carrier.own else _to_pods(vm, cluster, (vm.address,), _to_containers(vm, host))
+
+
+def on_host(vm: Vm, cluster: ClusterSeen, host: Sequence[Interface]) -> tuple[Route, ...]:
+    """The host's, whose addresses are `host`: none unless the VM is on a switch of its own."""
+    return _to_pods(vm, cluster, vm.near(host)) if vm.carrier.own else ()
+
+
+def check_on_host(vm: Vm, host: Sequence[Interface]) -> None:
+    """Raises UsageError for a route of the site file that the host cannot have."""
+    near = vm.near(host)
+    for route in vm.network.routes if vm.carrier.own else ():
+        if not any(route.via in item.network and route.via != item.ip for item in near):
+            raise _not_on_host(vm, route.to, f"its next hop {route.via} is on none of its networks")
+        if any(overlap(route.to, item.network) for item in near):
+            raise _not_on_host(vm, route.to, "one of its own networks overlaps it")
+
+
+def _not_on_host(vm: Vm, to: Network, why: str) -> UsageError:
+    return UsageError(
+        f"cannot route {to} on {vm.carrier.name}: {why}",
+        hint="correct hosts[].network.routes: with switch.internal they are the host's",
+    )
+
+
+def _to_pods(
+    vm: Vm, cluster: ClusterSeen, near: Sequence[Interface], others: Iterable[Route] = ()
+) -> tuple[Route, ...]:
+    """The site file's routes, `others`, and with podRoutes one to each Node's pods where the Node is on a
+    network of `near`, the addresses of the machine that has the routes."""
+    listed = [Route(route.to, route.via) for route in vm.network.routes] + [*others]
     routes: dict[Network, Route] = {route.prefix: route for route in listed}
     if vm.network.pod_routes == "nodes":
         for node in cluster.nodes:
-            via = vm.neighbour(node.internal_ips)
+            via = vm.neighbour(node.internal_ips, near)
             for cidr in _ipv4(node):
-                if via and not _refused(cidr, vm, cluster):
+                if via and not _refused(cidr, vm, cluster, near):
                     routes.setdefault(cidr, Route(cidr, via))
     return tuple(routes[prefix] for prefix in sorted(routes, key=str))
 
@@ -69,29 +100,31 @@ def plan(routes: Sequence[Route], seen: GuestSeen, follows: Sequence[Follow]) ->
             yield SetGuestRoute(prefix, None, via)
 
 
-def warnings(vm: Vm, cluster: ClusterSeen) -> Iterator[str]:
-    """One for each reason, whatever the number of Nodes."""
+def warnings(vm: Vm, cluster: ClusterSeen, host: Sequence[Interface]) -> Iterator[str]:
+    """One for each reason, whatever the number of Nodes. `host` are the host's addresses."""
     for route in vm.network.routes:
         if any(overlap(route.to, taken) for taken in cluster.service_cidrs):
             yield f"network.routes: {route.to} overlaps a Service range, which the VM itself serves"
     if vm.network.pod_routes != "nodes":
         return
+    near = vm.near(host)
     by_reason: dict[str, list[str]] = {}
     for node in cluster.nodes:
-        for why in dict.fromkeys(_without_route(node, vm, cluster)):
+        for why in dict.fromkeys(_without_route(node, vm, cluster, near)):
             by_reason.setdefault(why, []).append(node.name)
     for why, nodes in by_reason.items():
         yield f"no route to the pods of {_named(nodes)}: {why}"
 
 
-def _without_route(node: NodeSeen, vm: Vm, cluster: ClusterSeen) -> Iterator[str]:
+def _without_route(node: NodeSeen, vm: Vm, cluster: ClusterSeen, near: Sequence[Interface]) -> Iterator[str]:
     ranges = _ipv4(node)
     if not ranges:
         yield "it has no IPv4 podCIDR, as with some network plugins: use podRoutes: endpoints"
-    elif vm.neighbour(node.internal_ips) is None:
-        yield "its address is not on the VM's network"
+    elif vm.neighbour(node.internal_ips, near) is None:
+        where = "a network of the host" if vm.carrier.own else "the VM's network"
+        yield f"its address is not on {where}"
     else:
-        yield from (why for cidr in ranges if (why := _refused(cidr, vm, cluster)))
+        yield from (why for cidr in ranges if (why := _refused(cidr, vm, cluster, near)))
 
 
 def _named(nodes: Sequence[str]) -> str:
@@ -105,7 +138,7 @@ def _ipv4(node: NodeSeen) -> list[Network]:
     return [cidr for cidr in node.pod_cidrs if cidr.version == 4]
 
 
-def _refused(cidr: Network, vm: Vm, cluster: ClusterSeen) -> str | None:
+def _refused(cidr: Network, vm: Vm, cluster: ClusterSeen, near: Sequence[Interface]) -> str | None:
     """Why no route may lead there, whoever registered the Node: it would take away what the VM needs."""
     if cidr.prefixlen < _WIDEST:
         return f"its podCIDR {cidr} is wider than a /{_WIDEST}"
@@ -113,6 +146,8 @@ def _refused(cidr: Network, vm: Vm, cluster: ClusterSeen) -> str | None:
         return f"its podCIDR {cidr} is no range for pods"
     if overlap(cidr, vm.address.network):
         return f"its podCIDR {cidr} overlaps the VM's own network"
+    if any(overlap(cidr, item.network) for item in near):
+        return f"its podCIDR {cidr} overlaps a network of the host"
     if any(overlap(cidr, taken) for taken in cluster.service_cidrs):
         return f"its podCIDR {cidr} overlaps a Service range"
     if any(address in cidr for address in (*cluster.server_addresses, *vm.network.dns)):

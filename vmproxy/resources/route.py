@@ -1,4 +1,5 @@
-"""The host's routes: each Service range by way of the VM. Made last, removed first.
+"""The host's routes: each Service range by way of the VM. Made last, removed first. Where the VM is on a
+switch of its own, also those to pods, which it reaches through the host: these are made before it works.
 
 A route is ours when the VM's marker names its prefix, or when it is just the wanted one. Any other
 route that equals a Service range or lies inside it is foreign. A wider one, such as a VPN's, is less
@@ -30,7 +31,7 @@ def plan(
     _refuse_foreign(routes, marked, seen, client=client)
     prefixes = {route.prefix for route in routes}
     unwanted = [route for route in ours(routes, marked, seen.routes) if route.prefix not in prefixes]
-    why = "the cluster has no such Service range any more"
+    why = "nothing in the cluster needs it any more"
     steps: list[RouteStep] = _removals(unwanted, routes, why=why, cold=False)
     for route in routes:
         there = tuple(item for item in seen.routes if item.prefix == route.prefix)
@@ -68,11 +69,12 @@ def _refuse_foreign(
     routes: tuple[Route, ...], marked: tuple[Route, ...], seen: ClientSeen, *, client: str
 ) -> None:
     known = set(ours(routes, marked, seen.routes))
-    foreign = [str(route) for route in seen.routes if route not in known and _inside(route.prefix, routes)]
+    foreign = [route for route in seen.routes if route not in known and _inside(route.prefix, routes)]
     if foreign:
+        hit = [str(item.prefix) for item in routes if any(_inside(one.prefix, [item]) for one in foreign)]
         raise Conflict(
-            f"cannot route the Service range on {client}: other routes lie inside it",
-            details=foreign,
+            f"cannot route {', '.join(hit)} on {client}: other routes lie inside it",
+            details=[str(route) for route in foreign],
             hint="find out who set them (another proxy, a VPN) and remove them, then run again",
         )
     for own in seen.addresses:

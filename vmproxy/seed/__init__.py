@@ -42,8 +42,8 @@ def spec(vm: Vm, cloud_init: CloudInit, *, user_key: str, mac: str) -> Seed:
         "hostname": vm.name,
         "user_key": user_key,
         "mac": mac,
-        "address": str(vm.network.address),
-        "gateway": str(vm.network.gateway),
+        "address": str(vm.address),
+        "gateway": str(vm.gateway),
         "dns": [str(server) for server in vm.network.dns],
         "alone": cloud_init.user_data is None,
     }
@@ -92,9 +92,9 @@ def _offered(vm: Vm, *, mac: str) -> dict[str, Any]:
         "host": vm.host,
         "vm": vm.name,
         "acts_for": vm.acts_for,
-        "address": str(vm.network.address.ip),
-        "prefix_length": vm.network.address.network.prefixlen,
-        "gateway": str(vm.network.gateway),
+        "address": str(vm.address.ip),
+        "prefix_length": vm.address.network.prefixlen,
+        "gateway": str(vm.gateway),
         "dns": [str(server) for server in vm.network.dns],
         "mac": mac,
     }

@@ -63,7 +63,8 @@ def conflicts(tree: Tree) -> Iterator[Complaint]:
     yield from _unique(top.at("hosts").items())
     for host in top.at("hosts").items():
         yield from _host(host, site=top.at("name").data)
-        yield from _network(host.at("network"))
+        yield from _switch(host)
+        yield from _network(host)
 
 
 def _image(image: _View) -> Iterator[Complaint]:
@@ -144,7 +145,65 @@ def _log_in(hyperv: _View) -> Iterator[Complaint]:
         yield hyperv.at("ca").wrong("is valid only with an https endpoint")
 
 
-def _network(network: _View) -> Iterator[Complaint]:
+def _switch(host: _View) -> Iterator[Complaint]:
+    switch, network = host.at("switch"), host.at("network")
+    if not _has_own_switch(host):
+        if switch.has("nat"):
+            yield switch.at("nat").wrong("is valid only with internal")
+        if isinstance(host.data, dict) and not host.has("network"):
+            yield network.wrong("is missing")
+        elif isinstance(network.data, dict):
+            missing = [key for key in ("address", "gateway") if not network.has(key)]
+            yield from (network.at(key).wrong("is missing") for key in missing)
+        return
+    if switch.has("name"):
+        yield switch.wrong("needs exactly one of name and internal")
+    if host.has("qemu"):
+        yield switch.at("internal").wrong("is valid only with hyperv: on a lab's host, name a bridge")
+    if network.has("vlan"):
+        yield network.at("vlan").wrong("is not valid with switch.internal: nobody else is on that switch")
+    if (own := switch.at("internal").read(IPv4Network)) is not None:
+        yield from _own_network(switch.at("internal"), own, network)
+
+
+def _has_own_switch(host: _View) -> bool:
+    return host.at("switch").has("internal")
+
+
+def _own_network(internal: _View, own: IPv4Network, network: _View) -> Iterator[Complaint]:
+    """The host has its first address, and is the VM's gateway."""
+    if own.prefixlen > 30:
+        yield internal.wrong(f"a /{own.prefixlen} network has no room for the host and the VM")
+        return
+    if own.is_loopback or own.is_multicast or own.is_link_local:
+        yield internal.wrong(f"{own} cannot be the network of a switch")
+    address, gateway = network.at("address"), network.at("gateway")
+    if (vm := address.read(IPv4Interface)) is not None:
+        if vm.network != own:
+            yield address.wrong(f"{vm} is not an address of switch.internal, {own}: omit it, or correct it")
+        elif vm.ip == own[1]:
+            yield address.wrong(f"{vm.ip} is the host's address on the switch: the VM has another one")
+    if (via := gateway.read(IPv4Address)) is not None and via != own[1]:
+        yield gateway.wrong(f"the VM's gateway is the host, {own[1]}: omit it")
+
+
+def _vm_network(host: _View) -> tuple[_View, IPv4Interface | None]:
+    """The VM's own address, and the key that says it."""
+    address, internal = host.at("network", "address"), host.at("switch", "internal")
+    own = internal.read(IPv4Network)
+    if own is None or own.prefixlen > 30 or address.data is not None:
+        return address, address.read(IPv4Interface)
+    return internal, IPv4Interface(f"{own[2]}/{own.prefixlen}")
+
+
+def _network(host: _View) -> Iterator[Complaint]:
+    network = host.at("network")
+    if _has_own_switch(host):
+        switch = host.at("switch", "internal").read(IPv4Network)
+        yield from _routed_twice(network)
+        for route in network.at("routes").items():
+            yield from _host_route(route, switch)
+        return
     address = network.at("address")
     own = address.read(IPv4Interface)
     if own is None or "/" not in str(address.data):
@@ -157,9 +216,14 @@ def _network(network: _View) -> Iterator[Complaint]:
             yield gateway.wrong(why)
         if via == own.ip:
             yield gateway.wrong("is the VM's own address")
-    seen: dict[IPv4Network, _View] = {}
+    yield from _routed_twice(network)
     for route in network.at("routes").items():
         yield from _route(route, own)
+
+
+def _routed_twice(network: _View) -> Iterator[Complaint]:
+    seen: dict[IPv4Network, _View] = {}
+    for route in network.at("routes").items():
         if (to := route.at("to").read(IPv4Network)) is not None:
             if to in seen:
                 yield route.at("to").wrong(f"{to} has a route already, on line {_line(seen[to])}")
@@ -198,6 +262,19 @@ def _route(route: _View, own: IPv4Interface) -> Iterator[Complaint]:
         yield route.at("to").wrong(f"{to} is in the VM's own network {own.network}: it needs no route")
 
 
+def _host_route(route: _View, own: IPv4Network | None) -> Iterator[Complaint]:
+    """Of a host with an internal switch: whether it reaches the next hop is seen on the host."""
+    via, to = route.at("via").read(IPv4Address), route.at("to").read(IPv4Network)
+    if via is not None and own is not None and via in own:
+        yield route.at("via").wrong(
+            f"{via} is on the internal switch: the host, which has this route, is the VM's way to pods"
+        )
+    if to is not None and to.prefixlen == 0:
+        yield route.at("to").wrong("is the default route, which the host has already")
+    elif to is not None and own is not None and to.overlaps(own):
+        yield route.at("to").wrong(f"{to} overlaps the internal switch's network {own}")
+
+
 def _ranges(top: _View) -> Iterator[tuple[str, _View, IPv4Network]]:
     for key, word in (("serviceCIDRs", "Service range"), ("podCIDRs", "pod range")):
         for entry in top.at("cluster", key).items():
@@ -212,8 +289,7 @@ def _overlaps(top: _View) -> Iterator[Complaint]:
             if network.overlaps(taken):
                 yield entry.wrong(f"{network} overlaps {other}")
     for host in top.at("hosts").items():
-        address = host.at("network", "address")
-        own = address.read(IPv4Interface)
+        address, own = _vm_network(host)
         for other, _, taken in ranges:
             if own and own.network.overlaps(taken):
                 yield address.wrong(f"the VM's network {own.network} overlaps {other}")
@@ -255,6 +331,22 @@ def _unique(hosts: list[_View]) -> Iterator[Complaint]:
         if path == ("name",):
             yield from _renewing(seen)
     yield from _shared(hosts)
+    yield from _routed_switches(hosts)
+
+
+def _routed_switches(hosts: list[_View]) -> Iterator[Complaint]:
+    """Internal switches without NAT: the LAN has one route to each of their networks."""
+    seen: dict[IPv4Network, _View] = {}
+    for host in hosts:
+        own = host.at("switch", "internal").read(IPv4Network)
+        if own is None or host.at("switch", "nat").data is not False:
+            continue
+        for other, entry in seen.items():
+            if own.overlaps(other):
+                yield host.at("switch", "internal").wrong(
+                    f"{own} overlaps {other} of the host on line {_line(entry)}, and neither has NAT"
+                )
+        seen[own] = host
 
 
 def _renewing(hosts: dict[str, _View]) -> Iterator[Complaint]:

@@ -385,27 +385,31 @@ class Qemu(_Model):
 
 
 class Switch(_Model):
-    """An existing virtual switch (QEMU: a bridge) to which the VM is connected."""
+    """The virtual switch (QEMU: a bridge) to which the VM is connected: an existing one, or its own."""
 
     name: Text = "br0"
-    """The switch's exact name."""
+    """The exact name of an existing switch."""
+    internal: Cidr | None = None
+    """Instead of name: the network of an Internal switch that vmproxy makes, such as 172.30.255.0/29."""
+    nat: Annotated[bool, Field(strict=True)] = True
+    """With internal: the host translates the VM's address to its own; false: it only forwards."""
 
 
 class StaticRoute(_Model):
-    """A route in the guest."""
+    """A route in the guest, or on the host where the VM is on an internal switch."""
 
     to: Cidr
     """The network to reach."""
     via: Address
-    """The next hop, in the VM's own network."""
+    """The next hop, in the VM's own network; with an internal switch, in one of the host's."""
 
 
 class Network(_Model):
-    """The VM's network configuration."""
+    """The VM's network configuration. `address` and `gateway` None: they follow from an internal switch."""
 
-    address: Interface
+    address: Interface | None = None
     """The VM's own address with prefix length, such as 192.168.10.5/24."""
-    gateway: Address
+    gateway: Address | None = None
     """The VM's default gateway, in the same network."""
     dns: tuple[Address, ...] = ()
     """Name servers."""
@@ -414,8 +418,9 @@ class Network(_Model):
     routes: tuple[StaticRoute, ...] = ()
     """Routes to pods that the VM's gateway has no route to."""
     pod_routes: Literal["none", "nodes", "endpoints"] = "none"
-    """nodes: one route for each Node's podCIDR via its InternalIP, if that is in the VM's network. endpoints:
-    one for each endpoint via its Node's InternalIP, kept up to date in the VM; for any network plugin."""
+    """nodes: one route for each Node's podCIDR via its InternalIP, if that is in the VM's network (with an
+    internal switch: in one of the host's). endpoints: one for each endpoint via its Node's InternalIP, kept
+    up to date in the VM; for any network plugin, but not with an internal switch."""
     clients: Annotated[Literal["any"] | tuple[Cidr, ...] | None, BeforeValidator(_clients)] = None
     """Who may use the gateway, beside the host itself: networks or addresses; any: everybody."""
 
@@ -459,7 +464,7 @@ class Host(_Model):
     """The embedded host: this Linux machine."""
     switch: Switch = Switch()
     """The virtual switch that the VM shares with the host's containers and VMs."""
-    network: Network
+    network: Network = Network()
     """The VM's address, gateway and routes."""
     containers: Containers | None = None
     """Windows containers of this host that use Services, too; if omitted: only the host itself does."""

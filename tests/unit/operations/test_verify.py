@@ -44,6 +44,7 @@ def broken(seen: ServiceSeen, node: str | None) -> tuple[str | None, str]:
                 containers=None,
                 address=ip_interface(f"{VM}/24"),
                 network=SimpleNamespace(routes=(), pod_routes="none"),
+                carrier=SimpleNamespace(own=None),
             )
         ),
         address=lambda _marker: SimpleNamespace(ip=VM),

@@ -54,7 +54,7 @@ def give(host: Host, switch: Switch, name: str) -> Adapter:
     run(["ip", "-n", host.namespace, "link", "set", inside, "up"])
     interfaces = host.part(Network).interfaces
     described = f"Hyper-V Virtual Ethernet Adapter #{len(interfaces) + 1}"
-    interfaces[inside] = Interface(f"vEthernet ({name})", described)
+    interfaces[inside] = Interface(f"vEthernet ({name})", described, {(4, "Dhcp"): "Enabled"})
     return adapter
 
 

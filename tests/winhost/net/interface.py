@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tests.winhost.engine import Call, CmdletError, Item, Ref, TimeSpan, UInt32, emulates
+from tests.winhost.net import nat
 from tests.winhost.net.cim import Filter, Instance, Query, enum, item, numbered, refuse, win32
 from tests.winhost.net.kernel import Family, Link, Refused
 from tests.winhost.net.naming import FAMILY, STORE, VERSIONS, stores
@@ -118,8 +119,7 @@ def _change(host: Host, instance: Instance, call: Call) -> None:
     if call.has("NlMtuBytes"):
         _set_mtu(host, link, family, int(call.get("NlMtuBytes")))
     if call.has("Forwarding"):
-        value = "1" if call.get("Forwarding") == "Enabled" else "0"
-        kernel(host).set_sysctl(f"ipv{family}/conf/{link}/forwarding", value)
+        _set_forwarding(host, link, family, str(call.get("Forwarding")))
     for name in (*_ENUMS, *_NUMBERS, *_PARAMETERS, "InterfaceMetric"):
         if call.has(name) and name not in ("NlMtuBytes", "Forwarding"):
             settings[family, _PARAMETERS.get(name, name)] = call.get(name)
@@ -129,6 +129,15 @@ def _change(host: Host, instance: Instance, call: Call) -> None:
         settings.pop((family, "InterfaceMetric"), None)
     if call.has("InterfaceMetric") or call.has("AutomaticMetric"):
         settle(host, link)
+
+
+def _set_forwarding(host: Host, link: str, family: Family, value: str) -> None:
+    """Of IPv4, NAT has a say too."""
+    if family == 4:
+        interface(host, link).settings[4, "Forwarding"] = value
+        nat.start(host)
+    else:
+        kernel(host).set_sysctl(f"ipv6/conf/{link}/forwarding", "1" if value == "Enabled" else "0")
 
 
 def _set_mtu(host: Host, link: str, family: Family, size: int) -> None:
@@ -163,7 +172,8 @@ def _instance(host: Host, link: Link, family: Family, store: Store) -> Instance:
 
 def _raw(host: Host, link: Link, family: Family, store: Store) -> dict[str, Any]:
     settings = interface(host, link.name).settings
-    forwarding = kernel(host).sysctl(f"ipv{family}/conf/{link.name}/forwarding") == "1"
+    of_six = family == 6 and kernel(host).sysctl(f"ipv6/conf/{link.name}/forwarding") == "1"
+    forwarding = of_six or (family == 4 and nat.forwards(host, link.name))
     raw: dict[str, Any] = {
         name: settings.get((family, name), default) for name, (_, default) in _ENUMS.items()
     }

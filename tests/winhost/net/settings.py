@@ -1,4 +1,4 @@
-"""Get- and Set-NetIPv4Protocol, Get-NetFirewallProfile, Get-NetNat, Get-DnsClientServerAddress."""
+"""Get- and Set-NetIPv4Protocol, Get-NetFirewallProfile, Get-DnsClientServerAddress."""
 
 from __future__ import annotations
 
@@ -74,14 +74,6 @@ def get_net_firewall_profile(host: Host, call: Call) -> Iterator[Item | CmdletEr
         yield one.item if isinstance(one, Instance) else one
 
 
-@emulates("Get-NetNat")
-def get_net_nat(host: Host, call: Call) -> Iterator[Item | CmdletError]:
-    refuse(call, "CimSession", "AsJob")
-    query = Query("MSFT_NetNat", [Filter("Name", "Name", globs=True)])
-    for one in query.select(call, [_nat(name, prefix) for name, prefix in network(host).nats]):
-        yield one.item if isinstance(one, Instance) else one
-
-
 @emulates("Get-DnsClientServerAddress")
 def get_dns_client_server_address(host: Host, call: Call) -> Iterator[Item | CmdletError]:
     refuse(call, "CimSession", "AsJob")
@@ -150,14 +142,3 @@ def _profile(name: str, *, on: bool) -> Instance:
         "InstanceID": f"MSFT|FW|FirewallProfile|{name}",
     }
     return Instance(item("MSFT_NetFirewallProfile", name, shown), {"Name": name})
-
-
-def _nat(name: str, prefix: str) -> Instance:
-    shown = {
-        "Name": name,
-        "InternalIPInterfaceAddressPrefix": prefix,
-        "ExternalIPInterfaceAddressPrefix": "",
-        "Store": enum(numbered(("Local",)), "Local"),
-        "Active": enum(_ENABLED, "True"),
-    }
-    return Instance(item("MSFT_NetNat", name, shown), {"Name": name})

@@ -32,6 +32,10 @@ class Interface:
     category: Literal["Public", "Private", "DomainAuthenticated"] = "Public"
     servers: list[str] = field(default_factory=list)
     """Its DNS servers."""
+    registers: bool = True
+    """Its addresses are registered in DNS."""
+    suffix: str = ""
+    uses_suffix: bool = False
 
 
 @dataclass
@@ -68,6 +72,20 @@ class Route:
         return self.next_hop == _ON_LINK[self.to.version]
 
 
+@dataclass(frozen=True)
+class StaticMapping:
+    """Of a NAT network: what comes from `remote` to a port of the host goes to a port of a machine inside."""
+
+    number: int
+    nat: str
+    protocol: str
+    external: str
+    external_port: int
+    remote: str
+    internal: str
+    internal_port: int
+
+
 @dataclass
 class Network:
     """The host's network. What is in the kernel is read there; this is the rest."""
@@ -92,6 +110,11 @@ class Network:
     """Remove-NetRoute leaves the lasting route of an interface that is gone, and does not say so."""
     nats: list[tuple[str, str]] = field(default_factory=list)
     """Name and internal prefix."""
+    nat_settings: dict[tuple[str, str], Any] = field(default_factory=dict)
+    """Of a NAT network, by its name: those that differ from a new one's."""
+    mappings: list[StaticMapping] = field(default_factory=list)
+    mapped: int = 0
+    """How many there were: each has a number of its own."""
     shift: int = 0
     """Added to the kernel's index of every link but the loopback's: a reboot numbers them anew."""
     adopted: bool = False
@@ -194,6 +217,9 @@ def reboot(host: Host) -> None:
     part.noted.clear()
     _restore(host, names)
     part.shift += 7
+    from tests.winhost.net import nat  # noqa: PLC0415 - it is made of what is in here
+
+    nat.start(host)
 
 
 def _restore(host: Host, names: set[str]) -> None:

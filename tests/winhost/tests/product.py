@@ -70,6 +70,8 @@ class Windows:
     download: Download | None = None
     switch: str = "External"
     directory: str = DIRECTORY
+    own: dict[str, object] | None = None
+    """The VM has a switch of its own, as the site file says it."""
 
     @property
     def state(self) -> state.Host:
@@ -80,8 +82,8 @@ class Windows:
         host = {
             "name": "win-01",
             "hyperv": {"endpoint": self.winhost.endpoint, "auth": "kerberos", "directory": self.directory},
-            "switch": {"name": self.switch},
-            "network": {"address": f"{VIA}/24", "gateway": "192.168.77.1"},
+            "switch": self.own or {"name": self.switch},
+            "network": {} if self.own else {"address": f"{VIA}/24", "gateway": "192.168.77.1"},
         }
         return Site.model_validate({"name": "plant-a", "hosts": [host]})
 

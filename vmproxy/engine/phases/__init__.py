@@ -7,12 +7,14 @@ from vmproxy.engine.phases.guest import GUEST
 from vmproxy.engine.phases.identity import IDENTITY
 from vmproxy.engine.phases.names import NAMES
 from vmproxy.engine.phases.phase import Leaving, Phase
+from vmproxy.engine.phases.pods import PODS
 from vmproxy.engine.phases.routes import ROUTES
+from vmproxy.engine.phases.switch import SWITCH
 from vmproxy.engine.phases.vm import VM
 from vmproxy.engine.scope import Scope, World
 from vmproxy.model.steps import Plan, Step
 
-PHASES = (IDENTITY, VM, GUEST, ROUTES, CONTAINERS, NAMES)
+PHASES = (IDENTITY, SWITCH, VM, PODS, GUEST, ROUTES, CONTAINERS, NAMES)
 
 
 def plan(scope: Scope, world: World) -> Plan:

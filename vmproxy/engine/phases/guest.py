@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from vmproxy.engine.endpoints import Target, broken, ways
+from vmproxy.engine.endpoints import Target, broken
 from vmproxy.engine.look import Look, or_why
 from vmproxy.engine.phases.phase import Hop, Leaving, Phase, Unsettled
 from vmproxy.engine.scope import Scope, World
@@ -90,7 +90,7 @@ def _broken(look: Look, target: Target, answer: Answer) -> tuple[Hop, str] | Non
         return "endpoints", _unusable(service, own.acts_for)
     if not link.rule_present(service.cluster_ip, target.port, target.protocol):
         return "proxy", "kube-proxy has no rule for it; see: vmproxy logs"
-    if lost := broken(link, [target], ways(own, look.scope.site.cluster_seen()))[0]:
+    if lost := broken(link, [target], look.ways())[0]:
         return "endpoint", lost
     if answer.ok is None:
         return None

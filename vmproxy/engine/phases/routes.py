@@ -20,7 +20,7 @@ from vmproxy.resources import guest, route
 
 def _plan(scope: Scope, world: World) -> Sequence[RouteStep]:
     """A route that a cold step takes away comes back with the same consent."""
-    wanted = scope.wanted_routes(world.cluster, world.carrier.marker)
+    wanted = scope.wanted_routes(world.cluster, world.client, world.carrier.marker)
     steps = route.plan(wanted, world.marked, world.client, client=scope.member.client.name)
     return tuple(
         replace(step, cold=world.interrupted) if isinstance(step, SetRoute) else step for step in steps
@@ -28,9 +28,11 @@ def _plan(scope: Scope, world: World) -> Sequence[RouteStep]:
 
 
 def _removal(scope: Scope, leaving: Leaving) -> Sequence[RouteStep]:
-    marker, known = leaving.carrier.marker, scope.site.topology.cluster.service_cidrs
-    ranges = leaving.cluster.service_cidrs if isinstance(leaving.cluster, ClusterSeen) else known
-    routes = route.wanted(ranges, scope.member.vm.address.ip)
+    marker, cluster = leaving.carrier.marker, leaving.cluster
+    if isinstance(cluster, ClusterSeen):
+        routes = scope.wanted_routes(cluster, leaving.client, None)
+    else:
+        routes = route.wanted(scope.site.topology.cluster.service_cidrs, scope.member.vm.address.ip)
     marked = marker.routes if marker else ()
     return route.remove_plan(routes, marked, leaving.client, why="before the VM behind it goes", cold=True)
 
@@ -64,7 +66,7 @@ def _findings(look: Look) -> Iterator[Finding]:
     try:
         scope, seen, cluster = look.scope, look.carrier(), look.cluster()
         marked = seen.marker.routes if seen.marker else ()
-        wanted = scope.wanted_routes(cluster, seen.marker)
+        wanted = scope.wanted_routes(cluster, look.client(), seen.marker)
         route.plan(wanted, marked, look.client(), client=scope.member.client.name)
         yield Finding("routes", ok=True, detail="nothing overlaps the Service ranges")
     except VmproxyError as exc:

@@ -14,10 +14,9 @@ from vmproxy.errors import VmproxyError
 from vmproxy.hosts.protocols import DISK_NEEDED, Answer, Connection
 from vmproxy.image.age import OLD_DAYS, age, days
 from vmproxy.model.finding import Finding, checked, enough, failed
-from vmproxy.model.net import Route
 from vmproxy.model.seen import CarrierSeen, Unobservable
-from vmproxy.model.steps import CreateVm, HostStep, RemoveRoute, Step
-from vmproxy.resources import route, switch, vm
+from vmproxy.model.steps import CreateVm, HostStep, Step
+from vmproxy.resources import switch, vm
 from vmproxy.seed.keys import KeyPair
 from vmproxy.util import assets
 
@@ -30,15 +29,14 @@ _NEWER = (
 
 def _plan(scope: Scope, world: World) -> Sequence[HostStep]:
     """The routes go first where the VM behind them stops or moves; they are set again afterwards."""
-    switch.check(scope.member.carrier, world.carrier)
+    if scope.member.carrier.own is None:
+        switch.check(scope.member.carrier, world.carrier)
     wanted = scope.wanted_vm(world.carrier)
     steps = vm.plan(wanted, world.carrier)
     cold = any(step.cold for step in steps)
     if not (cold or (steps and vm.moves(wanted, world.carrier))):
         return steps
-    routes = scope.wanted_routes(world.cluster, world.carrier.marker)
-    why = "the VM behind it is about to stop or move; set again afterwards"
-    return (*route.remove_plan(routes, world.marked, world.client, why=why, cold=cold), *steps)
+    return (*scope.routes_away(world, cold=cold), *steps)
 
 
 def _removal(scope: Scope, leaving: Leaving) -> Sequence[HostStep]:
@@ -53,22 +51,13 @@ def _again(scope: Scope, world: World) -> World:
 
 def _expected(scope: Scope, world: World, steps: Sequence[Step]) -> World:
     """The world when these steps are done."""
-    removed = {step.route for step in steps if isinstance(step, RemoveRoute)}
+    world = world.with_routes(steps)
     carrier, inside = world.carrier, world.guest
-    if removed:
-        carrier = _marked(carrier, ())
     if any(isinstance(step, CreateVm) for step in steps):
         inside = Unobservable("the VM is created again" if carrier.vm else "there is no VM yet")
         carrier = replace(carrier, vm=None) if _moves(scope, world) else carrier
-    there = tuple(item for item in world.client.routes if item not in removed)
-    client, cold = replace(world.client, routes=there), any(step.cold for step in steps)
-    return replace(world, carrier=carrier, guest=inside, client=client, interrupted=cold)
-
-
-def _marked(seen: CarrierSeen, routes: tuple[Route, ...]) -> CarrierSeen:
-    assert seen.vm is not None
-    assert seen.vm.marker is not None
-    return replace(seen, vm=replace(seen.vm, marker=replace(seen.vm.marker, routes=routes)))
+    cold = world.interrupted or any(step.cold for step in steps)
+    return replace(world, carrier=carrier, guest=inside, interrupted=cold)
 
 
 def _moves(scope: Scope, world: World) -> bool:
@@ -97,13 +86,14 @@ def _findings(look: Look) -> Iterator[Finding]:
     try:
         yield from scope.kind.findings(own, carrier.examine())
         seen = look.carrier()
-        switch.check(own.carrier, seen)
-        yield Finding("switch", ok=True, detail=own.carrier.switch)
+        if own.carrier.own is None:
+            switch.check(own.carrier, seen)
+            yield Finding("switch", ok=True, detail=own.carrier.switch)
         yield from _sizes(scope, seen)
         vm.destroy_plan(own.name, site=own.site, host=own.host, seen=seen)
         yield _image(scope, seen)
         yield Finding("VM name", ok=True, detail="free" if seen.vm is None else "ours")
-        if seen.vm is None:
+        if seen.vm is None and own.carrier.own is None:
             yield _address_free(scope)
     except VmproxyError as exc:
         yield failed("host", exc)

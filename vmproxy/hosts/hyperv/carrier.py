@@ -7,28 +7,35 @@ import logging
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, assert_never
 
 from vmproxy.errors import Busy, NotReady, VmproxyError
-from vmproxy.hosts.hyperv import notes
+from vmproxy.hosts.hyperv import notes, switch
 from vmproxy.hosts.hyperv.image import Bringer, tidy
 from vmproxy.hosts.hyperv.probe import lines_of
 from vmproxy.hosts.hyperv.seen import Asked, parse
 from vmproxy.hosts.hyperv.session import Session
 from vmproxy.hosts.protocols import Delivery
+from vmproxy.model import names
 from vmproxy.model.net import Address
-from vmproxy.model.seen import CarrierSeen, Marker
+from vmproxy.model.seen import CarrierSeen, Entrance, Marker
 from vmproxy.model.steps import (
+    CreateSwitch,
     CreateVm,
     DeleteVm,
     ReconfigureVm,
+    RemoveSwitch,
+    SetSwitch,
     SetVm,
     StartVm,
+    SwitchStep,
     VmStep,
     VmWanted,
     new_marker,
 )
 from vmproxy.model.topology import Vm
+from vmproxy.site.model import Hyperv
 from vmproxy.util import wait
 from vmproxy.util.events import Report
 
@@ -52,6 +59,7 @@ class HypervCarrier:
         self._paths = session.paths
         self._images: frozenset[str] = frozenset()
         self._watching = False
+        self._entrance: Entrance | None = None
 
     @contextmanager
     def lock(self, report: Report) -> Iterator[None]:
@@ -68,12 +76,18 @@ class HypervCarrier:
     def observe(self) -> CarrierSeen:
         if self._watching:
             self._watch(close=True)
-        vm = self._about
-        asked = Asked(self._name, vm.site, vm.carrier.switch, self._paths)
-        facts = self._session.run("observe.ps1", "look at Hyper-V", {"switch": vm.carrier.switch})
+        vm, own = self._about, self._about.carrier.own
+        mark = names.switch_mark(vm.site, vm.host)
+        asked = Asked(self._name, vm.site, vm.carrier.switch, self._paths, mark)
+        data = {"switch": vm.carrier.switch, "wantsOwn": own is not None}
+        facts = self._session.run("observe.ps1", "look at Hyper-V", data)
         seen = parse(facts, asked)
         self._images = seen.images
-        return seen
+        if own is not None and own.nat:
+            assert isinstance(vm.carrier.connection, Hyperv)
+            near = switch.host_addresses(facts["own"])
+            self._entrance = switch.entrance(vm.carrier.connection.endpoint, near, beside=own.host.network)
+        return replace(seen, entrance=self._entrance)
 
     def check(self, steps: Sequence[VmStep]) -> None:
         """Hyper-V itself refuses a size that it cannot give, before it changes anything."""
@@ -96,6 +110,17 @@ class HypervCarrier:
                 case _:
                     assert_never(step)
 
+    def change_switch(self, step: SwitchStep) -> None:
+        with self._session.explaining(f"{step.verb} {step.target}"):
+            match step:
+                case CreateSwitch() | SetSwitch():
+                    self._session.call("switch.ps1", switch.settings(step))
+                case RemoveSwitch():
+                    mark = names.switch_mark(self._about.site, self._about.host)
+                    self._session.call("unswitch.ps1", {"mark": mark})
+                case _:
+                    assert_never(step)
+
     def mark(self, marker: Marker) -> None:
         self._session.run("mark.ps1", "write the marker", {"marker": notes.block(marker)})
 
@@ -108,7 +133,15 @@ class HypervCarrier:
         return facts
 
     def open_guest(self, address: Address, port: int) -> socket.socket:
-        return socket.create_connection((str(address), port), timeout=10.0)
+        to = (str(address), port)
+        if self._entrance is not None and self._is_behind(address):
+            to = (str(self._entrance.host), names.MAPPED_PORT)
+        return socket.create_connection(to, timeout=10.0)
+
+    def _is_behind(self, address: Address) -> bool:
+        """On its own switch, with the host's NAT before it."""
+        own = self._about.carrier.own
+        return own is not None and own.nat and address in own.host.network
 
     def console(self, lines: int) -> list[str]:
         return [str(line) for line in lines_of(self._watch(lines=lines))]
@@ -127,8 +160,11 @@ class HypervCarrier:
             f"neighbour at {address}: {there}",
         ]
 
-    def ssh_command(self) -> list[str]:
-        return ["ssh"]
+    def ssh_command(self, address: Address) -> list[str]:
+        if self._entrance is None or not self._is_behind(address):
+            return ["ssh"]
+        options = ("-o", f"HostName={self._entrance.host}", "-o", f"HostKeyAlias={address}")
+        return ["ssh", "-p", str(names.MAPPED_PORT), *options]
 
     # The lock.
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from vmproxy.errors import UsageError
+from vmproxy.hosts.hyperv.facts import items
 from vmproxy.hosts.hyperv.probe import answers_of, question
-from vmproxy.hosts.hyperv.seen import items
 from vmproxy.hosts.hyperv.session import Session
 from vmproxy.hosts.protocols import Answer, Connection
 from vmproxy.model.net import Address, Network, addresses, networks

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from vmproxy.hosts.hyperv.errors import NO_HYPERVISOR
-from vmproxy.hosts.hyperv.seen import items, mac_pool
+from vmproxy.hosts.hyperv.facts import items
+from vmproxy.hosts.hyperv.seen import mac_pool
 from vmproxy.hosts.protocols import Facts
 from vmproxy.model.finding import Finding, checked
 from vmproxy.model.mac import static_mac
@@ -24,12 +25,14 @@ _NOT_OBSERVED = "find out why that cannot be observed; apply may fail in the sam
 def findings(vm: Vm, facts: Facts) -> Iterator[Finding]:
     assert isinstance(vm.carrier.connection, Hyperv)
     yield Finding("WinRM", ok=True, detail=f"{vm.carrier.connection.endpoint} answers, and lets us in")
+    unmade = vm.carrier.own is not None and facts["switch"].get("value", 0) is None
     for check, (fact, look) in _LOOKS.items():
-        yield _judged(check, facts[fact], look)
-    yield _judged(
-        "VM's way out", facts["switch"], lambda value: _way_out(value, facts["interface"].get("value"))
-    )
-    yield _judged("who made the switch", facts["hnsSwitch"], lambda value: _hns_switch(value, vm))
+        if not (unmade and check in _OF_SWITCH):
+            yield _judged(check, facts[fact], look)
+    if not unmade:
+        interface = facts["interface"].get("value")
+        yield _judged("VM's way out", facts["switch"], lambda value: _way_out(value, interface))
+        yield _judged("who made the switch", facts["hnsSwitch"], lambda value: _hns_switch(value, vm))
     yield from _services(facts)
     pool = facts["macPool"].get("value")
     yield _judged("MAC address", facts["adapters"], lambda value: _mac(value, vm.name, pool))
@@ -176,6 +179,10 @@ _LOOKS: dict[str, tuple[str, Callable[[Any], Judged]]] = {
     "clock": ("time", _clock),
     "HNS load balancers": ("balancers", _balancers),
 }
+
+
+_OF_SWITCH = ("VM's network", "packet coalescing", "who made the switch", "switch extensions")
+"""Nothing to look at before apply makes the VM's own switch."""
 
 
 def _services(facts: Facts) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from typing import Any
 
-from vmproxy.hosts.hyperv.seen import items
+from vmproxy.hosts.hyperv.facts import items
 from vmproxy.hosts.protocols import Answer, Connection, Resolved
 from vmproxy.model.net import Address, addresses
 

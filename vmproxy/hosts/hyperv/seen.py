@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network, ip_address, ip_network
 from pathlib import PureWindowsPath
-from typing import Any
 
 from vmproxy.errors import Conflict
-from vmproxy.hosts.hyperv import notes, settings
+from vmproxy.hosts.hyperv import notes, settings, switch
+from vmproxy.hosts.hyperv.facts import Facts, items
 from vmproxy.hosts.hyperv.paths import Paths
 from vmproxy.model.drift import ABSENT
 from vmproxy.model.mac import static_mac
 from vmproxy.model.net import Address, Network, Route, is_default
 from vmproxy.model.net import addresses as net_addresses
 from vmproxy.model.seen import CarrierSeen, ClientSeen, Marker, NameRule, SwitchSeen, VmSeen
-
-Facts = Mapping[str, Any]
 
 _DEFAULT_SWITCH = "c08cb7b8-9b3c-408e-8e30-5e16a3aeb444"
 _RUNS = {"Running", "Starting"}
@@ -42,12 +40,13 @@ _NO_ROUTES = tuple(map(IPv4Network, ("127.0.0.0/8", "224.0.0.0/4", "255.255.255.
 
 @dataclass(frozen=True)
 class Asked:
-    """The VM and host that the output is about."""
+    """The VM and host that the output is about. `mark` is in the Notes of the VM's own switch."""
 
     host: str
     site: str
     switch: str
     paths: Paths
+    mark: str = ""
 
 
 def parse(facts: Facts, asked: Asked) -> CarrierSeen:
@@ -57,6 +56,7 @@ def parse(facts: Facts, asked: Asked) -> CarrierSeen:
     _check_unique("switches", asked.switch, len(switches), asked.host)
     pending = notes.parse(facts["pending"] or "")
     about = facts["host"]
+    own = switch.parse(facts.get("own"), asked.paths.vm, asked.mark, host=asked.host)
     return CarrierSeen(
         vm=_vm(vms[0], facts, pending, asked) if vms else None,
         switch=_switch(switches[0], asked.switch) if switches else _near(facts, asked.switch),
@@ -66,6 +66,8 @@ def parse(facts: Facts, asked: Asked) -> CarrierSeen:
         free_disk=int(about["freeDisk"]),
         renamed=None if vms else _renamed(items(facts["marked"]), asked),
         mac_pool=mac_pool(about),
+        own=own.switch,
+        nats=own.nats,
     )
 
 
@@ -87,13 +89,6 @@ def _rule(item: Facts) -> NameRule:
     servers = [word for text in items(item["servers"]) for word in re.split(r"[;,\s]+", str(text))]
     spaces = tuple(str(name) for name in items(item["namespaces"]))
     return NameRule(spaces, tuple(net_addresses(servers)), str(item["comment"] or ""), str(item["name"]))
-
-
-def items(value: Any) -> list[Any]:
-    """PowerShell turns a list of one into the item, and an empty list into null or {}."""
-    if value is None or value == {}:
-        return []
-    return list(value) if isinstance(value, list) else [value]
 
 
 def _check_unique(kind: str, name: str, count: int, host: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any, assert_never
 
 import filelock
 
-from vmproxy.errors import Busy
+from vmproxy.errors import Busy, UsageError
 from vmproxy.hosts.linux.vm import Definition, QemuVm, free_memory
 from vmproxy.hosts.protocols import Delivery
 from vmproxy.model.net import Address
@@ -23,6 +23,7 @@ from vmproxy.model.steps import (
     ReconfigureVm,
     SetVm,
     StartVm,
+    SwitchStep,
     VmStep,
     VmWanted,
     new_marker,
@@ -96,6 +97,10 @@ class QemuCarrier:
             case _:
                 assert_never(step)
 
+    def change_switch(self, step: SwitchStep) -> None:
+        """The site file's check refuses it."""
+        raise UsageError(f"cannot {step.verb} {step.target}: a Linux host has the bridges that it has")
+
     def mark(self, marker: Marker) -> None:
         definition = self._vm.definition()
         if definition is not None:
@@ -114,7 +119,7 @@ class QemuCarrier:
     def died(self) -> str | None:
         return None if self._vm.pid() else "QEMU has ended"
 
-    def ssh_command(self) -> list[str]:
+    def ssh_command(self, address: Address) -> list[str]:  # noqa: ARG002 (the protocol's)
         return netns.run_in(self._namespace, ["ssh"])
 
     def symptoms(self) -> list[str]:

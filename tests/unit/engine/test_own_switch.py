@@ -1,0 +1,298 @@
+"""The whole product in memory, with a VM on a switch of its own: from any state, killed at any moment."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.memory import (
+    BEHIND,
+    CHANGES,
+    CONTROLLER,
+    FOREIGN,
+    LAN,
+    NODE,
+    SWITCH_CHANGES,
+    VM,
+    Product,
+    behind,
+    made_behind,
+    topology,
+    windows,
+)
+from tests.unit.engine.test_run import fewer, killed_everywhere, shown, with_foreign
+from tests.values import route
+from vmproxy.errors import Conflict, UsageError
+from vmproxy.hosts.memory import MemorySwitch, MemoryWorld
+from vmproxy.model.drift import ABSENT
+from vmproxy.model.seen import NodeSeen
+
+OWN = f"switch {VM}"
+PREVIOUS = ("10.96.0.0/16", "10.244.1.0/24")
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> MemoryWorld:
+    every = {**CHANGES, **SWITCH_CHANGES}
+    for name in ("route elsewhere", "route twice", "trial route left", "no route"):  # of another VM's address
+        del every[name]
+    world = made_behind() if draw(st.booleans()) else windows()
+    for name in draw(st.lists(st.sampled_from(sorted(every)), max_size=4)):
+        every[name](world)
+    return world
+
+
+def is_good(world: MemoryWorld, routes: tuple[object, ...] = BEHIND) -> None:
+    vm = world.vms[VM]
+    assert vm.running
+    assert vm.guest.answers
+    assert world.joined(vm)
+    assert vm.marker is not None
+    assert vm.marker.routes == routes
+    assert [item for item in world.routes if item not in FOREIGN] == [*routes] or set(routes) <= set(
+        world.routes
+    )
+
+
+def in_the_way(world: MemoryWorld) -> bool:
+    """Somebody set another route to the pods, which the marker does not name any more."""
+    return any(item.prefix == BEHIND[1].prefix and item != BEHIND[1] for item in world.routes)
+
+
+def test_from_nothing_one_apply_makes_all_of_it_in_order() -> None:
+    world = windows()
+    product = Product(world, behind())
+    planned = [item for item in shown(product.plan().steps) if "/" not in item[1] or "route" in item[1]]
+    assert planned == [
+        ("create", OWN),
+        ("create", f"vm {VM}"),
+        ("start", f"vm {VM}"),
+        ("add", "route 10.244.1.0/24"),
+        ("add", "route 10.96.0.0/16"),
+        ("add", "names .cluster.local and 1 more"),
+    ]
+    result = product.apply()
+    assert (result.error, result.left.in_sync) == (None, True)
+    assert world.own is not None
+    assert world.own.settings == {
+        "address": "172.30.255.1/29",
+        "dnsRegistration": "off",
+        "metric": 5000,
+        "nat": "172.30.255.0/29",
+        "mapping": f"tcp 2222 from {CONTROLLER} to 172.30.255.2:22",
+    }
+    assert product.plan().in_sync
+    is_good(world)
+
+
+@given(worlds())
+@fewer
+def test_from_any_world_apply_makes_the_next_plan_empty(world: MemoryWorld) -> None:
+    product = Product(world, behind())
+    result = product.apply()
+    if isinstance(result.error, Conflict):
+        assert in_the_way(world)
+        return
+    assert result.error is None
+    assert product.plan().in_sync
+    is_good(world)
+
+
+@given(worlds())
+@fewer
+def test_without_consent_nothing_that_runs_is_interrupted(world: MemoryWorld) -> None:
+    product = Product(world, behind())
+    world.consent = False
+    result = product.apply(yes=False)
+    assert result.error is None or in_the_way(world)
+    assert not any(step.cold for step in result.done)
+
+
+@pytest.mark.parametrize("start", ["nothing", "in sync", *sorted(SWITCH_CHANGES)])
+@pytest.mark.parametrize("command", ["apply", "destroy"])
+def test_killed_at_any_moment_the_next_apply_converges(start: str, command: str) -> None:
+    world = with_foreign(windows() if start == "nothing" else made_behind())
+    SWITCH_CHANGES.get(start, lambda _world: None)(world)
+    for left in killed_everywhere(world, Product(world, behind()), command):
+        again = Product(left, behind())
+        result = again.apply()
+        assert result.error is None, result.error
+        assert again.plan().in_sync
+        is_good(left)
+
+
+@given(worlds())
+@fewer
+def test_destroy_leaves_nothing_of_it(world: MemoryWorld) -> None:
+    product = Product(with_foreign(world), behind())
+    assert product.destroy().error is None
+    assert world.own is None
+    assert set(world.vms) == {"other"}
+    assert not [item for item in world.routes if item in BEHIND]
+    assert product.destroy().done == ()
+
+
+@pytest.mark.parametrize("what", ["address", "dnsRegistration", "metric", "mapping", "nat"])
+def test_each_piece_is_named_alone_and_repaired(what: str) -> None:
+    world = made_behind()
+    SWITCH_CHANGES[what](world)
+    product = Product(world, behind())
+    (step,) = product.plan().steps
+    assert ((step.verb, step.target), [item.field for item in step.drift]) == (("set", OWN), [what])
+    assert any(what in text for text in product.status().problems)
+    world.consent = False
+    assert [item.verb for item in product.apply(yes=False).done] == ["set"]
+    assert product.plan().in_sync
+
+
+def test_forwarding_is_compared_where_there_is_no_nat() -> None:
+    world = made_behind(nat=False)
+    assert world.own is not None
+    assert (world.own.settings["nat"], world.own.settings["mapping"]) == (ABSENT, ABSENT)
+    world.own.settings["forwarding"] = "Disabled"
+    (step,) = Product(world, behind(nat=False)).plan().steps
+    assert [item.field for item in step.drift] == ["forwarding"]
+    assert Product(world, behind(nat=False)).apply().error is None
+    assert Product(world, behind(nat=False)).plan().in_sync
+
+
+def test_a_switch_that_was_removed_is_made_again_and_the_vm_connected() -> None:
+    world = made_behind()
+    SWITCH_CHANGES["switch gone"](world)
+    world.consent = False
+    product = Product(world, behind())
+    assert [verb for verb, _ in shown(product.plan().steps)] == ["create", "set", "add"]
+    assert product.apply(yes=False).error is None
+    is_good(world)
+
+
+def test_a_pod_route_comes_and_goes_with_its_node() -> None:
+    world = made_behind()
+    other = NodeSeen("node-2", (ip_address("192.168.10.21"),), (ip_network("10.244.2.0/24"),))
+    world.cluster.nodes = (other,)
+    product = Product(world, behind())
+    assert shown(product.plan().steps) == [
+        ("add", "route 10.244.2.0/24"),
+        ("remove", "route 10.244.1.0/24"),
+    ]
+    assert product.apply().error is None
+    is_good(world, (BEHIND[0], route("10.244.2.0/24", "192.168.10.21")))
+
+
+def test_another_network_moves_all_with_consent_only() -> None:
+    world = made_behind()
+    before = copy.deepcopy((world.own, world.routes))
+    moved = Product(world, behind("172.30.250.0/29"))
+    world.consent = False
+    result = moved.apply(yes=False)
+    assert (result.error, result.done) == (None, ())
+    assert (world.own, world.routes) == before
+    world.consent = True
+    assert moved.apply().error is None
+    is_good(world, (route("10.96.0.0/16", "172.30.250.2"), BEHIND[1]))
+    for left in killed_everywhere(made_behind(), Product(world, moved.topology), "apply"):
+        assert Product(left, moved.topology).apply().error is None
+        assert [str(item.via) for item in left.routes if item.prefix == BEHIND[0].prefix] == ["172.30.250.2"]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda world: world.nats.update({"dockernat": "172.16.0.0/24"}), "dockernat: 172.16.0.0/24"),
+        (lambda world: setattr(world, "own", MemorySwitch({}, ours=False)), "was not made by vmproxy"),
+        (
+            lambda world: setattr(world, "addresses", (LAN, ip_interface("172.30.255.6/24"))),
+            "own network 172.30.255.0/24",
+        ),
+        (
+            lambda world: world.routes.append(route("172.30.255.0/30", "192.168.10.9")),
+            "route to 172.30.255.0/30",
+        ),
+        (
+            lambda world: setattr(world.cluster, "service_cidrs", (ip_network("172.30.0.0/16"),)),
+            "Service range 172.30.0.0/16",
+        ),
+        (
+            lambda world: setattr(
+                world.cluster, "nodes", (replace(NODE, pod_cidrs=(ip_network("172.30.128.0/17"),)),)
+            ),
+            "pod range 172.30.128.0/17",
+        ),
+        (lambda world: setattr(world, "entrance", None), "cannot get to a VM behind the NAT"),
+        (
+            lambda world: setattr(
+                world.cluster, "nodes", (replace(NODE, pod_cidrs=(ip_network("192.168.0.0/16"),)),)
+            ),
+            "",
+        ),
+    ],
+)
+def test_what_is_in_the_way_is_named_before_anything_is_made(change: object, named: str) -> None:
+    world = windows()
+    change(world)  # type: ignore[operator]
+    before = copy.deepcopy((world.own, world.routes, world.vms, world.cluster.objects))
+    result = Product(world, behind()).apply()
+    if named:
+        assert isinstance(result.error, Conflict)
+        assert named in " ".join([result.error.message, *result.error.details])
+        assert result.error.hint
+        assert (world.own, world.routes, world.vms, world.cluster.objects) == before
+    else:  # such a route would take the LAN away: it is left out, and said
+        assert result.error is None
+        assert any(
+            "overlaps a network of the host" in text for text in Product(world, behind()).plan().warnings
+        )
+        assert BEHIND[1] not in world.routes
+
+
+def test_a_wider_route_and_another_nat_without_ours_are_in_nobody_s_way() -> None:
+    world = windows()
+    world.routes.append(route("172.16.0.0/12", "192.168.10.9"))
+    world.nats["dockernat"] = "172.16.0.0/24"
+    assert Product(world, behind(nat=False)).apply().error is None
+    is_good(world)
+
+
+def test_a_pod_range_with_this_machine_in_it_is_refused() -> None:
+    world = windows()
+    assert world.entrance is not None
+    world.entrance = replace(world.entrance, controller=ip_address("10.244.1.7"))
+    error = Product(world, behind()).apply().error
+    assert isinstance(error, Conflict)
+    assert "this machine's own address" in error.message
+    assert world.own is None
+
+
+def test_a_route_of_the_site_that_the_host_cannot_have_is_refused_before_anything_is_made() -> None:
+    world = windows()
+    for to, via in (("10.9.0.0/16", "10.20.0.1"), ("192.168.0.0/16", "192.168.10.9")):
+        network = {"routes": [{"to": to, "via": via}]}
+        error = Product(world, behind(network=network)).apply().error  # type: ignore[arg-type]
+        assert isinstance(error, UsageError)
+        assert f"cannot route {to}" in error.message
+        assert world.own is None
+
+
+def test_a_switch_that_the_site_does_not_want_any_more_is_named_and_destroy_removes_it() -> None:
+    world = made_behind()
+    elsewhere = Product(world, topology())
+    error = elsewhere.apply().error
+    assert isinstance(error, Conflict)
+    assert "vmproxy destroy" in (error.hint or "")
+    assert elsewhere.destroy().error is None
+    assert (world.own, world.vms) == (None, {})
+    assert elsewhere.apply().error is None
+
+
+def test_a_foreign_switch_stays_when_all_else_goes() -> None:
+    world = made_behind()
+    assert world.own is not None
+    world.own.ours = False
+    assert Product(world, behind()).destroy().error is None
+    assert world.own is not None
+    assert world.vms == {}
