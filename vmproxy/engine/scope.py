@@ -414,10 +414,10 @@ class Scope:
         """The host as it is now; the rest as it was."""
         return replace(world, carrier=self.look_at_carrier(), client=self.client.observe())
 
-    def forget_guest(self) -> None:
-        """The VM was changed: read its marker again, and open a new connection."""
+    def forget_guest(self) -> CarrierSeen:
+        """The VM or its switch was changed: read its marker again, and open a new connection."""
         self._guest = None
-        self.look_at_carrier()
+        return self.look_at_carrier()
 
     # What is waited for.
 

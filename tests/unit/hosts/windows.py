@@ -93,6 +93,8 @@ class FakeWindows:
     free: int = 40 * GIB
     held: bool = False
     pending: str | None = None
+    own: dict[str, Any] | None = None
+    """What observe.ps1 reports of the VM's own switch."""
     calls: list[tuple[str, Call]] = field(default_factory=list)
     breaks: dict[str, Exception] = field(default_factory=dict)
     given: bytes = b""
@@ -180,10 +182,17 @@ class FakeWindows:
             "pending": self.pending,
             "nearSwitches": [item["name"] for item in self.switches if item["name"] != data["switch"]],
             "switches": [item for item in self.switches if item["name"] == data["switch"]],
+            "own": self.own,
             "folder": {"sddl": self.sddl, "files": inside, "exposed": self.exposed}
             if inside or self.vms
             else None,
         }
+
+    def _switch(self, _data: Call) -> None:
+        return None
+
+    def _unswitch(self, _data: Call) -> None:
+        self.own = None
 
     def _routes(self, _data: Call) -> Any:
         return {

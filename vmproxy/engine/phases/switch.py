@@ -46,6 +46,12 @@ def _expected(scope: Scope, world: World, steps: Sequence[Step]) -> World:
     return replace(world, carrier=carrier, client=client, interrupted=cold)
 
 
+def _again(scope: Scope, world: World) -> World:
+    """A connection through the NAT may not outlast a change of it: the guest is asked anew."""
+    guest = world.guest if isinstance(world.guest, Unobservable) else Unobservable("its switch was changed")
+    return replace(world, carrier=scope.forget_guest(), client=scope.client.observe(), guest=guest)
+
+
 def _findings(look: Look) -> Iterator[Finding]:
     """Nothing where the host cannot be looked at, which the VM's phase says."""
     carrier = look.scope.member.carrier
@@ -100,6 +106,6 @@ SWITCH = Phase(
     findings=_findings,
     problems=_problems,
     broken=lambda _look, _target, _answer: None,
-    after=Scope.look_at_host,
+    after=_again,
     expected=_expected,
 )
