@@ -8,9 +8,9 @@ foreach ($Property in $Data.settings.PSObject.Properties) { $Wanted[$Property.Na
 function New-OwnSwitch {
     # The host's network can be busy for moments.
     for ($Try = 1; -not @(Get-OwnSwitch $Data.vm).Count; $Try++) {
-        $New = @{ Name = $Data.vm; SwitchType = 'Internal'; Notes = $Data.mark; ComputerName = (Get-ThisComputer) }
+        $Made = @{ Name = $Data.vm; SwitchType = 'Internal'; Notes = $Data.mark; ComputerName = (Get-ThisComputer) }
         try {
-            Hyper-V\New-VMSwitch @New | Out-Null
+            Hyper-V\New-VMSwitch @Made | Out-Null
         } catch {
             if ($Try -ge 3 -or (Test-Denied $_)) { throw }
             Start-Sleep -Seconds 2
