@@ -53,7 +53,7 @@ def test_every_line_of_a_json_log_is_an_event_of_its_host_at_its_time(world: Mem
     assert {line["host"] for line in events} == {"win-01"}
     assert all(datetime.fromisoformat(line["time"]).tzinfo for line in events)
     phases = [line["name"] for line in events if line["event"] == "phase"]
-    assert phases == ["identity", "vm", "guest", "routes", "containers", "names"]
+    assert phases == ["identity", "switch", "vm", "pods", "guest", "routes", "containers", "names"]
     steps = [(line["place"], line["verb"]) for line in events if line["event"] == "step"]
     assert ("host", "create") in steps
     assert steps[-1] == ("host", "add")

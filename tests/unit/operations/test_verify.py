@@ -37,16 +37,15 @@ class Guest:
 
 
 def broken(seen: ServiceSeen, node: str | None) -> tuple[str | None, str]:
+    vm = SimpleNamespace(
+        acts_for=node,
+        containers=None,
+        address=ip_interface(f"{VM}/24"),
+        network=SimpleNamespace(routes=(), pod_routes="none"),
+        carrier=SimpleNamespace(own=None),
+    )
     scope = SimpleNamespace(
-        member=SimpleNamespace(
-            vm=SimpleNamespace(
-                acts_for=node,
-                containers=None,
-                address=ip_interface(f"{VM}/24"),
-                network=SimpleNamespace(routes=(), pod_routes="none"),
-                carrier=SimpleNamespace(own=None),
-            )
-        ),
+        member=SimpleNamespace(vm=vm, carrier=vm.carrier),
         address=lambda _marker: SimpleNamespace(ip=VM),
         guest=Guest,
         site=SimpleNamespace(cluster_seen=lambda: CLUSTER),
