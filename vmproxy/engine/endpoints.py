@@ -203,9 +203,10 @@ def _missing_route(address: Address, via: Address | None, known: Ways, name: str
         return f"; missing route: {cidr} via {node.internal_ips[0]} (Node {node.name}): {do}"
     if via is None:  # it is on the VM's own link
         return ""
+    do = "set network.routes" if known.by_host else "set network.podRoutes: endpoints, or network.routes"
     return (
         f"; missing route: its range via {node.internal_ips[0]} (Node {node.name}, whose podCIDR does not "
-        "hold it): set network.podRoutes: endpoints, or network.routes"
+        f"hold it): {do}"
     )
 
 

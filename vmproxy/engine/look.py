@@ -10,6 +10,7 @@ from vmproxy.engine.links import GuestLink
 from vmproxy.engine.scope import Scope, without_guest
 from vmproxy.engine.site import Once
 from vmproxy.errors import Unreachable, VmproxyError
+from vmproxy.model.net import Interface
 from vmproxy.model.seen import ClientSeen, ContainersSeen, GuestSeen, Unobservable
 
 T = TypeVar("T")
@@ -47,10 +48,11 @@ class Look:
         return self.scope.look_at_guest(or_why(self.cluster))
 
     def _ways(self) -> Ways:
-        """The host is asked for its addresses only where its routes are the VM's way to pods."""
-        vm = self.scope.member.vm
-        host = self.client().addresses if vm.carrier.own else ()
-        return ways(vm, self.scope.site.cluster_seen(), host)
+        return ways(self.scope.member.vm, self.scope.site.cluster_seen(), self.host_addresses())
+
+    def host_addresses(self) -> tuple[Interface, ...]:
+        """The host is asked for them only where its routes are the VM's way to pods."""
+        return self.client().addresses if self.scope.member.vm.carrier.own else ()
 
 
 def or_why(look: Callable[[], T]) -> T | Unobservable:

@@ -99,6 +99,11 @@ class Vm:
             return (self.address,)
         return tuple(item for item in host if not overlap(item.network, self.address.network))
 
+    @property
+    def near_what(self) -> str:
+        """The networks of `near`, for a reader."""
+        return "a network of the host" if self.carrier.own else "the VM's network"
+
     def neighbour(
         self, addresses: Iterable[Address], near: Iterable[Interface] | None = None
     ) -> Address | None:

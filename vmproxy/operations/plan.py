@@ -37,7 +37,7 @@ def plan_host(site: SiteRun, member: Member, report: Reporter) -> Plan:
             lost = endpoints.unreachable(scope.guest(), site.services(), known)
             silent = _silent(scope, world) if planned.in_sync else ()
             planned = replace(planned, warnings=(*planned.warnings, *silent, *lost))
-        ways = podroutes.findings(member.vm, world.cluster, site.services())
+        ways = podroutes.findings(member.vm, world.cluster, site.services(), world.client.addresses)
         planned = replace(
             planned,
             unseen=(*planned.unseen, *scope.missing(planned.steps)),

@@ -118,11 +118,13 @@ def warnings(vm: Vm, cluster: ClusterSeen, host: Sequence[Interface]) -> Iterato
 
 def _without_route(node: NodeSeen, vm: Vm, cluster: ClusterSeen, near: Sequence[Interface]) -> Iterator[str]:
     ranges = _ipv4(node)
+    if any(own.ip in node.internal_ips for own in near):  # its pods are on that machine itself
+        return
     if not ranges:
-        yield "it has no IPv4 podCIDR, as with some network plugins: use podRoutes: endpoints"
+        helps = "set network.routes" if vm.carrier.own else "use podRoutes: endpoints"
+        yield f"it has no IPv4 podCIDR, as with some network plugins: {helps}"
     elif vm.neighbour(node.internal_ips, near) is None:
-        where = "a network of the host" if vm.carrier.own else "the VM's network"
-        yield f"its address is not on {where}"
+        yield f"its address is not on {vm.near_what}"
     else:
         yield from (why for cidr in ranges if (why := _refused(cidr, vm, cluster, near)))
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from vmproxy.model.finding import Finding
 from vmproxy.model.names import CA, POD_ROUTES, POD_ROUTES_CONFIG, ROUTES_UNIT, UNITS
+from vmproxy.model.net import Interface
 from vmproxy.model.seen import ClusterSeen, EndpointSeen, GuestSeen, LeftOut, NodeSeen, ServiceSeen
 from vmproxy.model.steps import Follow, ManagedFile
 from vmproxy.model.topology import Vm
@@ -56,22 +57,26 @@ def trouble(seen: GuestSeen) -> Iterator[str]:
         yield f"no route to endpoints on {state.more} more Nodes"
 
 
-def findings(vm: Vm, cluster: ClusterSeen, services: Iterable[ServiceSeen]) -> tuple[Finding, ...]:
-    """Why pods are not reached with this setting, with one endpoint as the example, and what helps."""
+def findings(
+    vm: Vm, cluster: ClusterSeen, services: Iterable[ServiceSeen], host: Iterable[Interface]
+) -> tuple[Finding, ...]:
+    """Why pods are not reached with this setting, with one endpoint as the example, and what helps. `host`
+    are the host's addresses."""
+    near = vm.near(host)
     nodes = {node.name: node for node in cluster.nodes}
     strays: dict[str, EndpointSeen] = {}
     distant: dict[str, EndpointSeen] = {}
     for seen in _endpoints(services):
         node = nodes.get(seen.node or "")
-        if node is None or _aside(seen, node, vm):
+        if node is None or _aside(seen, node, vm, near):
             continue
-        if vm.neighbour(node.internal_ips) is None:
+        if vm.neighbour(node.internal_ips, near) is None:
             distant.setdefault(node.name, seen)
         elif not any(seen.ip in cidr for cidr in node.pod_cidrs):
             strays.setdefault(node.name, seen)
     mode = vm.network.pod_routes
-    found = [_stray(nodes, strays)] if strays and mode == "nodes" else []
-    return (*found, _distant(distant)) if distant and mode != "none" else tuple(found)
+    found = [_stray(vm, nodes, strays)] if strays and mode == "nodes" else []
+    return (*found, _distant(vm, distant)) if distant and mode != "none" else tuple(found)
 
 
 def _keeps(vm: Vm) -> bool:
@@ -110,21 +115,23 @@ def _endpoints(services: Iterable[ServiceSeen]) -> Iterator[EndpointSeen]:
     return (seen for service in services for seen in service.endpoints if seen.ip.version == 4)
 
 
-def _aside(seen: EndpointSeen, node: NodeSeen, vm: Vm) -> bool:
+def _aside(seen: EndpointSeen, node: NodeSeen, vm: Vm, near: Sequence[Interface]) -> bool:
     """Whether it is the Node itself, or is reached without a route by way of the Node."""
     routed = any(seen.ip in route.to for route in vm.network.routes)
-    return routed or seen.ip in node.internal_ips or seen.ip in vm.address.network
+    direct = any(seen.ip in own.network or own.ip in node.internal_ips for own in near)
+    return routed or direct or seen.ip in node.internal_ips
 
 
-def _stray(nodes: dict[str, NodeSeen], strays: dict[str, EndpointSeen]) -> Finding:
+def _stray(vm: Vm, nodes: dict[str, NodeSeen], strays: dict[str, EndpointSeen]) -> Finding:
     name, seen = min(strays.items())
     ranges = ", ".join(str(cidr) for cidr in nodes[name].pod_cidrs if cidr.version == 4)
     why = f"whose podCIDR {ranges} does not hold it" if ranges else "which has no podCIDR"
     detail = f"{seen.ip} is on {name}, {why}"
-    return Finding(_CHECK, ok=False, detail=detail, next_step="use podRoutes: endpoints")
+    helps = "set network.routes" if vm.carrier.own else "use podRoutes: endpoints"
+    return Finding(_CHECK, ok=False, detail=detail, next_step=helps)
 
 
-def _distant(distant: dict[str, EndpointSeen]) -> Finding:
+def _distant(vm: Vm, distant: dict[str, EndpointSeen]) -> Finding:
     name, seen = min(distant.items())
-    detail = f"{seen.ip} is on {name}, which is not on the VM's network"
+    detail = f"{seen.ip} is on {name}, which is not on {vm.near_what}"
     return Finding(_CHECK, ok=False, detail=detail, next_step="set network.routes")

@@ -26,11 +26,13 @@ from tests.memory import (
     windows,
 )
 from tests.unit.engine.test_run import fewer, killed_everywhere, shown, with_foreign
+from tests.unit.resources.test_guest import CLUSTER
 from tests.values import route
 from vmproxy.errors import Conflict, UsageError
 from vmproxy.hosts.memory import MemorySwitch, MemoryWorld
 from vmproxy.model.drift import ABSENT
-from vmproxy.model.seen import NodeSeen
+from vmproxy.model.seen import EndpointSeen, NodeSeen, ServiceSeen
+from vmproxy.resources import guestroutes, podroutes
 
 OWN = f"switch {VM}"
 PREVIOUS = ("10.96.0.0/16", "10.244.1.0/24")
@@ -296,3 +298,34 @@ def test_a_foreign_switch_stays_when_all_else_goes() -> None:
     assert Product(world, behind()).destroy().error is None
     assert world.own is not None
     assert world.vms == {}
+
+
+def test_pods_are_looked_for_on_the_host_s_networks() -> None:
+    vm = behind().members[0].vm
+    nodes = (
+        NODE,
+        NodeSeen("far", (ip_address("10.99.0.1"),), (ip_network("10.244.7.0/24"),)),
+        NodeSeen("win-01", (LAN.ip,), (ip_network("10.244.9.0/24"),)),
+    )
+    cluster = replace(CLUSTER, nodes=nodes)
+    pods = {"node-1": ("10.244.1.7", "172.16.9.9"), "win-01": ("10.244.9.10",), "far": ("10.244.7.7",)}
+    listed = [
+        ServiceSeen(
+            "demo/web",
+            ip_address("10.96.3.3"),
+            ((80, "tcp"),),
+            tuple(
+                EndpointSeen(ip_address(pod), ready=True, ports={(80, "tcp"): 8080}, node=name)
+                for name, some in pods.items()
+                for pod in some
+            ),
+        )
+    ]
+    assert [(item.detail, item.next_step) for item in podroutes.findings(vm, cluster, listed, (LAN,))] == [
+        ("172.16.9.9 is on node-1, whose podCIDR 10.244.1.0/24 does not hold it", "set network.routes"),
+        ("10.244.7.7 is on far, which is not on a network of the host", "set network.routes"),
+    ]
+    assert list(guestroutes.warnings(vm, cluster, (LAN,))) == [
+        "no route to the pods of Node far: its address is not on a network of the host"
+    ]
+    assert guestroutes.on_host(vm, cluster, (LAN,)) == (BEHIND[1],)

@@ -59,7 +59,7 @@ def services(**endpoints: str) -> list[ServiceSeen]:
 
 
 def findings(mode: str, listed: Sequence[ServiceSeen], **network: object) -> list[str]:
-    found = podroutes.findings(vm(mode, **network), SEEN, listed)
+    found = podroutes.findings(vm(mode, **network), SEEN, listed, ())
     assert not any(item.ok for item in found)
     return [f"{item.detail}: {item.next_step}" for item in found]
 

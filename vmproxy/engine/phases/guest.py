@@ -55,12 +55,12 @@ def _files(scope: Scope) -> Mapping[str, bytes]:
 
 def _findings(look: Look) -> Iterator[Finding]:
     """Only the way to pods: doctor looks at what a VM would be made on, and plan at what is in one. Nothing
-    where the cluster cannot be asked, which the identity's phase has said."""
-    cluster = or_why(look.cluster)
-    if isinstance(cluster, Unobservable):
+    where the cluster or the host cannot be asked, which other phases have said."""
+    cluster, host = or_why(look.cluster), or_why(look.host_addresses)
+    if isinstance(cluster, Unobservable) or isinstance(host, Unobservable):
         return
     try:
-        found = podroutes.findings(look.scope.member.vm, cluster, look.scope.site.services())
+        found = podroutes.findings(look.scope.member.vm, cluster, look.scope.site.services(), host)
     except VmproxyError as exc:
         yield failed("pod routes", exc)
         return
