@@ -26,7 +26,7 @@ class Amount(str):
 
 @dataclass(frozen=True)
 class Phase:
-    """A phase of a host begins: identity, vm, guest or routes."""
+    """A phase of a host begins: identity, switch, vm, pods, guest, routes, containers or names."""
 
     name: str
 
