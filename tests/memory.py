@@ -126,7 +126,7 @@ def links(worlds: Mapping[str, MemoryWorld], artifacts: MemoryArtifacts | None =
     def open_host(member: Member) -> Iterator[Drivers]:
         world = worlds[member.name]
         carrier = MemoryCarrier(world, member.vm.name, member.carrier)
-        yield Drivers(carrier, MemoryClient(world), MemoryContainers(world))
+        yield Drivers(carrier, MemoryClient(world), MemoryContainers(world, member.vm.name))
 
     @contextmanager
     def log_in(login: Login) -> Iterator[GuestLink]:

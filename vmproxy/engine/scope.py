@@ -412,7 +412,8 @@ class Scope:
 
     def look_at_host(self, world: World) -> World:
         """The host as it is now; the rest as it was."""
-        return replace(world, carrier=self.look_at_carrier(), client=self.client.observe())
+        carrier, client = self.look_at_carrier(), self.client.observe()
+        return replace(world, carrier=carrier, client=client, containers=self.look_at_containers())
 
     def forget_guest(self) -> CarrierSeen:
         """The VM or its switch was changed: read its marker again, and open a new connection."""

@@ -39,6 +39,7 @@ from vmproxy.model.seen import (
     Grant,
     GuestQuery,
     GuestSeen,
+    InterfaceSeen,
     Marker,
     NameRule,
     NodeSeen,
@@ -484,17 +485,28 @@ class MemoryClient:
 class MemoryContainers:
     """What the world's host has of containers."""
 
-    def __init__(self, world: MemoryWorld) -> None:
+    def __init__(self, world: MemoryWorld, vm: str) -> None:
         self._world = world
+        self._on_switch = names.switch_interface(vm)
 
     def observe(self, asked: Containers, network: Network, cni: CniFile | None) -> ContainersSeen:
         assert not overlap(asked.subnet, network) or asked.subnet == network
+        seen = replace(self._world.containers, interfaces=tuple(self._interfaces(network)))
         if cni is None:
-            return self._world.containers
+            return seen
         content = self._world.cni.get(cni.path)
         sha256 = None if content is None else hashlib.sha256(content).hexdigest()
         there = CniSeen(sha256, content is not None and _ours(content, cni))
-        return replace(self._world.containers, cni=there)
+        return replace(seen, cni=there)
+
+    def _interfaces(self, network: Network) -> Iterator[InterfaceSeen]:
+        """Also the host's on its VM's own switch."""
+        yield from self._world.containers.interfaces
+        own = self._world.own.settings if self._world.own else {}
+        address = own.get("address", ABSENT)
+        if address != ABSENT and ip_interface(address).ip in network:
+            forwards = own.get("forwarding") == "Enabled"
+            yield InterfaceSeen(self._on_switch, (ip_interface(address).ip,), forwards)
 
     def write_cni(self, file: CniFile, content: bytes) -> None:
         assert any(vm.marker and file.path in vm.marker.cni for vm in self._world.vms.values())
@@ -510,7 +522,11 @@ class MemoryContainers:
     def set_forwarding(self, alias: str, *, on: bool) -> None:
         assert self._marked(alias), f"forwarding on {alias} was changed while no marker names it"
         with self._world.effect("set forwarding"):
-            seen = self._world.containers
+            seen, own = self._world.containers, self._world.own
+            if alias == self._on_switch:
+                assert own is not None or not on, "there is no such interface"
+                if own is not None:
+                    own.settings["forwarding"] = "Enabled" if on else "Disabled"
             changed = [
                 replace(item, forwards=on) if item.alias == alias else item for item in seen.interfaces
             ]

@@ -103,6 +103,11 @@ def switch_mark(site: str, host: str) -> str:
     return f"vmproxy:{site}:{host}"
 
 
+def switch_interface(switch: str) -> str:
+    """What Windows calls the host's own interface on a switch."""
+    return f"vEthernet ({switch})"
+
+
 def account(site: str, host: str) -> str:
     """The ServiceAccount of a host's VM."""
     return f"{site}-{host}"

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from vmproxy.containers import cni
 from vmproxy.errors import Conflict, NotReady
 from vmproxy.model.names import HOST_LABEL, SITE_LABEL
-from vmproxy.model.net import Interface, Network, summed
+from vmproxy.model.net import Interface, Network, overlap, summed
 from vmproxy.model.seen import ClusterSeen, CniSeen
 from vmproxy.model.steps import CniFile, RemoveCni, WriteCni
 from vmproxy.model.topology import Vm
@@ -29,14 +29,15 @@ def content(vm: Vm, cluster: ClusterSeen, host: Iterable[Interface]) -> bytes:
 
 
 def network(vm: Vm, cluster: ClusterSeen, host: Iterable[Interface]) -> cni.ContainerNetwork:
-    """`host` are the host's own addresses. Raises NotReady where none is on the VM's network."""
-    asked, lan = vm.containers, vm.address.network
+    """`host` are the host's own addresses. Raises NotReady where it is not known which is on the LAN."""
+    asked, own = vm.containers, _on_lan(vm, host)
     assert asked is not None
-    assert isinstance(lan, IPv4Network)
-    management = vm.host_address(host)
-    if not isinstance(management, IPv4Address):
+    if own is None:
+        lacks = f"it has no address on the VM's network {vm.address.network}"
+        if vm.carrier.own is not None:
+            lacks = "it is not known which of its addresses is on the LAN"
         raise NotReady(
-            f"cannot write a CNI configuration for {vm.host}: it has no address on the VM's network {lan}",
+            f"cannot write a CNI configuration for {vm.host}: {lacks}",
             hint="set containers.hostAddress in the site file",
         )
     return cni.ContainerNetwork(
@@ -46,12 +47,26 @@ def network(vm: Vm, cluster: ClusterSeen, host: Iterable[Interface]) -> cni.Cont
         subnet=asked.subnet,
         service_cidrs=tuple(_ipv4(cluster.service_cidrs)),
         pod_cidrs=tuple(_ipv4(_pods(cluster))),
-        lan=lan,
-        management=management,
+        lan=own.network,
+        management=own.ip,
         plugin=asked.cni.plugin,
         api=asked.cni.api,
         isolate=asked.isolate,
     )
+
+
+def _on_lan(vm: Vm, host: Iterable[Interface]) -> IPv4Interface | None:
+    """The host's address on the containers' side of the VM's network; where the VM is on a switch of its own,
+    the only one, or the one that the site file names, beside that switch and the containers."""
+    asked = vm.containers
+    assert asked is not None
+    if vm.carrier.own is None:
+        found, length = vm.host_address(host), vm.address.network.prefixlen
+        return IPv4Interface(f"{found}/{length}") if isinstance(found, IPv4Address) else None
+    beside = [item for item in vm.near(host) if isinstance(item, IPv4Interface) and not item.is_link_local]
+    lans = [item for item in beside if not overlap(item.network, asked.subnet)]
+    chosen = [item for item in lans if asked.host_address in (None, item.ip)]
+    return chosen[0] if len(chosen) == 1 else None
 
 
 def _pods(cluster: ClusterSeen) -> tuple[Network, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from vmproxy.errors import Conflict, NotReady
+from vmproxy.model import names
 from vmproxy.model.net import Network
 from vmproxy.model.seen import AccessRule, ContainersSeen, HnsEndpoint, HnsNetwork
 from vmproxy.model.steps import ContainerStep, ResetForwarding, SetForwarding
@@ -38,13 +39,19 @@ def check(vm: Vm, seen: ContainersSeen, *, host: str) -> HnsNetwork:
         raise NotReady(f"cannot look at the containers on {host}: HNS is not there", hint=_ROLE)
     found = next((item for item in seen.networks if item.name == asked.network), None)
     if found is None:
-        names = ", ".join(item.name for item in seen.networks) or "none"
+        there = ", ".join(item.name for item in seen.networks) or "none"
         raise NotReady(
             f"cannot attach containers on {host}: there is no HNS network {asked.network}",
-            details=[f"networks there: {names}"],
+            details=[f"networks there: {there}"],
             hint=_MADE_BY,
         )
     _check_network(asked, found, host)
+    if found.kind == "transparent" and vm.carrier.own is not None:
+        raise Conflict(
+            f"cannot attach the containers of {asked.network} on {host}: its type is transparent, and the VM "
+            "cannot be their gateway from a switch of its own",
+            hint="name an l2bridge network, or connect the VM to the containers' switch: switch.name",
+        )
     return found
 
 
@@ -67,13 +74,21 @@ def _check_network(asked: Containers, found: HnsNetwork, host: str) -> None:
 def plan(vm: Vm, seen: ContainersSeen, marked: Sequence[str], *, host: str) -> tuple[ContainerStep, ...]:
     """Raises as `check`."""
     found = check(vm, seen, host=host)
-    wanted = [item.alias for item in seen.interfaces] if found.kind == "l2bridge" else []
+    passed = [item.alias for item in seen.interfaces if not of_switch(vm, item.alias)]
+    wanted = passed if found.kind == "l2bridge" else []
     kept = tuple(alias for alias in marked if alias in wanted)
     off = [item.alias for item in seen.interfaces if item.alias in wanted and not item.forwards]
-    steps: list[ContainerStep] = [*remove_plan(tuple(item for item in marked if item not in wanted), kept)]
+    going = tuple(item for item in marked if item not in wanted and not of_switch(vm, item))
+    steps: list[ContainerStep] = [*remove_plan(going, kept)]
     for index, alias in enumerate(off):
         steps.append(SetForwarding(alias, tuple(dict.fromkeys((*kept, *off[: index + 1])))))
     return tuple(steps)
+
+
+def of_switch(vm: Vm, alias: str) -> bool:
+    """Whether the VM's own switch needs forwarding on that interface anyway."""
+    own = vm.carrier.own
+    return own is not None and not own.nat and alias == names.switch_interface(own.name)
 
 
 def remove_plan(going: Sequence[str], staying: tuple[str, ...] = ()) -> tuple[ContainerStep, ...]:

@@ -97,20 +97,28 @@ def _host(host: _View, *, site: Any) -> Iterator[Complaint]:
         yield from _containers(host)
 
 
+_NOT_THE_SAME = " without being the same"
+
+
 def _containers(host: _View) -> Iterator[Complaint]:
     """`network` is the VM's; on a transparent network containers are in it."""
-    containers, own = host.at("containers"), host.at("network", "address").read(IPv4Interface)
+    containers, (_, own) = host.at("containers"), _vm_network(host)
     if host.has("qemu"):
         yield containers.wrong("is valid only with hyperv: the embedded host has no Windows containers")
     subnet, address = containers.at("subnet"), containers.at("hostAddress")
     network, at = subnet.read(IPv4Network), address.read(IPv4Address)
     if own is None:
         return
-    if network is not None and network != own.network and network.overlaps(own.network):
-        yield subnet.wrong(f"{network} overlaps the VM's network {own.network} without being the same")
+    behind = _has_own_switch(host)
+    if network is not None and network.overlaps(own.network) and (behind or network != own.network):
+        one = "internal switch's network" if behind else "VM's network"
+        yield subnet.wrong(f"{network} overlaps the {one} {own.network}{'' if behind else _NOT_THE_SAME}")
     if network is not None and network.prefixlen > 29:
         yield subnet.wrong(f"a /{network.prefixlen} network has no room for containers and their gateway")
-    if at is not None:
+    if at is not None and behind:
+        if at in own.network:
+            yield address.wrong(f"{at} is on the internal switch: name the host's address on the LAN")
+    elif at is not None:
         if why := _no_neighbour(at, own):
             yield address.wrong(why)
         elif at == own.ip:

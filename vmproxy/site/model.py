@@ -446,7 +446,8 @@ class Containers(_Model):
     subnet: Cidr
     """The subnet of that network, such as 10.244.9.0/24."""
     host_address: Address | None = None
-    """The host's own address on the VM's network; if omitted: found on the host."""
+    """The host's own address on the VM's network (with an internal switch: on the LAN); if omitted: found on
+    the host."""
     isolate: bool = False
     """Containers of this host are to reach one another by Services only: checked, and in what is rendered."""
     cni: Cni = Cni()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -28,11 +29,21 @@ from tests.memory import (
 from tests.unit.engine.test_run import fewer, killed_everywhere, shown, with_foreign
 from tests.unit.resources.test_guest import CLUSTER
 from tests.values import route
-from vmproxy.errors import Conflict, UsageError
+from vmproxy.containers.cni import ContainerNetwork
+from vmproxy.errors import Conflict, NotReady, UsageError
 from vmproxy.hosts.memory import MemorySwitch, MemoryWorld
 from vmproxy.model.drift import ABSENT
-from vmproxy.model.seen import EndpointSeen, NodeSeen, ServiceSeen
-from vmproxy.resources import guestroutes, podroutes
+from vmproxy.model.net import Interface
+from vmproxy.model.seen import (
+    ContainersSeen,
+    EndpointSeen,
+    HnsNetwork,
+    InterfaceSeen,
+    NodeSeen,
+    ServiceSeen,
+)
+from vmproxy.model.steps import Step
+from vmproxy.resources import cni, guestroutes, podroutes
 
 OWN = f"switch {VM}"
 PREVIOUS = ("10.96.0.0/16", "10.244.1.0/24")
@@ -274,7 +285,7 @@ def test_a_route_of_the_site_that_the_host_cannot_have_is_refused_before_anythin
     world = windows()
     for to, via in (("10.9.0.0/16", "10.20.0.1"), ("192.168.0.0/16", "192.168.10.9")):
         network = {"routes": [{"to": to, "via": via}]}
-        error = Product(world, behind(network=network)).apply().error  # type: ignore[arg-type]
+        error = Product(world, behind(network=network)).apply().error
         assert isinstance(error, UsageError)
         assert f"cannot route {to}" in error.message
         assert world.own is None
@@ -300,12 +311,99 @@ def test_a_foreign_switch_stays_when_all_else_goes() -> None:
     assert world.vms == {}
 
 
+SUBNET = ip_network("10.244.9.0/24")
+INNER, ON_SWITCH = "vEthernet (cbr0_ep)", f"vEthernet ({VM})"
+BRIDGED = ContainersSeen(
+    (HnsNetwork("cbr0", "l2bridge", (SUBNET,)),),
+    interfaces=(InterfaceSeen(INNER, (ip_address("10.244.9.2"),), forwards=False),),
+)
+
+
+def with_containers(*, nat: bool = True, seen: ContainersSeen = BRIDGED, **more: Any) -> Product:
+    """Of an l2bridge network on the host's network card."""
+    world = windows()
+    world.containers = seen
+    attached = {"network": "cbr0", "subnet": str(SUBNET), **more}
+    return Product(world, behind(nat=nat, containers=attached))
+
+
+def forwarding(steps: tuple[Step, ...]) -> list[tuple[str, str]]:
+    return [item for item in shown(steps) if "forwarding on" in item[1]]
+
+
+def test_containers_of_another_card_get_to_the_vm_by_way_of_the_host() -> None:
+    product = with_containers()
+    planned = forwarding(product.plan().steps)
+    assert planned == [("set", f"forwarding on {INNER}"), ("set", f"forwarding on {ON_SWITCH}")]
+    result = product.apply()
+    assert (result.error, forwarding(result.done)) == (None, planned)
+    assert product.plan().in_sync
+    is_good(product.world)
+    guest = product.world.vms[VM].guest
+    assert str(SUBNET) in guest.content["/etc/vmproxy/guard.nft"].decode()
+    assert [str(item.via) for item in guest.routes] == ["172.30.255.1"]
+
+
+def test_the_way_of_containers_comes_back_with_a_switch_that_was_removed() -> None:
+    product = with_containers()
+    assert product.apply().error is None
+    SWITCH_CHANGES["switch gone"](product.world)
+    again = product.plan()
+    assert ("set", f"forwarding on {ON_SWITCH}") in shown(again.steps)
+    assert product.apply().error is None
+    assert product.plan().in_sync
+
+
+def test_without_nat_the_switch_itself_forwards_for_containers() -> None:
+    product = with_containers(nat=False)
+    result = product.apply()
+    assert (result.error, forwarding(result.done)) == (None, [("set", f"forwarding on {INNER}")])
+    without = Product(product.world, behind(nat=False))
+    assert forwarding(without.apply().done) == [("reset", f"forwarding on {INNER}")]
+    assert without.plan().in_sync
+
+
+@pytest.mark.parametrize("command", ["apply", "destroy"])
+def test_killed_at_any_moment_with_containers_the_next_run_converges(command: str) -> None:
+    start = with_containers()
+    if command == "destroy":
+        assert start.apply().error is None
+    for left in killed_everywhere(with_foreign(start.world), start, command):
+        again = Product(left, start.topology)
+        assert getattr(again, command)().error is None
+        assert [item.forwards for item in left.containers.interfaces] == [command == "apply"]
+        assert (left.own is None) == (command == "destroy")
+        assert command == "destroy" or again.plan().in_sync
+
+
+def test_a_vm_on_a_switch_of_its_own_is_no_gateway_of_a_transparent_network() -> None:
+    product = with_containers(seen=replace(BRIDGED, networks=(HnsNetwork("cbr0", "transparent", (SUBNET,)),)))
+    error = product.apply().error
+    assert isinstance(error, Conflict)
+    assert "cannot be their gateway" in error.message
+    assert product.world.own is None
+
+
+def test_the_cni_configuration_has_the_address_on_the_lan_not_that_on_the_switch() -> None:
+    here, on_switch = ip_interface("10.20.0.9/16"), ip_interface("172.30.255.1/29")
+    inner = ip_interface("10.244.9.2/24")
+
+    def network(*host: Interface, **more: Any) -> ContainerNetwork:
+        vm = with_containers(**more).topology.members[0].vm
+        return cni.network(vm, CLUSTER, (on_switch, inner, *host))
+
+    assert (network(LAN).management, network(LAN).lan) == (LAN.ip, LAN.network)
+    with pytest.raises(NotReady, match="which of its addresses is on the LAN"):
+        network(LAN, here)
+    assert network(LAN, here, hostAddress=str(here.ip)).lan == here.network
+
+
 def test_pods_are_looked_for_on_the_host_s_networks() -> None:
     vm = behind().members[0].vm
     nodes = (
         NODE,
         NodeSeen("far", (ip_address("10.99.0.1"),), (ip_network("10.244.7.0/24"),)),
-        NodeSeen("win-01", (LAN.ip,), (ip_network("10.244.9.0/24"),)),
+        NodeSeen("win-01", (LAN.ip,), (SUBNET,)),
     )
     cluster = replace(CLUSTER, nodes=nodes)
     pods = {"node-1": ("10.244.1.7", "172.16.9.9"), "win-01": ("10.244.9.10",), "far": ("10.244.7.7",)}

@@ -23,7 +23,8 @@ def _plan(scope: Scope, world: World) -> Sequence[ContainerStep]:
     marker, vm, host = world.carrier.marker, scope.member.vm, scope.member.name
     forwarding, files = (marker.forwarding, marker.cni) if marker else ((), ())
     if world.containers is None:
-        return (*containers.remove_plan(forwarding), *cni.remove_plan(vm, files))
+        going = tuple(alias for alias in forwarding if not containers.of_switch(vm, alias))
+        return (*containers.remove_plan(going), *cni.remove_plan(vm, files))
     wanted = cni.content(vm, world.cluster, world.client.addresses) if cni.file(vm) else None
     return (
         *containers.plan(vm, world.containers, forwarding, host=host),
@@ -84,7 +85,8 @@ def _files(scope: Scope) -> Mapping[str, bytes]:
     vm = scope.member.vm
     if vm.containers is None:
         return {}
-    host = () if vm.containers.host_address else scope.client.observe().addresses
+    known = vm.containers.host_address and vm.carrier.own is None
+    host = () if known else scope.client.observe().addresses
     network = cni.network(vm, scope.site.cluster_seen(), host)
     folders = containerd.Folders(configurations=vm.containers.cni.directory)
     found = {

@@ -9,9 +9,17 @@ from vmproxy.engine.look import Look, or_why
 from vmproxy.engine.phases.phase import Leaving, Phase
 from vmproxy.engine.scope import Scope, World
 from vmproxy.errors import VmproxyError
+from vmproxy.model import names
 from vmproxy.model.drift import differences
 from vmproxy.model.finding import Finding, failed
-from vmproxy.model.seen import ClusterSeen, OwnSwitchSeen, SwitchSeen, Unobservable
+from vmproxy.model.seen import (
+    ClusterSeen,
+    ContainersSeen,
+    InterfaceSeen,
+    OwnSwitchSeen,
+    SwitchSeen,
+    Unobservable,
+)
 from vmproxy.model.steps import HostStep, Step, SwitchStep
 from vmproxy.model.topology import OwnSwitch
 from vmproxy.resources import switch
@@ -43,7 +51,19 @@ def _expected(scope: Scope, world: World, steps: Sequence[Step]) -> World:
     made = OwnSwitchSeen(ours=True, internal=True, settings=want.settings, addresses=(own.host,))
     carrier = replace(world.carrier, own=made, switch=SwitchSeen(own.name))
     client = replace(world.client, addresses=(*others, own.host))
-    return replace(world, carrier=carrier, client=client, interrupted=cold)
+    containers = _forwarding(own, world.containers)
+    return replace(world, carrier=carrier, client=client, containers=containers, interrupted=cold)
+
+
+def _forwarding(own: OwnSwitch, seen: ContainersSeen | None) -> ContainersSeen | None:
+    """With the host's interface on the switch, which the way of containers passes."""
+    if seen is None:
+        return None
+    alias = names.switch_interface(own.name)
+    before = next((item for item in seen.interfaces if item.alias == alias), None)
+    forwards = not own.nat or (before is not None and before.forwards)
+    others = tuple(item for item in seen.interfaces if item is not before)
+    return replace(seen, interfaces=(*others, InterfaceSeen(alias, (own.host.ip,), forwards)))
 
 
 def _again(scope: Scope, world: World) -> World:
