@@ -104,7 +104,7 @@ TIMER = "vmproxy-token.timer: active"
 
 def unrenewed(command: str) -> Callable[[World], object]:
     """What the guest's timer would repair by itself within a minute."""
-    return in_guest(f"systemctl stop vmproxy-token.timer && {command}")
+    return in_guest(f"systemctl stop vmproxy-token.timer vmproxy-token.service && {command}")
 
 
 CASES = {

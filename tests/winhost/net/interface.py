@@ -134,8 +134,7 @@ def _change(host: Host, instance: Instance, call: Call) -> None:
 def _set_forwarding(host: Host, link: str, family: Family, value: str) -> None:
     """Of IPv4, NAT has a say too."""
     if family == 4:
-        interface(host, link).settings[4, "Forwarding"] = value
-        nat.start(host)
+        nat.set_forwarding(host, link, on=value == "Enabled")
     else:
         kernel(host).set_sysctl(f"ipv6/conf/{link}/forwarding", "1" if value == "Enabled" else "0")
 

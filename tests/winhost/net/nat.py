@@ -223,26 +223,43 @@ def _mapping(one: StaticMapping) -> Instance:
 
 
 def forwards(host: Host, link: str) -> bool:
-    """Whether an interface's own setting says that it forwards IPv4; one that nobody set, as the kernel has
-    it without NAT."""
-    chosen = interface(host, link).settings.get((4, "Forwarding"))
-    if chosen is not None:
-        return bool(chosen == "Enabled")
-    return not host.part(Network).nats and kernel(host).sysctl(f"ipv4/conf/{link}/forwarding") == "1"
+    """Whether an interface's own setting says that it forwards IPv4."""
+    if not host.part(Network).translates:
+        return kernel(host).sysctl(_forwarding(link)) == "1"
+    return bool(interface(host, link).settings.get((4, "Forwarding")) == "Enabled")
+
+
+def set_forwarding(host: Host, link: str, *, on: bool) -> None:
+    if not host.part(Network).translates:
+        kernel(host).set_sysctl(_forwarding(link), "1" if on else "0")
+        return
+    interface(host, link).settings[4, "Forwarding"] = "Enabled" if on else "Disabled"
+    _load_rules(host)
+
+
+def _forwarding(link: str) -> str:
+    return f"ipv4/conf/{link}/forwarding"
 
 
 def start(host: Host) -> None:
     """Bring the kernel to what is set; nothing for a host without a namespace."""
-    if host.namespace is None:
-        return
     part = network(host)
-    links = [one.name for one in kernel(host).links()]
-    on = [link for link in links if forwards(host, link)]
-    kernel(host).set_sysctl("ipv4/ip_forward", "1" if part.nats else "0")
+    if host.namespace is None or not (part.nats or part.translates):
+        return
+    if part.translates != bool(part.nats):
+        _change_over(host)
+    _load_rules(host)
+
+
+def _change_over(host: Host) -> None:
+    """With NAT the kernel forwards everything, and the interfaces' own settings are kept beside it."""
+    part, on = network(host), _forwarding_links(host)
+    part.translates = bool(part.nats)
+    for one in part.interfaces.values():
+        one.settings.pop((4, "Forwarding"), None)
+    kernel(host).set_sysctl("ipv4/ip_forward", "1" if part.translates else "0")
     for link in on:
-        kernel(host).set_sysctl(f"ipv4/conf/{link}/forwarding", "1")
-    rules = _rules(part, on) if part.nats else []
-    _load(host.namespace, [f"add table {_TABLE}", f"delete table {_TABLE}", *rules])
+        set_forwarding(host, link, on=True)
 
 
 def close(host: Host) -> None:
@@ -251,6 +268,16 @@ def close(host: Host) -> None:
     if part.nats:
         part.nats, part.mappings = [], []
         start(host)
+
+
+def _forwarding_links(host: Host) -> list[str]:
+    return [one.name for one in kernel(host).links() if forwards(host, one.name)]
+
+
+def _load_rules(host: Host) -> None:
+    part = network(host)
+    rules = _rules(part, _forwarding_links(host)) if part.nats else []
+    _load(str(host.namespace), [f"add table {_TABLE}", f"delete table {_TABLE}", *rules])
 
 
 def _rules(part: Network, on: list[str]) -> list[str]:

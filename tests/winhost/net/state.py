@@ -110,6 +110,8 @@ class Network:
     """Remove-NetRoute leaves the lasting route of an interface that is gone, and does not say so."""
     nats: list[tuple[str, str]] = field(default_factory=list)
     """Name and internal prefix."""
+    translates: bool = False
+    """The kernel has NAT's rules, and forwards whatever the interfaces' own settings say."""
     nat_settings: dict[tuple[str, str], Any] = field(default_factory=dict)
     """Of a NAT network, by its name: those that differ from a new one's."""
     mappings: list[StaticMapping] = field(default_factory=list)
