@@ -573,7 +573,9 @@ class MemoryGuestLink:
             guard=guest.guard,
             routes=guest.routes,
             token=guest.token,
-            proxy=ProxySeen(guest.answers or guest.flushed, "nftables", NOW, NOW - 1, failures=0, denied=0),
+            proxy=ProxySeen(
+                guest.answers or guest.flushed, "nftables", NOW, NOW - 1, failures=0, denied=0, age=3600.0
+            ),
             kernel="6.12",
             writes_rules=True,
             nft="1.1.3",

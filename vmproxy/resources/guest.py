@@ -169,8 +169,9 @@ def _starting(want: GuestWanted, seen: GuestSeen) -> tuple[str, ...]:
     if not kubeproxy.starting(seen):
         return ()
     drift = kubeproxy.health(seen, mode=want.mode, version=want.version)
-    age = f"kube-proxy: started {seen.proxy.age:.0f} s ago"
-    return tuple(f"{age}; {item.field.split(': ')[-1]}: {item.seen}" for item in drift[:1])
+    age = seen.proxy.age
+    since = "kube-proxy: about to start" if age is None else f"kube-proxy: started {age:.0f} s ago"
+    return tuple(f"{since}; {item.field.split(': ')[-1]}: {item.seen}" for item in drift[:1])
 
 
 def works(seen: GuestSeen | Unobservable) -> bool:

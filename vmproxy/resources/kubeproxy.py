@@ -139,9 +139,12 @@ def plan(
 
 
 def starting(seen: GuestSeen) -> bool:
-    """Whether kube-proxy has run for so short a time that it may not have written its rules yet."""
-    proxy = seen.proxy
-    return proxy.age is not None and proxy.age < _STARTS and not proxy.last_synced
+    """Whether kube-proxy is about to start, or has run for so short a time that it may not have written its
+    rules yet."""
+    proxy, unit = seen.proxy, seen.units.get(PROXY_UNIT)
+    if proxy.age is None:
+        return unit is not None and unit.active
+    return proxy.age < _STARTS and not proxy.last_synced
 
 
 def _differs(name: str, wanted: str | None, seen: str | None) -> Drift | None:

@@ -92,7 +92,9 @@ SECRET = FileSeen("0" * 64, "0600", "root")
 NOW = 1_800_000_000.0
 RENEWAL = FileSeen("e" * 64, "0600", "root")
 TOKEN = TokenSeen("system:serviceaccount:vmproxy:a-win-01", "uid-1", int(NOW) - 3600, int(NOW) + 82800)
-LIVE = ProxySeen(live=True, mode="nftables", last_synced=NOW, last_queued=NOW - 1, failures=0, denied=0)
+LIVE = ProxySeen(
+    live=True, mode="nftables", last_synced=NOW, last_queued=NOW - 1, failures=0, denied=0, age=3600.0
+)
 
 
 def wanted(site: Site = SITE, cluster: ClusterSeen = CLUSTER) -> GuestWanted:
@@ -436,6 +438,16 @@ def test_a_kube_proxy_that_has_just_started_gets_its_time(live: bool) -> None:
     old = replace(young, proxy=replace(proxy, age=100.0))
     assert [step.verb for step in guest.plan(wanted(), old)] == ["restart"]
     assert guest.unsettled(wanted(), old) == ()
+
+
+def test_a_kube_proxy_that_is_about_to_start_after_a_boot_gets_its_time() -> None:
+    """Its unit has a start job, and counts as active."""
+    proxy = replace(LIVE, live=False, last_synced=0.0, age=None)
+    booted = replace(good(wanted()), proxy=proxy, canary=CanarySeen(rule=False, status=0))
+    assert guest.plan(wanted(), booted) == ()
+    assert guest.unsettled(wanted(), booted) == ("kube-proxy: about to start; live: no",)
+    off = {**booted.units, names.PROXY_UNIT: UnitSeen(active=False, enabled=True, stale=False)}
+    assert [step.verb for step in guest.plan(wanted(), replace(booted, units=off))] == ["start"]
 
 
 def test_a_kube_proxy_that_has_written_its_rules_and_lost_them_does_not_just_start() -> None:
