@@ -161,6 +161,46 @@ def test_a_service_of_containers_is_answered_to_host_neighbour_and_container(sit
             world.delete_service("inside")
 
 
+def test_a_service_of_containers_is_answered_to_a_linux_node_whose_route_leads_to_the_vm(site: Site) -> None:
+    """The node's own route, and a client of the VM by the site file."""
+    world, route = site.world, ("ip", "route", "add", SERVICES, "via", "192.168.100.5")
+    world.change_network(clients=["192.168.100.20"])
+    world.apply()
+    with serving(site.two.namespace, 8080):
+        world.create(*service_with_slice("inside", [("http", 80, 8080, "TCP")], {"10.244.9.11": "two"}))
+        world.in_namespace("node", *route)
+        asked = ("curl", "-sS", "--noproxy", "*", "-m", "5", f"http://{world.cluster_ip('inside')}/")
+        try:
+            wait.until("the Service", lambda: bool(site.ask("inside", path="/")) or "no answer", timeout=60)
+            assert world.in_namespace("node", *asked) == "192.168.100.5", "the container sees the VM"
+        finally:
+            world.in_namespace("node", "ip", "route", "del", *route[3:])
+            world.delete_service("inside")
+
+
+def test_a_container_of_a_nat_network_needs_nothing_and_can_be_asked(world: World) -> None:
+    """Docker's default: the site file says nothing of it."""
+    assert isinstance(world, HypervWorld)
+    hns, subnet = world.windows.hns, {"AddressPrefix": "172.28.48.0/20", "GatewayAddress": "172.28.48.1"}
+    network = hns.create_network({"Name": "nat", "Type": "nat", "Subnets": [subnet]})
+    try:
+        about = {"VirtualNetwork": network, "GatewayAddress": "172.28.48.1"}
+        web = hns.start_container("web", hns.create_endpoint(about), runtime="docker")
+        site = Site(world, hns, network, web, web)
+        assert site.ask("web") == "192.168.100.5", "the endpoint sees the VM"
+        assert world.drift() == []
+        assert site.ask("web") == "192.168.100.5"
+        ran = world.vmproxy("verify", "--container", "web", "--service", "demo/web")
+        assert ran.code == 0, ran.err + ran.out
+        block = {"Type": "ACL", "Action": "Block", "Direction": "Out", "RemoteAddresses": SERVICES}
+        hns.set_policies(web.endpoint, [{**block, "Protocols": "6", "Priority": 100, "RuleType": "Switch"}])
+        ran = world.vmproxy("verify", "--container", "web", "--service", "demo/web", "-o", "json")
+        finds(ran, '"hop": "container"', "win-01 reaches it, its container does not")
+    finally:
+        world.clean = False
+        hns.remove_network(network)
+
+
 def test_a_native_kube_proxy_is_refused_before_anything_is_changed(site: Site) -> None:
     system = site.world.windows.state.part(System)
     rival = system.start("kube-proxy.exe")

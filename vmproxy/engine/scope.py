@@ -17,7 +17,7 @@ from vmproxy import seed
 from vmproxy.engine.links import GuestLink, Login
 from vmproxy.engine.marking import Marking
 from vmproxy.engine.site import Once, SiteRun
-from vmproxy.errors import Conflict, Forbidden, NotReady, Unreachable, VmproxyError
+from vmproxy.errors import Conflict, Forbidden, NotReady, Unreachable, UsageError, VmproxyError
 from vmproxy.hosts.kinds import kind_of
 from vmproxy.hosts.protocols import (
     Answer,
@@ -153,9 +153,13 @@ class Scope:
 
     @property
     def containers(self) -> ContainersDriver:
-        """As `carrier`; only where the site file has containers."""
+        """As `carrier`. Raises UsageError for a kind of host that has none."""
         driver = self._drivers().containers
-        assert driver is not None  # the site file's check
+        if driver is None:
+            raise UsageError(
+                f"cannot look into containers of {self.member.name}: only Windows hosts have them",
+                hint="choose a Windows host with --host",
+            )
         return driver
 
     # What is seen.

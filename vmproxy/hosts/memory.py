@@ -205,6 +205,8 @@ class MemoryWorld:
     serves_dns: bool = False
     leftovers: tuple[str, ...] = ()
     containers: ContainersSeen = field(default_factory=lambda: ContainersSeen(None))
+    lost: frozenset[str] = frozenset()
+    """Containers whose packets do not get to the host."""
     cni: dict[str, bytes] = field(default_factory=dict)
     consent: bool = True
     cut: bool = False
@@ -535,7 +537,8 @@ class MemoryContainers:
     def probe(self, container: str, connections: Sequence[Connection]) -> list[Answer]:
         forwards = all(item.forwards for item in self._world.containers.interfaces)
         answers = MemoryClient(self._world).probe(connections)
-        return [replace(item, ok=item.ok and forwards, container=container) for item in answers]
+        passes = forwards and container not in self._world.lost
+        return [replace(item, ok=item.ok and passes, container=container) for item in answers]
 
     def _marked(self, alias: str) -> bool:
         return any(vm.marker and alias in vm.marker.forwarding for vm in self._world.vms.values())

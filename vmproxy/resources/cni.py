@@ -13,7 +13,7 @@ from vmproxy.containers import cni
 from vmproxy.errors import Conflict, NotReady
 from vmproxy.model.names import HOST_LABEL, SITE_LABEL
 from vmproxy.model.net import Interface, Network, overlap, summed
-from vmproxy.model.seen import ClusterSeen, CniSeen
+from vmproxy.model.seen import ClusterSeen, CniSeen, DnsSeen, Unobservable
 from vmproxy.model.steps import CniFile, RemoveCni, WriteCni
 from vmproxy.model.topology import Vm
 
@@ -21,6 +21,7 @@ _RUNTIME = (
     "install containerd with its CNI plugins, or correct containers.cni.directory; `vmproxy render` writes "
     "what containerd's config.toml needs into containers/"
 )
+_NAMES = "set dns.server and dns.domain, or remove dns from the site file"
 
 
 def content(vm: Vm, cluster: ClusterSeen, host: Iterable[Interface]) -> bytes:
@@ -51,8 +52,18 @@ def network(vm: Vm, cluster: ClusterSeen, host: Iterable[Interface]) -> cni.Cont
         management=own.ip,
         plugin=asked.cni.plugin,
         api=asked.cni.api,
+        dns=_dns(cluster.dns),
         isolate=asked.isolate,
     )
+
+
+def _dns(seen: DnsSeen | Unobservable | None) -> cni.Dns | None:
+    """The cluster's, where the site file asks for its names. Raises NotReady when it was not found."""
+    if isinstance(seen, Unobservable):
+        raise NotReady(f"cannot write a CNI configuration: {seen.because}", hint=_NAMES)
+    if seen is None or not isinstance(seen.server, IPv4Address):
+        return None
+    return cni.Dns((seen.server,), (f"svc.{seen.domain}",))
 
 
 def _on_lan(vm: Vm, host: Iterable[Interface]) -> IPv4Interface | None:

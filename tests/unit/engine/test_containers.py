@@ -237,6 +237,7 @@ def test_the_cni_configuration_is_written_repaired_and_removed() -> None:
     assert {"Type": "SDNRoute", "Settings": {"DestinationPrefix": "10.96.0.0/16", "NeedEncap": True}} in [
         policy["value"] for policy in plugin["policies"]
     ]
+    assert plugin["dns"] == {"nameservers": ["10.96.0.10"], "search": ["svc.cluster.local"]}
     assert run.plan().in_sync
     run.world.cni[PATH] = content.replace(b"10.96.0.0/16", b"10.97.0.0/16")
     (step,) = run.plan().steps

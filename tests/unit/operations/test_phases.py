@@ -41,6 +41,24 @@ def test_a_good_world_is_good_for_every_command() -> None:
 
 
 @pytest.mark.parametrize(
+    ("change", "lost", "hop"),
+    [("", False, None), ("", True, "container"), ("VM off", False, "vm"), ("VM off", True, "vm")],
+)
+def test_a_container_of_a_network_that_the_site_file_does_not_have_is_asked_too(
+    change: str, lost: bool, hop: str | None
+) -> None:
+    """As one of a nat network, for which nothing is to be set."""
+    world = made()
+    CHANGES.get(change, lambda _world: None)(world)
+    world.lost = frozenset({"web"} if lost else ())
+    product = Product(world)
+    (check,) = verify_host(product.site(), product.topology.members[0], QUIET, services=(), container="web")
+    assert (check.ok, check.hop) == (hop is None, hop)
+    if hop == "container":
+        assert check.detail == "win-01 reaches it, its container does not: answered in memory"
+
+
+@pytest.mark.parametrize(
     ("change", "hop", "problem"),
     [
         ("no route", "route", "does not answer"),

@@ -32,7 +32,7 @@ from typing import Any, Literal
 from uuid import UUID, uuid5
 
 from tests.winhost import programs
-from tests.winhost.hns import cmdlets, wiring
+from tests.winhost.hns import cmdlets, nat, wiring
 from tests.winhost.hns.calls import hns_call
 from tests.winhost.hns.errors import HnsError
 from tests.winhost.hns.store import Container, Form, Store, store
@@ -157,7 +157,12 @@ def rebooting(host: Host) -> Iterator[None]:
     again = [one for one in part.endpoints.values() if one.wired and not one.wired.container]
     for kept in part.endpoints.values():
         wiring.detach(host, kept)
+    natted = [one for one in part.networks.values() if one.Type.lower() == "nat"]
+    for about in natted:
+        nat.stop(host, about)
     yield
+    for about in natted:
+        nat.start(host, about)
     for kept in again:
         hns_call(
             host, "POST", f"/endpoints/{kept.about.ID}/attach", '{"SystemType": "Host", "CompartmentId": 1}'

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import uuid4
 
-from tests.winhost.hns import filtering, schema, wiring
+from tests.winhost.hns import filtering, nat, schema, wiring
 from tests.winhost.hns.errors import (
     ALREADY_ATTACHED,
     ELEMENT_NOT_FOUND,
@@ -69,6 +69,8 @@ def _new_network(host: Host, _: str, document: Mapping[str, Any]) -> Content:
         asked = asked.model_copy(update={"ManagementIP": wiring.management_address(host)})
     number = (asked.ID or str(uuid4())).upper()
     part.networks[number] = asked.model_copy(update={"ID": number})
+    if asked.Type.lower() == "nat":
+        nat.start(host, part.networks[number])
     return network_content(host, part.networks[number])
 
 
@@ -78,6 +80,8 @@ def _remove_network(host: Host, number: str, _: Mapping[str, Any]) -> Content:
     content = network_content(host, part.network(number))
     for one in list(part.of_network(number)):
         _remove_endpoint(host, one.about.ID, {})
+    if part.networks[number].Type.lower() == "nat":
+        nat.stop(host, part.networks[number])
     del part.networks[number]
     return content
 

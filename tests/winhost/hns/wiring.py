@@ -34,7 +34,9 @@ def bridge(host: Host, about: Network) -> str:
     """The bridge of the switch whose network card the network is on; without a name, of the first.
 
     That HNS refuses a card which another switch has is not emulated: it is as if the host had one more card
-    in the same network."""
+    in the same network. A nat network has a switch of its own."""
+    if about.Type.lower() == "nat":
+        return nat_bridge(about)
     cards = {one.description: one.name for one in host.part(HostNetwork).physical}
     for switch in hyperv(host).switches.values():
         named = (cards.get(switch.uplink), switch.uplink, f"vEthernet ({switch.name})", switch.name)
@@ -43,14 +45,19 @@ def bridge(host: Host, about: Network) -> str:
     raise HnsError(ADAPTER_NOT_FOUND)
 
 
-def check_kind(about: Network) -> None:
-    if about.Type.lower() not in _KINDS:
+def nat_bridge(about: Network) -> str:
+    """In the switch's namespace."""
+    return f"vn{short(about.ID)}"
+
+
+def check_kind(about: Network, *others: str) -> None:
+    if about.Type.lower() not in (*_KINDS, *others):
         raise not_emulated(f"an endpoint on a network of type {about.Type}")
 
 
 def attach_container(host: Host, about: Network, kept: Kept, container: str) -> None:
     """A namespace with the endpoint's address, gateway and routes."""
-    check_kind(about)
+    check_kind(about, "nat")
     assert host.switch_namespace is not None and host.namespace is not None  # noqa: PT018
     name = f"{host.namespace}-{short(kept.about.ID, 6)}"
     wired = Wired(name, "eth0", f"wc{short(kept.about.ID)}", container, _free_slot(host))

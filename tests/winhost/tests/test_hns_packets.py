@@ -102,6 +102,25 @@ def test_the_host_passes_on_only_what_both_its_interfaces_forward(site: Site, of
     assert get(pod.namespace, SERVICE) == FIRST
 
 
+def test_a_container_of_a_nat_network_is_the_host_to_everybody_and_follows_its_routes(site: Site) -> None:
+    """Whatever the host's interfaces forward; and it is gone with its network, what others have is not."""
+    site.forwarding(on=False)
+    subnet = {"AddressPrefix": "172.28.48.0/20", "GatewayAddress": "172.28.48.1"}
+    network = site.hns.create_network({"Name": "nat", "Type": "nat", "Subnets": [subnet]})
+    about = {"VirtualNetwork": network, "IPAddress": "172.28.48.10", "GatewayAddress": "172.28.48.1"}
+    pod = site.hns.start_container("pod", site.hns.create_endpoint(about), runtime="docker")
+    assert [get(pod.namespace, address) for address in (SERVICE, NEIGHBOUR)] == [HOST, HOST]
+    assert get(pod.namespace, "172.28.48.1") == "172.28.48.10"
+    assert get(site.lan.neighbour, "172.28.48.10", patience=SHORT) is None, "no way in"
+    another = site.container("another", FIRST, ENCAP, NAT)
+    assert get(another.namespace, SERVICE, patience=SHORT) is None, "NAT makes the host forward for it alone"
+    site.hns.remove_network(network)
+    links = [one.name for one in Kernel(site.lan.host).links()]
+    assert len([name for name in links if name.startswith("vh")]) == 1, "that of cbr0"
+    rules = run(netns.run_in(site.lan.host, ["nft", "list", "ruleset"])).stdout
+    assert "172.28.48.0" not in rules
+
+
 def test_outbound_nat_makes_the_source_the_hosts_but_for_exceptions(site: Site) -> None:
     pod = site.container("pod", FIRST, ENCAP, {"Type": "OutBoundNAT", "ExceptionList": [PODS]})
     assert get(pod.namespace, SERVICE) == HOST
