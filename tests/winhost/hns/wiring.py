@@ -99,7 +99,7 @@ def detach(host: Host, kept: Kept) -> None:
         part.containers.pop(wired.container, None)
     else:
         network(host).interfaces.pop(wired.device, None)
-    run(_unplug_command(host, wired), ok=(0, 1))
+    run(_unplug_command(host, wired), ok=(0, 1, 2))  # its link goes with a namespace, a moment later
     assert part.undertaker is not None
     part.undertaker.forget(wired.port)
 
