@@ -38,12 +38,14 @@ class Connection:
 @dataclass(frozen=True)
 class Answer:
     """`ok` None: no reply, which proves nothing for UDP. `via` is the next hop that the host uses.
-    `container`: the one that it was tried from; None: the host itself."""
+    `container`: the one that it was tried from; None: the host itself. `host_ok`: of one that a container did
+    not get, whether the host itself is answered; None: not tried."""
 
     ok: bool | None
     detail: str
     via: Address | None
     container: str | None = None
+    host_ok: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -61,12 +61,20 @@ def verify_host(
         origin = f"container {container} of {member.client.name}" if container else member.client.name
         report(f"connecting to {len(targets)} ports from {origin}")
         tried = [_connection(target) for target in targets]
-        answers = scope.containers.probe(container, tried) if container else scope.client.probe(tried)
+        answers = _from_inside(scope, container, tried) if container else scope.client.probe(tried)
         checks = [_check(look, *pair) for pair in zip(targets, answers, strict=True)]
         if container:
             return tuple(checks)
         lost = () if services else _of_nodes(look, checks, report)
         return (*checks, *lost, *_names(scope, site.services(), targets, report))
+
+
+def _from_inside(scope: Scope, container: str, tried: Sequence[Connection]) -> list[Answer]:
+    """What does not answer the container is tried from the host itself, too."""
+    answers = scope.containers.probe(container, tried)
+    silent = [connection for connection, answer in zip(tried, answers, strict=True) if not answer.ok]
+    own = iter(scope.client.probe(silent) if silent else ())
+    return [answer if answer.ok else replace(answer, host_ok=next(own).ok) for answer in answers]
 
 
 def _of_nodes(look: Look, checks: Sequence[Check], report: Report) -> Iterator[Check]:

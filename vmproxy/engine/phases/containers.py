@@ -11,7 +11,7 @@ from vmproxy.engine.look import Look, or_why
 from vmproxy.engine.phases.phase import Hop, Leaving, Phase, Unsettled
 from vmproxy.engine.scope import Scope, World
 from vmproxy.errors import VmproxyError
-from vmproxy.hosts.protocols import Answer, Connection
+from vmproxy.hosts.protocols import Answer
 from vmproxy.model.finding import Finding, failed
 from vmproxy.model.seen import Unobservable
 from vmproxy.model.steps import ContainerStep
@@ -115,19 +115,19 @@ def _problems(look: Look) -> Iterator[str]:
     yield from (f"{step.target} is off: the containers of {vm.containers.network} need it" for step in steps)
 
 
-def _broken(look: Look, target: Target, answer: Answer) -> tuple[Hop, str] | None:
-    """Of a connection from a container: what is before the host's own way. Where nothing is known to be
-    wrong, as of a nat network, which the site file does not have, the host tries it itself."""
+def _broken(look: Look, _target: Target, answer: Answer) -> tuple[Hop, str] | None:
+    """Of a connection from a container: what is before the host's own way. Of a nat network, which the site
+    file does not have, only that the host itself is answered is known."""
     if answer.container is None:
         return None
     vm, seen = look.scope.member.vm, look.containers()
     if seen is not None:
         for why in (*_problems(look), *containers.warnings(vm, look.cluster().service_cidrs, seen)):
             return "container", why
-    asked = Connection(target.protocol, target.service.cluster_ip, target.port)
-    (own,) = look.scope.client.probe([asked])
-    host = look.scope.member.client.name
-    return ("container", f"{host} reaches it, its container does not: {answer.detail}") if own.ok else None
+    if answer.host_ok:
+        host = look.scope.member.client.name
+        return "container", f"{host} reaches it, its container does not: {answer.detail}"
+    return None
 
 
 CONTAINERS = Phase(
