@@ -115,6 +115,15 @@ def test_a_rule_of_iptables_has_all_of_it_in_one_line(
     assert rule(machine, address, port, protocol) is there
 
 
+def test_a_rule_is_found_while_kube_proxy_does_not_say_its_mode(machine: Machine) -> None:
+    """A page that is late is no reason to look for nftables' rules among those of iptables."""
+    knows(machine, "service-ips { 10.96.0.1 . tcp . 443 }")
+    assert rule(machine, "10.96.0.1", 443)
+    machine.program("iptables-save", f"printf %s '{SAVED}'")
+    assert rule(machine, "10.96.0.10", 53, "udp")
+    assert not rule(machine, "10.96.0.2", 443)
+
+
 def test_without_kube_proxy_and_iptables_there_is_no_rule(machine: Machine) -> None:
     assert not rule(machine, "10.96.0.1", 443)
 
