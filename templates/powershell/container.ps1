@@ -47,11 +47,6 @@ function Get-Container {
     if (-not $Works) { throw ($Problems -join '; ') }
 }
 
-function Get-NextHop([string] $Address) {
-    try { $Next = (Find-Route $Address).NextHop } catch { return $null }
-    if ($Next -and $Next -ne '0.0.0.0') { [string]$Next }
-}
-
 function Test-FromContainer($Container, $Item) {
     # Whatever the port speaks: the time at which TCP was connected is not 0 then.
     $Url = "http://$($Item.address):$($Item.port)/"
@@ -69,7 +64,8 @@ function Test-FromContainer($Container, $Item) {
 }
 
 $Running = @(Get-Container)
-$Found = @($Running | Where-Object { $_.name -ceq $Data.container -or $_.id.StartsWith($Data.container) })
+$Found = @($Running | Where-Object { $_.name -ceq $Data.container })
+if (-not $Found.Count) { $Found = @($Running | Where-Object { $_.id.StartsWith($Data.container) }) }
 if ($Found.Count -ne 1) {
     return @{ running = @($Running | ForEach-Object { "$($_.name) ($($_.id.Substring(0, 12)))" }) }
 }

@@ -337,6 +337,12 @@ $Session.Lib = {
             Where-Object { $_.DestinationPrefix } | Select-Object -First 1
     }
 
+    function Get-NextHop([string] $Address) {
+        # Nothing where there is no route, or none is needed.
+        try { $Next = (Find-Route $Address).NextHop } catch { return $null }
+        if ($Next -and $Next -ne '0.0.0.0') { [string]$Next }
+    }
+
     function Get-OnLinkInterface([string] $Address) {
         # The index of the interface whose own network contains the address. It can change: never cache it.
         $Route = Find-Route $Address

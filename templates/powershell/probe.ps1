@@ -9,11 +9,6 @@ function Get-SocketError($Problem) {
     if ($Inner -is [Net.Sockets.SocketException]) { [string]$Inner.SocketErrorCode } else { $Inner.Message }
 }
 
-function Get-NextHop([string] $Address) {
-    try { $Next = (Find-Route $Address).NextHop } catch { return $null }
-    if ($Next -and $Next -ne '0.0.0.0') { [string]$Next }
-}
-
 function Test-Tcp($Item) {
     $Client = New-Object Net.Sockets.TcpClient ([Net.Sockets.AddressFamily]::InterNetwork)
     $Watch = [Diagnostics.Stopwatch]::StartNew()
