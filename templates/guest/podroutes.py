@@ -316,12 +316,17 @@ def holds(networks: list[tuple[int, int]], number: int) -> bool:
 
 def changes(have: Routes, wanted: Routes) -> list[str]:
     """Lines for ip. What somebody else has set stays: a new one is added, and never replaces."""
-    lines = ["route del %s via %s proto %s" % (to, have[to], PROTOCOL) for to in have.keys() - wanted.keys()]
+    lines = [command("del", to, have[to]) for to in have.keys() - wanted.keys()]
     for to, via in wanted.items():
         if have.get(to) != via:
             verb = "replace" if to in have else "add"
-            lines.append("route %s %s via %s proto %s" % (verb, to, via, PROTOCOL))
+            lines.append(command(verb, to, via))
     return lines
+
+
+def command(verb: str, to: str, via: str) -> str:
+    """Somebody may have given our number to a route without a next hop."""
+    return "route %s %s%s proto %s" % (verb, to, " via " + via if via else "", PROTOCOL)
 
 
 # The kernel.

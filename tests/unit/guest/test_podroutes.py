@@ -450,9 +450,9 @@ def test_a_link_that_changes_and_a_route_of_ours_that_goes_are_heard(
 def test_the_kernel_is_asked_for_what_differs_alone(machine: Machine) -> None:
     changes = machine.module("podroutes.py").changes
     assert changes(
-        {"1.1.1.1": "a", "2.2.2.2": "a", "3.3.3.3": "a"}, {"1.1.1.1": "a", "2.2.2.2": "b", "4.4.4.4": "b"}
+        {"1.1.1.1": "a", "2.2.2.2": "a", "3.3.3.3": ""}, {"1.1.1.1": "a", "2.2.2.2": "b", "4.4.4.4": "b"}
     ) == [
-        "route del 3.3.3.3 via a proto 251",
+        "route del 3.3.3.3 proto 251",
         "route replace 2.2.2.2 via b proto 251",
         "route add 4.4.4.4 via b proto 251",
     ]
