@@ -340,7 +340,7 @@ class Scope:
     @property
     def comment(self) -> str:
         """By which rules of ours are known in the client's resolver."""
-        return names.comment(self.member.vm.site, self.member.vm.host)
+        return names.mark(self.member.vm.site, self.member.vm.host)
 
     def address(self, marker: Marker | None) -> Interface:
         """Where the VM is now: the site file's address only once the VM was made with it."""

@@ -98,8 +98,9 @@ def vm_name(site: str, host: str) -> str:
     return f"vmproxy-{site}-{host}"
 
 
-def switch_mark(site: str, host: str) -> str:
-    """The word in the Notes of a virtual switch that vmproxy made for that host's VM."""
+def mark(site: str, host: str) -> str:
+    """By which what vmproxy makes on a host is known as ours: a word in the Notes of a virtual switch, the
+    comment of rules for names."""
     return f"vmproxy:{site}:{host}"
 
 
@@ -117,11 +118,6 @@ def renewal(account: str) -> str:
     """The ServiceAccount that creates tokens for `account`, and the Secret with its own token. The site
     file's check refuses hosts whose accounts would have the same name."""
     return f"{account}-renewal"
-
-
-def comment(site: str, host: str) -> str:
-    """Of the rules that vmproxy makes in the resolver of a host: by it they are known as ours."""
-    return f"vmproxy:{site}:{host}"
 
 
 class ObjectName(NamedTuple):

@@ -205,7 +205,7 @@ def _own_switch(site: Site, host: Host) -> OwnSwitch | None:
         return None
     return OwnSwitch(
         name=names.vm_name(site.name, host.name),
-        mark=names.switch_mark(site.name, host.name),
+        mark=names.mark(site.name, host.name),
         host=ip_interface(f"{network[1]}/{network.prefixlen}"),
         vm=host.network.address.ip if host.network.address else network[2],
         nat=host.switch.nat,

@@ -77,7 +77,7 @@ class HypervCarrier:
         if self._watching:
             self._watch(close=True)
         vm, own = self._about, self._about.carrier.own
-        mark = names.switch_mark(vm.site, vm.host)
+        mark = names.mark(vm.site, vm.host)
         asked = Asked(self._name, vm.site, vm.carrier.switch, self._paths, mark)
         data = {"switch": vm.carrier.switch, "wantsOwn": own is not None}
         facts = self._session.run("observe.ps1", "look at Hyper-V", data)
@@ -116,7 +116,7 @@ class HypervCarrier:
                 case CreateSwitch() | SetSwitch():
                     self._session.call("switch.ps1", switch.settings(step))
                 case RemoveSwitch():
-                    mark = names.switch_mark(self._about.site, self._about.host)
+                    mark = names.mark(self._about.site, self._about.host)
                     self._session.call("unswitch.ps1", {"mark": mark})
                 case _:
                     assert_never(step)

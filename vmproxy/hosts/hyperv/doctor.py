@@ -181,7 +181,7 @@ _LOOKS: dict[str, tuple[str, Callable[[Any], Judged]]] = {
 }
 
 
-_OF_SWITCH = ("VM's network", "packet coalescing", "who made the switch", "switch extensions")
+_OF_SWITCH = ("VM's network", "packet coalescing", "switch extensions")
 """Nothing to look at before apply makes the VM's own switch."""
 
 

@@ -79,7 +79,8 @@ class NamespaceNames:
             part.write_text(written(change(self.rules())))
             part.replace(self._file)
         for pid in self._resolvers():
-            os.kill(pid, signal.SIGHUP)
+            with suppress(ProcessLookupError):  # it has ended meanwhile
+                os.kill(pid, signal.SIGHUP)
 
     def _resolvers(self) -> list[int]:
         pids = run(["ip", "netns", "pids", self._namespace]).stdout.split()
