@@ -69,6 +69,21 @@ def test_the_machine_s_own_network_stays_as_it_is(up: dict[str, object]) -> None
     assert "10.96." not in routes
 
 
+def test_the_gateway_keeps_its_mac_address_whoever_joins_its_bridge(up: dict[str, object]) -> None:
+    """A bridge without an address of its own has the lowest one of its ports."""
+    ip = ("ip", "-n", f"vmproxy-{NAME}-switch")
+
+    def of_gateway() -> str:
+        shown = subprocess.run([*ip, "-j", "link", "show", "br0"], text=True, capture_output=True, check=True)
+        return str(json.loads(shown.stdout)[0]["address"])
+
+    before = of_gateway()
+    subprocess.run([*ip, "link", "add", "low", "address", "02:00:00:00:00:01", "type", "veth"], check=True)
+    subprocess.run([*ip, "link", "set", "low", "up", "master", "br0"], check=True)
+    assert of_gateway() == before
+    subprocess.run([*ip, "link", "del", "low"], check=True)
+
+
 def test_it_comes_up_answers_is_repaired_and_leaves_nothing(up: dict[str, object]) -> None:
     assert up["running"] is True
     assert set(up) == {"running", "kubeconfig", "site", "namespaces", "binaries"}

@@ -23,6 +23,8 @@ from vmproxy.util.run import run
 
 BRIDGE = "br0"
 GATEWAY = "192.168.100.1"
+GATEWAY_MAC = "02:00:c0:a8:64:01"
+"""Set, as a bridge without one takes that of a port, and another when a port with a lower one comes."""
 ADDRESSES = {
     "control": "192.168.100.2",
     "host": "192.168.100.10",
@@ -95,7 +97,8 @@ class Network:
     def _bridge_up(self) -> None:
         switch = self.namespace("switch")
         if not _has_link(switch, BRIDGE):
-            run(["ip", "-n", switch, "link", "add", BRIDGE, "type", "bridge", "vlan_default_pvid", "1"])
+            kind = ("type", "bridge", "vlan_default_pvid", "1")
+            run(["ip", "-n", switch, "link", "add", BRIDGE, "address", GATEWAY_MAC, *kind])
         run(["ip", "-n", switch, "addr", "replace", f"{GATEWAY}/24", "dev", BRIDGE])
         run(["ip", "-n", switch, "link", "set", BRIDGE, "up"])
         run(
