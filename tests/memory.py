@@ -325,6 +325,7 @@ CHANGES: dict[str, Change] = {
     "guest route added": _guest(
         lambda guest: setattr(guest, "routes", (route("10.9.0.0/16", "192.168.10.8"),))
     ),
+    "guest address left": _guest(lambda guest: setattr(guest, "added", (ip_interface("10.9.0.2/24"),))),
     "a link in a file's place": _guest(lambda guest: _first_file(guest, keep=True, kind="link")),
     "files of another group": _guest(lambda guest: _first_file(guest, keep=True, group="games")),
     "folder open": _guest(

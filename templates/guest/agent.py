@@ -172,6 +172,7 @@ if TYPE_CHECKING:
         routes: list[Route]
         folders: dict[str, FolderSeen]
         addresses: list[str]
+        added: list[str]
         dns: list[str]
         blockers: list[str]
         pod_routes: PodRoutesSeen | None
@@ -536,10 +537,12 @@ def routes(told: str | None) -> list[Route]:
     return [{"prefix": whole(route["dst"]), "via": route.get("gateway", "")} for route in ours]
 
 
-def addresses(told: str | None) -> list[str]:
+def addresses(told: str | None, label: str = "") -> list[str]:
+    """Those with that label; without one, all."""
     found = json.loads(told) if told and told.strip() else []
-    every = [item for link in found for item in link.get("addr_info", [])]
-    return ["%s/%d" % (item["local"], item["prefixlen"]) for item in every if "local" in item]
+    every = [item for link in found for item in link.get("addr_info", []) if "local" in item]
+    chosen = [item for item in every if label in ("", item.get("label"))]
+    return ["%s/%d" % (item["local"], item["prefixlen"]) for item in chosen]
 
 
 def name_servers() -> list[str]:
@@ -696,6 +699,7 @@ def observe(request: ObserveRequest) -> ObserveAnswer:
     own = start("ip", "-j", "-4", "address", "show", "dev", request["interface"])
     seen = files(request["files"])  # the programs run meanwhile
     told, table = finish(shown) or "", finish(rules)
+    shown_addresses = finish(own)
     of_proxy, way, status = joined(tried)
     of_proxy["age"] = age(told)
     return {
@@ -712,7 +716,8 @@ def observe(request: ObserveRequest) -> ObserveAnswer:
         "repairs": repairs(),
         "routes": routes(finish(found)),
         "folders": folders(request["folders"]),
-        "addresses": addresses(finish(own)),
+        "addresses": addresses(shown_addresses),
+        "added": addresses(shown_addresses, "%s:%s" % (request["interface"], OWN)),
         "dns": name_servers(),
         "blockers": blockers(finish(chains)),
         "pod_routes": pod_routes(),

@@ -1,6 +1,6 @@
 #!/usr/bin/python3 -I
 """Looks every few seconds at what vmproxy has set up in this VM, and repairs what needs no controller:
-routes, guard table, kernel settings, and a kube-proxy that stopped, hangs or lost its rules.
+addresses, routes, guard table, kernel settings, and a kube-proxy that stopped, hangs or lost its rules.
 
 Each repair is a line in the journal and counts in /run/vmproxy/keeper.json. What has to be repaired again and
 again is looked at less often: something else changes it back.
@@ -22,6 +22,7 @@ PROGRAM = "/usr/local/lib/vmproxy/kube-proxy"
 KEEPER = "/etc/vmproxy/keeper.json"
 GUARD = "/etc/vmproxy/guard.nft"
 ROUTES = "/etc/vmproxy/routes.json"
+ADDRESSES = "/etc/vmproxy/addresses.json"
 SYSCTLS = "/etc/sysctl.d/99-vmproxy.conf"
 REPAIRS = "/run/vmproxy/keeper.json"
 KERNEL = "/proc/sys"
@@ -86,7 +87,23 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-# Routes, guard table, kernel settings.
+# Addresses, routes, guard table, kernel settings.
+
+
+def addresses_broken() -> str | None:
+    with open(ADDRESSES) as file:
+        missing = [item for item in json.load(file) if not held(item.partition("/")[0])]
+    return "%s missing" % ", ".join(missing) if missing else None
+
+
+def held(address: str) -> bool:
+    """Whether this machine has it, asked without a program: nothing is bound to another's."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
+        try:
+            channel.bind((address, 0))
+        except OSError:
+            return False
+    return True
 
 
 def routes_broken() -> str | None:
@@ -325,6 +342,7 @@ def faults() -> list[Fault]:
     rules, proxy = Rules(), Proxy(time.monotonic())
     return [
         Fault("the guard table", lambda: rules.broken("guard", guard_broken), setup.guard),
+        Fault("addresses", addresses_broken, setup.addresses),
         Fault("routes", routes_broken, setup.routes),
         Fault("kernel settings", sysctls_broken, set_sysctls),
         Fault("kube-proxy", proxy.broken, proxy.restart),

@@ -1,7 +1,8 @@
 #!/usr/bin/python3 -I
-"""Set up the guest's guard table, routes and forwarding: at boot, and when vmproxy has changed them.
+"""Set up the guest's guard table, addresses, routes, forwarding: at boot, and when vmproxy has changed them.
 
 setup.py guard        load /etc/vmproxy/guard.nft in one transaction
+setup.py addresses    make the interface's addresses with our label those of /etc/vmproxy/addresses.json
 setup.py routes       make the routes of our protocol those of /etc/vmproxy/routes.json, and the default route
 setup.py forward      let the kernel forward
 """
@@ -16,6 +17,9 @@ import sys
 
 GUARD = "/etc/vmproxy/guard.nft"
 ROUTES = "/etc/vmproxy/routes.json"
+ADDRESSES = "/etc/vmproxy/addresses.json"
+INTERFACE = "eth0"
+LABEL = INTERFACE + ":vmproxy"  # marks our addresses
 NOTE = "/run/vmproxy/guard.json"
 FORWARD = ("net.ipv4.ip_forward", "net.ipv4.conf.eth0.forwarding")
 DEFAULT = "0.0.0.0/0"
@@ -63,6 +67,36 @@ def guard_seen(told: str) -> str:
     except (OSError, ValueError):
         return "changed"
     return note["source"] if note.get("loaded") == loaded(told) else "changed"
+
+
+def addresses() -> None:
+    """Beside the interface's own. Who has set a wanted one keeps it."""
+    with open(ADDRESSES) as file:
+        wanted: list[str] = json.load(file)
+    seen = held(output("ip", "-j", "-4", "address", "show", "dev", INTERFACE))
+    todo = [("del", address) for address, label in seen if label == LABEL and address not in wanted]
+    there = [address for address, _ in seen]
+    todo += [("add", address) for address in wanted if address not in there]
+    refused = [address for verb, address in todo if not moved(verb, address)]
+    if refused:
+        raise OSError("not set: %s" % ", ".join(refused))
+
+
+def held(told: str) -> list[tuple[str, str]]:
+    """Addresses with their prefix lengths and labels, as `ip -j address show` tells them."""
+    found = [item for link in json.loads(told or "[]") for item in link.get("addr_info", [])]
+    return [
+        ("%s/%d" % (item["local"], item["prefixlen"]), item.get("label", ""))
+        for item in found
+        if "local" in item
+    ]
+
+
+def moved(verb: str, address: str) -> bool:
+    """False: ip has said why on stderr."""
+    label = ["label", LABEL] if verb == "add" else []
+    command = ["ip", "address", verb, address, "dev", INTERFACE, *label]
+    return subprocess.run(command, check=False).returncode == 0
 
 
 def routes() -> None:
@@ -116,7 +150,7 @@ def forward() -> None:
 
 
 if __name__ == "__main__":
-    parts, failed = {"guard": guard, "routes": routes, "forward": forward}, []
+    parts, failed = {"guard": guard, "addresses": addresses, "routes": routes, "forward": forward}, []
     for what in sys.argv[1:]:
         try:
             parts[what]()

@@ -47,7 +47,8 @@ def targets_of(services: Iterable[ServiceSeen]) -> Iterator[Target]:
 class Ways:
     """How the VM gets to endpoints: the Nodes are in `cluster`, `node` is the one that it acts for, `routed`
     are the networks to which vmproxy sets routes in it; `kept`: the VM itself keeps one to each endpoint.
-    `near`: the VM's own network, None where it does not matter. `by_host`: the routes are its host's, which
+    `near`: the VM's own network, None where it does not matter; `inside`: the containers' subnet that it
+    is the gateway of, None for none. `by_host`: the routes are its host's, which
     is the way to all."""
 
     cluster: ClusterSeen
@@ -55,6 +56,7 @@ class Ways:
     routed: frozenset[Network] = frozenset()
     kept: bool = False
     near: Network | None = None
+    inside: Network | None = None
     by_host: bool = False
 
 
@@ -67,6 +69,7 @@ def ways(vm: Vm, cluster: ClusterSeen, host: Sequence[Interface]) -> Ways:
         frozenset(route.prefix for route in routes),
         kept=vm.network.pod_routes == "endpoints",
         near=vm.address.network,
+        inside=vm.inside.network if vm.inside else None,
         by_host=vm.carrier.own is not None,
     )
 
@@ -111,7 +114,7 @@ def _near(seen: EndpointSeen, known: Ways) -> bool:
     """Whether no route by way of its Node leads to it."""
     node = _node_of(seen.ip, known.cluster, seen.node)
     own = node is not None and seen.ip in node.internal_ips
-    return own or (known.near is not None and seen.ip in known.near)
+    return own or any(seen.ip in network for network in (known.near, known.inside) if network is not None)
 
 
 _Key = tuple[int, int]
@@ -187,6 +190,8 @@ def _why(endpoint: Endpoint, reach: Reach, known: Ways, node: str | None) -> str
 def _missing_route(address: Address, via: Address | None, known: Ways, name: str | None) -> str:
     """The route that the VM lacks: the pod's Node is the way to it, and packets go another way. The endpoint
     names its Node, which has the pod's address in its podCIDR or not."""
+    if known.inside is not None and address in known.inside:
+        return ""
     node = _node_of(address, known.cluster, name)
     if node is None or not node.internal_ips or via in node.internal_ips or address in node.internal_ips:
         return ""

@@ -32,6 +32,7 @@ from vmproxy.model.steps import (
     RenewToken,
     RestartProxy,
     SetAccess,
+    SetGuestAddress,
     SetGuestRoute,
     SetSysctl,
     StartUnit,
@@ -84,8 +85,11 @@ class Observe:
             Route(ip_network(_text(route["prefix"])), _address(route["via"])) for route in answer["routes"]
         ]
         seen = {part.name: answer[part.name] for part in fields(GuestSeen)}  # none of them has a default here
-        addresses = [ip_interface(_text(address)) for address in answer["addresses"]]
-        return _read(GuestSeen, {**seen, "routes": routes, "addresses": addresses})
+        own = {
+            name: [ip_interface(_text(address)) for address in answer[name]]
+            for name in ("addresses", "added")
+        }
+        return _read(GuestSeen, {**seen, **own, "routes": routes})
 
 
 def observe(query: GuestQuery, *, setup: str) -> Observe:
@@ -292,6 +296,8 @@ def _parts(steps: Sequence[GuestStep]) -> Iterator[str]:
                 yield "guard"
             case SetGuestRoute():
                 yield "routes"
+            case SetGuestAddress():
+                yield "addresses"
             case PushFile() | SetAccess() | RemoveDropIns() | SetSysctl():
                 pass
             case RenewToken() | GiveRenewal() | StartUnit() | RestartProxy():

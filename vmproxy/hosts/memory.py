@@ -74,6 +74,7 @@ from vmproxy.model.steps import (
     RenewToken,
     RestartProxy,
     SetAccess,
+    SetGuestAddress,
     SetGuestRoute,
     SetSwitch,
     SetSysctl,
@@ -111,6 +112,7 @@ class MemoryGuest:
     sysctls: dict[str, str] = field(default_factory=dict)
     guard: str | None = None
     routes: tuple[Route, ...] = ()
+    added: tuple[Interface, ...] = ()
     token: TokenSeen | None = None
     hung: bool = False
     flushed: bool = False
@@ -134,9 +136,15 @@ class MemoryGuest:
         for name, unit in self.units.items():
             self.units[name] = replace(unit, active=unit.enabled, stale=False)
         self.hung = self.flushed = False
+        self.added = ()
+        if self.units.get(names.SETUP_UNIT, _NEW_UNIT).active and names.ADDRESSES in self.content:
+            self.add_addresses()
         self.pod_routes = None
         if self.units.get(names.ROUTES_UNIT, _NEW_UNIT).active:
             self.keep_pod_routes()
+
+    def add_addresses(self) -> None:
+        self.added = tuple(map(ip_interface, json.loads(self.content[names.ADDRESSES])))
 
     def keep_pod_routes(self) -> None:
         """It runs with the configuration as it is."""
@@ -535,9 +543,11 @@ class MemoryContainers:
             self._world.containers = replace(seen, interfaces=tuple(changed))
 
     def probe(self, container: str, connections: Sequence[Connection]) -> list[Answer]:
+        """By way of the host, or of a VM that has an address in their subnet."""
         forwards = all(item.forwards for item in self._world.containers.interfaces)
+        direct = any(vm.running and vm.guest.added for vm in self._world.vms.values())
         answers = MemoryClient(self._world).probe(connections)
-        passes = forwards and container not in self._world.lost
+        passes = (forwards or direct) and container not in self._world.lost
         return [replace(item, ok=item.ok and passes, container=container) for item in answers]
 
     def _marked(self, alias: str) -> bool:
@@ -568,7 +578,7 @@ class MemoryGuestLink:
         return f"{command}: in memory"
 
     def observe(self, query: GuestQuery) -> GuestSeen:
-        guest = self._guest
+        guest, marker = self._guest, self._world.vms[self._name].marker
         return GuestSeen(
             files={path: seen for path, seen in guest.files.items() if path in query.files},
             units={name: guest.units.get(name, _NEW_UNIT) for name in query.units},
@@ -586,6 +596,8 @@ class MemoryGuestLink:
             canary=CanarySeen(guest.answers, 200 if guest.answers else 0) if query.canary else None,
             renewal=self._renewal_status(guest) if query.api else 0,
             folders=guest.folders,
+            addresses=(*((marker.address,) if marker else ()), *guest.added),
+            added=guest.added,
             pod_routes=guest.pod_routes,
         )
 
@@ -647,6 +659,8 @@ class MemoryGuestLink:
                 guest.sysctls[name] = value
             case LoadGuard():
                 follow = Follow(setup=("guard",))
+            case SetGuestAddress():
+                follow = Follow(setup=("addresses",))
             case SetGuestRoute():
                 follow = Follow(setup=("routes",))
             case RenewToken():
@@ -667,6 +681,8 @@ class MemoryGuestLink:
         setup = {part for follow in follows for part in follow.setup}
         if "guard" in setup:
             guest.guard = guest.files[names.GUARD].sha256
+        if "addresses" in setup:
+            guest.add_addresses()
         if "routes" in setup:
             guest.routes = _listed(guest.content[names.ROUTES])
         if any(follow.renew for follow in follows):

@@ -40,6 +40,7 @@ RENEWAL = "/etc/vmproxy/renewal-token"
 CREDENTIAL = "/etc/vmproxy/credential.json"
 GUARD = "/etc/vmproxy/guard.nft"
 ROUTES = "/etc/vmproxy/routes.json"
+ADDRESSES = "/etc/vmproxy/addresses.json"
 KEEPER_CONFIG = "/etc/vmproxy/keeper.json"
 POD_ROUTES_CONFIG = "/etc/vmproxy/podroutes.json"
 SYSCTLS = "/etc/sysctl.d/99-vmproxy.conf"
@@ -80,6 +81,7 @@ MANAGED_FILES = (
         SETUP,
         GUARD,
         ROUTES,
+        ADDRESSES,
         SYSCTLS,
         KEEPER,
         KEEPER_CONFIG,

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from vmproxy.model import names
-from vmproxy.model.net import Address, Interface, Network, Route, addresses
+from vmproxy.model.net import Address, Interface, Network, Route, addresses, summed
 
 
 @dataclass(frozen=True)
@@ -358,9 +358,9 @@ class GuestSeen:
     `writes_rules`: nft or iptables is there; an image may get them by cloud-init. `canary` None: not tried.
     `renewal`: the API server's status for the token that renews the other; 0: no answer, or there is none.
     `drops`: packets that the guard table dropped, by the name of its counter. `repairs`: what the keeper has
-    repaired since the VM started, and how often. `addresses` are those of its interface, `dns` the servers
-    that it asks. `blockers` are chains of others that drop forwarded packets, for a reader. `pod_routes`: of
-    what keeps the routes to endpoints; None: it has not run.
+    repaired since the VM started, and how often. `addresses` are those of its interface, of which vmproxy
+    added `added`; `dns` are the servers that it asks. `blockers` are chains of others that drop forwarded
+    packets, for a reader. `pod_routes`: of what keeps the routes to endpoints; None: it has not run.
     """
 
     files: Mapping[str, FileSeen]
@@ -380,6 +380,7 @@ class GuestSeen:
     repairs: Mapping[str, int] = field(default_factory=dict)
     folders: Mapping[str, FolderSeen] = field(default_factory=dict)
     addresses: tuple[Interface, ...] = ()
+    added: tuple[Interface, ...] = ()
     dns: tuple[str, ...] = ()
     blockers: tuple[str, ...] = ()
     pod_routes: PodRoutesSeen | None = None
@@ -433,6 +434,11 @@ class ClusterSeen:
     tls_server_name: str | None = None
     cluster_ca: str = ""
     dns: DnsSeen | Unobservable | None = None
+
+    @property
+    def pod_ranges(self) -> tuple[Network, ...]:
+        """The site file's, else those of the Nodes; none where the cluster's network plugin tells no Node."""
+        return self.pod_cidrs or summed(cidr for node in self.nodes for cidr in node.pod_cidrs)
 
     @property
     def server_addresses(self) -> tuple[Address, ...]:

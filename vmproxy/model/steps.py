@@ -791,6 +791,33 @@ class SetGuestRoute:
 
 
 @dataclass(frozen=True)
+class SetGuestAddress:
+    """Add an address to the guest's interface, beside its own; not `wanted`: take one of ours away."""
+
+    address: Interface
+    wanted: bool
+    place: ClassVar[Place] = "guest"
+    cold: ClassVar = False
+
+    @property
+    def verb(self) -> str:
+        return "add" if self.wanted else "remove"
+
+    @property
+    def target(self) -> str:
+        return f"guest address {self.address}"
+
+    @property
+    def why(self) -> str:
+        return "it is the containers' gateway" if self.wanted else "no containers use it any more"
+
+    @property
+    def drift(self) -> tuple[Drift, ...]:
+        wanted, seen = ("present", ABSENT) if self.wanted else (ABSENT, "present")
+        return (Drift(f"address {self.address}", wanted, seen),)
+
+
+@dataclass(frozen=True)
 class RenewToken:
     """Give the VM a new token: it has none, or one that is no good, as `why` says."""
 
@@ -874,6 +901,7 @@ GuestStep = (
     | SetSysctl
     | LoadGuard
     | SetGuestRoute
+    | SetGuestAddress
     | RenewToken
     | GiveRenewal
     | StartUnit

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Network, ip_interface
+from ipaddress import IPv4Interface, IPv4Network, ip_interface
 
 from vmproxy.model import names
 from vmproxy.model.net import Address, Interface, overlap
@@ -80,6 +80,15 @@ class Vm:
         if self.containers and self.containers.host_address:
             return self.containers.host_address
         return next((item.ip for item in host if item.ip in self.address.network), None)
+
+    @property
+    def inside(self) -> IPv4Interface | None:
+        """Its second address, in the containers' subnet, whose gateway it is; None: it is not. The same as
+        ContainerNetwork.next_hop."""
+        asked = self.containers
+        if asked is None or asked.gateway != "vm":
+            return None
+        return IPv4Interface(f"{asked.subnet[2]}/{asked.subnet.prefixlen}")
 
     @property
     def gateway(self) -> Address:

@@ -33,6 +33,7 @@ from vmproxy.model.topology import Vm
 from vmproxy.resources import (
     access,
     firewall,
+    guestaddress,
     guestroutes,
     kubeproxy,
     kubeproxyconfig,
@@ -48,7 +49,8 @@ from vmproxy.util import assets
 @dataclass(frozen=True)
 class GuestWanted:
     """`units` are enabled and run. `mode` and `version` are kube-proxy's. `ttl`: the seconds that its token
-    is asked to live. `address` and `dns` are what the seed gave the interface."""
+    is asked to live. `address` and `dns` are what the seed gave the interface, `added` its addresses beside
+    that."""
 
     files: Mapping[str, ManagedFile]
     units: tuple[str, ...]
@@ -61,6 +63,7 @@ class GuestWanted:
     ttl: int
     address: Interface
     dns: tuple[Address, ...]
+    added: tuple[Interface, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -92,13 +95,15 @@ def wanted(
     made. Raises UsageError for a version or mode that is not supported."""
     routes = guestroutes.wanted(vm, cluster, host)
     settings = sysctls.wanted(program.version)
-    guard = firewall.file(cluster.service_cidrs, firewall.clients(vm, host))
+    added = guestaddress.wanted(vm)
+    guard = firewall.file(cluster.service_cidrs, firewall.clients(vm, host), firewall.inside(vm, cluster))
     mode = kubeproxy.mode_of(proxy, program, tools)
     files = {
         **kubeproxy.files(vm, cluster, program=program, mode=mode),
         **token.files(vm, cluster, ttl=proxy.token_ttl),
         **firewall.files(guard),
         **guestroutes.files(routes),
+        **guestaddress.files(added),
         **podroutes.files(vm, cluster),
         **sysctls.files(settings),
         **_setup(),
@@ -117,6 +122,7 @@ def wanted(
         ttl=proxy.token_ttl,
         address=vm.address,
         dns=vm.network.dns,
+        added=added,
         warnings=(
             *kubeproxy.warnings(vm, proxy, cluster, program),
             *guestroutes.warnings(vm, cluster, host),
@@ -149,6 +155,7 @@ def plan(want: GuestWanted, seen: GuestSeen | Unobservable) -> tuple[GuestStep, 
         *changed,
         *sysctls.plan(want.sysctls, seen),
         *firewall.plan(want.guard, seen, follows),
+        *guestaddress.plan(want.added, seen, follows),
         *routes,
         *token.plan(want.token, seen, follows),
         *units,
@@ -203,7 +210,8 @@ def _elsewhere(want: GuestWanted, seen: GuestSeen | Unobservable) -> Iterator[st
     """The interface's address and name servers are the seed's; a new VM has them again."""
     if isinstance(seen, Unobservable):
         return
-    if seen.addresses and seen.addresses != (want.address,):
+    own = [item for item in seen.addresses if item not in (*want.added, *seen.added)]
+    if seen.addresses and own != [want.address]:
         found = ", ".join(map(str, seen.addresses))
         yield f"{names.INTERFACE} of the VM has {found}, where the site file has {want.address} alone"
     missing = [str(server) for server in want.dns if str(server) not in seen.dns]

@@ -26,8 +26,8 @@ def wanted(vm: Vm, cluster: ClusterSeen, host: Iterable[Interface]) -> tuple[Rou
 
 
 def _to_containers(vm: Vm, host: Iterable[Interface]) -> Iterator[Route]:
-    """None to containers on the VM's own network."""
-    if vm.containers is None or overlap(vm.containers.subnet, vm.address.network):
+    """None to containers on the VM's own network, or where it has an address in theirs."""
+    if vm.containers is None or vm.inside or overlap(vm.containers.subnet, vm.address.network):
         return
     if via := vm.host_address(host):
         yield Route(vm.containers.subnet, via)
@@ -72,9 +72,14 @@ def _to_pods(
         for node in cluster.nodes:
             via = vm.neighbour(node.internal_ips, near)
             for cidr in _ipv4(node):
-                if via and not _refused(cidr, vm, cluster, near):
+                if via and not _holds(vm, cidr) and not _refused(cidr, vm, cluster, near):
                     routes.setdefault(cidr, Route(cidr, via))
     return tuple(routes[prefix] for prefix in sorted(routes, key=str))
+
+
+def _holds(vm: Vm, cidr: Network) -> bool:
+    """Whether the VM itself is on that network of pods, as their gateway."""
+    return vm.inside is not None and cidr.version == 4 and cidr.subnet_of(vm.inside.network)
 
 
 def gateway(seen: GuestSeen) -> Address | None:
@@ -119,6 +124,8 @@ def warnings(vm: Vm, cluster: ClusterSeen, host: Sequence[Interface]) -> Iterato
 def _without_route(node: NodeSeen, vm: Vm, cluster: ClusterSeen, near: Sequence[Interface]) -> Iterator[str]:
     ranges = _ipv4(node)
     if any(own.ip in node.internal_ips for own in near):  # its pods are on that machine itself
+        return
+    if ranges and all(_holds(vm, cidr) for cidr in ranges):
         return
     if not ranges:
         helps = "set network.routes" if vm.carrier.own else "use podRoutes: endpoints"

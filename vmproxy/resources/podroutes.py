@@ -8,7 +8,7 @@ from typing import Any
 
 from vmproxy.model.finding import Finding
 from vmproxy.model.names import CA, POD_ROUTES, POD_ROUTES_CONFIG, ROUTES_UNIT, UNITS
-from vmproxy.model.net import Interface
+from vmproxy.model.net import Interface, Network
 from vmproxy.model.seen import ClusterSeen, EndpointSeen, GuestSeen, LeftOut, NodeSeen, ServiceSeen
 from vmproxy.model.steps import Follow, ManagedFile
 from vmproxy.model.topology import Vm
@@ -96,10 +96,15 @@ def _config(vm: Vm, cluster: ClusterSeen) -> dict[str, Any]:
         "ca": CA,
         "nodes": {node.name: str(vm.neighbour(node.internal_ips) or "") for node in _by_name(cluster)},
         "own": [str(item) for node in _by_name(cluster) for item in node.internal_ips if item.version == 4],
-        "aside": [str(vm.address.network), *(str(route.to) for route in own.routes)],
+        "aside": [*map(str, _direct(vm)), *(str(route.to) for route in own.routes)],
         "refused": [*_NEVER, *refused],
     }
     return config | ({"tlsServerName": cluster.tls_server_name} if cluster.tls_server_name else {})
+
+
+def _direct(vm: Vm) -> tuple[Network, ...]:
+    """The networks that the VM itself is on."""
+    return (vm.address.network, *((vm.inside.network,) if vm.inside else ()))
 
 
 def _by_name(cluster: ClusterSeen) -> list[NodeSeen]:
@@ -118,7 +123,8 @@ def _endpoints(services: Iterable[ServiceSeen]) -> Iterator[EndpointSeen]:
 def _aside(seen: EndpointSeen, node: NodeSeen, vm: Vm, near: Sequence[Interface]) -> bool:
     """Whether it is the Node itself, or is reached without a route by way of the Node."""
     routed = any(seen.ip in route.to for route in vm.network.routes)
-    direct = any(seen.ip in own.network or own.ip in node.internal_ips for own in near)
+    inside = vm.inside is not None and seen.ip in vm.inside.network
+    direct = inside or any(seen.ip in own.network or own.ip in node.internal_ips for own in near)
     return routed or direct or seen.ip in node.internal_ips
 
 

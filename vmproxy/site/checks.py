@@ -115,6 +115,8 @@ def _containers(host: _View) -> Iterator[Complaint]:
         yield subnet.wrong(f"{network} overlaps the {one} {own.network}{'' if behind else _NOT_THE_SAME}")
     if network is not None and network.prefixlen > 29:
         yield subnet.wrong(f"a /{network.prefixlen} network has no room for containers and their gateway")
+    if containers.at("gateway").data == "vm":
+        yield from _inside(containers, network, own, behind=behind)
     if at is not None and behind:
         if at in own.network:
             yield address.wrong(f"{at} is on the internal switch: name the host's address on the LAN")
@@ -126,7 +128,26 @@ def _containers(host: _View) -> Iterator[Complaint]:
     for route in host.at("network", "routes").items():
         to = route.at("to").read(IPv4Network)
         if to is not None and network is not None and to.overlaps(network):
-            yield route.at("to").wrong(f"{to} overlaps containers.subnet, to which the host is the way")
+            way = (
+                "where the VM itself is"
+                if containers.at("gateway").data == "vm"
+                else "to which the host is the way"
+            )
+            yield route.at("to").wrong(f"{to} overlaps containers.subnet, {way}")
+
+
+def _inside(
+    containers: _View, subnet: IPv4Network | None, own: IPv4Interface, *, behind: bool
+) -> Iterator[Complaint]:
+    """The VM as the containers' gateway."""
+    if behind:
+        yield containers.at("gateway").wrong(
+            "vm is not valid with switch.internal, where the VM is not on the containers' network: use host"
+        )
+    elif subnet == own.network:
+        yield containers.at("gateway").wrong(
+            f"vm needs a subnet of the containers' own: {subnet} is the VM's network"
+        )
 
 
 def _log_in(hyperv: _View) -> Iterator[Complaint]:
@@ -344,6 +365,7 @@ def _unique(hosts: list[_View]) -> Iterator[Complaint]:
         if path == ("name",):
             yield from _renewing(seen)
     yield from _shared(hosts)
+    yield from _insides(hosts)
     yield from _routed_switches(hosts)
 
 
@@ -360,6 +382,23 @@ def _routed_switches(hosts: list[_View]) -> Iterator[Complaint]:
                     f"{own} overlaps {other} of the host on line {_line(entry)}, and neither has NAT"
                 )
         seen[own] = host
+
+
+def _insides(hosts: list[_View]) -> Iterator[Complaint]:
+    """Subnets that a VM is the gateway of: the LAN has one route to each."""
+    seen: dict[IPv4Network, _View] = {}
+    for host in hosts:
+        subnet = host.at("containers", "subnet")
+        network = subnet.read(IPv4Network)
+        if network is None:
+            continue
+        for other, entry in seen.items():
+            ours = "vm" in (item.at("containers", "gateway").data for item in (host, entry))
+            if ours and network.overlaps(other):
+                yield subnet.wrong(
+                    f"{network} overlaps {other} of the host on line {_line(entry)}, and a VM is its gateway"
+                )
+        seen[network] = host
 
 
 def _renewing(hosts: dict[str, _View]) -> Iterator[Complaint]:

@@ -445,6 +445,9 @@ class Containers(_Model):
     """The exact name of the HNS network, of type l2bridge or transparent; vmproxy never changes it."""
     subnet: Cidr
     """The subnet of that network, such as 10.244.9.0/24."""
+    gateway: Literal["host", "vm"] = "host"
+    """Whose address the containers' default gateway is, the subnet's second one: `host`, an endpoint of the
+    host, which forwards to the VM; `vm` (experimental, l2bridge only), the VM itself."""
     host_address: Address | None = None
     """The host's own address on the VM's network (with an internal switch: on the LAN); if omitted: found on
     the host."""

@@ -40,7 +40,8 @@ ROUTES = (
 )
 ADDRESSES = (
     '[{},{"ifname":"eth0","addr_info":[{"family":"inet","local":"192.168.10.5","prefixlen":24,"scope":"global"},'
-    '{"family":"inet","local":"10.1.2.3","prefixlen":32,"secondary":true}]}]\n'
+    '{"family":"inet","local":"10.1.2.3","prefixlen":32,"secondary":true,"label":"eth0"},'
+    '{"family":"inet","local":"10.244.9.2","prefixlen":24,"label":"eth0:vmproxy"}]}]\n'
 )
 METRICS = """# HELP kubernetes_build_info [BETA] A metric with a constant '1' value
 # TYPE kubernetes_build_info gauge
@@ -143,7 +144,8 @@ def test_a_guest_is_seen_whole_in_one_answer(machine: Machine) -> None:
             PROXY: {"active": True, "enabled": False, "stale": False, "failed": False, "drop_ins": []},
             TIMER: {"active": False, "enabled": False, "stale": False, "failed": False, "drop_ins": []},
         },
-        "addresses": ["192.168.10.5/24", "10.1.2.3/32"],
+        "addresses": ["192.168.10.5/24", "10.1.2.3/32", "10.244.9.2/24"],
+        "added": ["10.244.9.2/24"],
         "dns": ["192.168.10.2"],
         "blockers": [],
         "pod_routes": {**KEPT, "left": [], "more": 0},
@@ -198,6 +200,7 @@ def test_what_is_not_there_is_left_out_and_no_error(machine: Machine) -> None:
         "repairs": {},
         "folders": {},
         "addresses": [],
+        "added": [],
         "dns": [],
         "blockers": [],
         "pod_routes": None,

@@ -58,6 +58,16 @@ def test_a_route_that_is_gone_is_named(machine: Machine) -> None:
     assert keeper(machine).routes_broken() == "10.244.1.0/24 missing"
 
 
+def test_an_address_that_is_gone_is_named(machine: Machine) -> None:
+    """127.0.0.0/8 is this machine's; nobody has an address for documentation."""
+    file = machine.write("/etc/vmproxy/addresses.json", json.dumps(["127.9.9.2/24"]))
+    assert keeper(machine).addresses_broken() is None
+    file.write_text(json.dumps(["127.9.9.2/24", "198.51.100.77/24"]))
+    assert keeper(machine).addresses_broken() == "198.51.100.77/24 missing"
+    file.write_text("[]")
+    assert keeper(machine).addresses_broken() is None
+
+
 def test_kernel_settings_are_put_back_and_others_left_alone(machine: Machine) -> None:
     guarded(machine)
     machine.write("/etc/sysctl.d/99-vmproxy.conf", "net.ipv4.conf.all.rp_filter = 2\nnet.not.there = 1\n")

@@ -76,6 +76,7 @@ def test_the_agent_is_ready_after_loading_these_modules_and_no_others() -> None:
             },
         ),
         ("setup.py", {"GUARD": names.GUARD, "ROUTES": names.ROUTES, "FORWARD": names.FORWARD}),
+        ("setup.py", {"ADDRESSES": names.ADDRESSES, "INTERFACE": names.INTERFACE, "LABEL": "eth0:vmproxy"}),
         (
             "keeper.py",
             {
@@ -83,6 +84,7 @@ def test_the_agent_is_ready_after_loading_these_modules_and_no_others() -> None:
                 "KEEPER": names.KEEPER_CONFIG,
                 "GUARD": names.GUARD,
                 "ROUTES": names.ROUTES,
+                "ADDRESSES": names.ADDRESSES,
                 "SYSCTLS": names.SYSCTLS,
                 "PROXY_UNIT": names.PROXY_UNIT,
             },

@@ -218,6 +218,78 @@ def test_routes_of_an_earlier_version_become_ours_and_those_that_bgp_learned_sta
     ]
 
 
+def with_addresses(machine: Machine, seen: dict[str, str], *wanted: str, then: str = "") -> None:
+    """The kernel has `seen`, labels by address; ip does `then` to change one."""
+    machine.write("/etc/vmproxy/addresses.json", json.dumps(wanted))
+    listed = [
+        {"family": "inet", "local": text.partition("/")[0], "prefixlen": int(text.partition("/")[2])}
+        | ({"label": label} if label else {})
+        for text, label in seen.items()
+    ]
+    told = shlex.quote(json.dumps([{}, {"ifname": "eth0", "addr_info": listed}]))
+    machine.records("ip", then=f'case "$*" in *show*) printf %s {told};; *) {then or ":"};; esac')
+
+
+OWN = {"192.168.10.5/24": "eth0"}
+
+
+def address_changes(machine: Machine) -> list[str]:
+    done = machine.run("setup.py", "addresses")
+    assert done.returncode == 0, done.stderr
+    first, *others = machine.calls()
+    assert first == "ip -j -4 address show dev eth0"
+    return others
+
+
+def test_a_missing_address_is_added_with_our_label(machine: Machine) -> None:
+    with_addresses(machine, OWN, "10.244.9.2/24")
+    assert address_changes(machine) == ["ip address add 10.244.9.2/24 dev eth0 label eth0:vmproxy"]
+
+
+@pytest.mark.parametrize("label", ["eth0:vmproxy", "eth0", ""])
+def test_an_address_that_is_there_is_left_alone_whoever_set_it(machine: Machine, label: str) -> None:
+    with_addresses(machine, {**OWN, "10.244.9.2/24": label}, "10.244.9.2/24")
+    assert address_changes(machine) == []
+
+
+def test_only_addresses_with_our_label_go(machine: Machine) -> None:
+    with_addresses(
+        machine, {**OWN, "10.1.2.3/32": "", "10.7.7.7/24": "eth0:x", "10.244.9.2/24": "eth0:vmproxy"}
+    )
+    assert address_changes(machine) == ["ip address del 10.244.9.2/24 dev eth0"]
+
+
+def test_another_subnet_takes_the_place_of_the_one_before(machine: Machine) -> None:
+    with_addresses(machine, {**OWN, "10.244.9.2/24": "eth0:vmproxy"}, "10.244.9.2/25")
+    assert address_changes(machine) == [
+        "ip address del 10.244.9.2/24 dev eth0",
+        "ip address add 10.244.9.2/25 dev eth0 label eth0:vmproxy",
+    ]
+
+
+def test_an_address_that_cannot_be_set_is_an_error_and_keeps_nothing_else_from_being_set(
+    machine: Machine,
+) -> None:
+    kernel = machine.write("/proc/sys/net/ipv4/ip_forward", "0\n")
+    with_addresses(machine, OWN, "10.244.9.2/24", then="echo no such device >&2; exit 2")
+    done = machine.run("setup.py", "addresses", "forward")
+    assert done.returncode != 0
+    assert b"no such device" in done.stderr
+    assert b"addresses: not set: 10.244.9.2/24" in done.stderr
+    assert kernel.read_text() == "1"
+
+
+@pytest.mark.parametrize("content", ["", "{", None])
+def test_a_damaged_list_of_addresses_is_an_error_and_changes_none(
+    machine: Machine, content: str | None
+) -> None:
+    with_addresses(machine, {**OWN, "10.244.9.2/24": "eth0:vmproxy"})
+    file = machine.path("/etc/vmproxy/addresses.json")
+    file.unlink() if content is None else file.write_text(content)
+    assert machine.run("setup.py", "addresses").returncode != 0
+    assert machine.calls() == []
+
+
 def test_forwarding_is_let_on(machine: Machine) -> None:
     kernel = machine.write("/proc/sys/net/ipv4/ip_forward", "0\n")
     assert machine.run("setup.py", "forward").returncode == 0

@@ -38,6 +38,7 @@ from vmproxy.model.steps import (
     RemoveDropIns,
     RenewToken,
     SetAccess,
+    SetGuestAddress,
     SetGuestRoute,
     SetSysctl,
     StartUnit,
@@ -104,7 +105,8 @@ SEEN = {
     "drops": {"transit": 3},
     "repairs": {"routes": 1},
     "folders": {"/etc/vmproxy": {"mode": "0755", "owner": "root", "group": "root", "kind": "folder"}},
-    "addresses": ["192.168.10.5/24"],
+    "addresses": ["192.168.10.5/24", "10.244.9.2/24"],
+    "added": ["10.244.9.2/24"],
     "dns": ["192.168.10.2"],
     "blockers": ["inet other forward drops some"],
     "pod_routes": {
@@ -218,7 +220,8 @@ def test_what_was_seen_becomes_values_of_the_model() -> None:
         drops={"transit": 3},
         repairs={"routes": 1},
         folders={"/etc/vmproxy": FolderSeen("0755", "root", "root", "folder")},
-        addresses=(ip_interface("192.168.10.5/24"),),
+        addresses=(ip_interface("192.168.10.5/24"), ip_interface("10.244.9.2/24")),
+        added=(ip_interface("10.244.9.2/24"),),
         dns=("192.168.10.2",),
         blockers=("inet other forward drops some",),
         pod_routes=PodRoutesSeen(
@@ -341,8 +344,10 @@ def test_setup_does_each_part_once() -> None:
         file("/etc/vmproxy/guard.nft", follow=Follow(setup=("guard",))),
         LoadGuard(missing=True),
         SetGuestRoute(ip_network("10.9.0.0/24"), None, None),
+        SetGuestAddress(ip_interface("10.244.9.2/24"), wanted=True),
+        SetGuestAddress(ip_interface("10.244.8.2/24"), wanted=False),
     )
-    assert asked.setup == ("guard", "routes")
+    assert asked.setup == ("addresses", "guard", "routes")
 
 
 def test_kernel_settings_are_sent_by_name() -> None:

@@ -36,6 +36,7 @@ from vmproxy.model.steps import (
     RenewToken,
     RestartProxy,
     SetAccess,
+    SetGuestAddress,
     SetGuestRoute,
     SetSysctl,
     StartUnit,
@@ -125,7 +126,8 @@ def good(want: GuestWanted) -> GuestSeen:
         canary=CanarySeen(rule=True, status=200),
         renewal=200,
         folders=dict.fromkeys(names.FOLDERS, FOLDER),
-        addresses=(want.address,),
+        addresses=(want.address, *want.added),
+        added=want.added,
     )
 
 
@@ -157,6 +159,8 @@ def carried_out(  # noqa: PLR0912 (one for each kind of step)
                 setup.add("guard")
             case SetGuestRoute():
                 setup.add("routes")
+            case SetGuestAddress():
+                setup.add("addresses")
             case RenewToken():
                 token, files[names.TOKEN] = TOKEN, SECRET
             case GiveRenewal():
@@ -188,6 +192,8 @@ def carried_out(  # noqa: PLR0912 (one for each kind of step)
         token=token,
         guard=want.guard.sha256 if "guard" in setup else seen.guard,
         routes=want.routes if "routes" in setup else seen.routes,
+        addresses=(want.address, *want.added) if "addresses" in setup else seen.addresses,
+        added=want.added if "addresses" in setup else seen.added,
     )
 
 
@@ -524,6 +530,93 @@ def test_the_host_and_the_named_clients_use_the_gateway(clients: object, element
     assert "counter name transit drop" in rules
 
 
+def as_gateway(subnet: str = "10.244.9.0/24", **network: object) -> Site:
+    """The VM is the gateway of its host's containers."""
+    (host,) = SITE.model_dump(by_alias=True, mode="json", exclude_unset=True)["hosts"]
+    host["network"] |= {"routes": [], **network}
+    del host["qemu"]
+    host |= {
+        "hyperv": {"endpoint": "https://win-01:5986", "auth": "kerberos"},
+        "switch": {"name": "External"},
+        "containers": {"network": "cbr0", "subnet": subnet, "gateway": "vm"},
+    }
+    return Site.model_validate({"name": "a", "hosts": [host]})
+
+
+def rules_of(site: Site) -> str:
+    content = wanted(site).guard.content
+    assert content is not None
+    return content.decode()
+
+
+def test_as_the_containers_gateway_the_vm_forwards_to_and_from_their_subnet_and_nothing_else() -> None:
+    rules = rules_of(as_gateway())
+    after = rules[rules.index("counter name unknown_service drop") : rules.index("counter name transit drop")]
+    assert "ip saddr 10.244.9.0/24 accept" in after
+    assert "ip daddr 10.244.9.0/24 accept" in after
+    assert "10.244.9.0/24, 192.168.10.2/32" in rules, "its containers are clients"
+    assert "masquerade" not in rules_of(SITE)
+    assert "notrack" not in rules_of(SITE)
+
+
+def test_only_what_does_not_know_the_containers_sees_them_with_the_vms_address() -> None:
+    """The pod range holds the subnet here: nft refuses one inside another."""
+    rules = rules_of(as_gateway())
+    known = "10.96.0.0/16, 10.244.0.0/16, 192.168.10.0/24"
+    assert f"ip saddr 10.244.9.0/24 ip daddr != {{ {known} }} masquerade" in rules
+
+
+def test_what_is_addressed_to_the_vm_or_to_a_service_stays_tracked() -> None:
+    rules = [line.strip() for line in rules_of(as_gateway()).splitlines()]
+    start = rules.index("chain untracked {")
+    assert rules[start + 2 : start + 6] == [
+        "ip daddr { 192.168.10.5, 10.244.9.2 } accept",
+        "ip daddr { 10.96.0.0/16 } accept",
+        "ip saddr 10.244.9.0/24 ip daddr { 10.244.0.0/16, 192.168.10.0/24 } notrack",
+        "ip saddr { 10.244.0.0/16, 192.168.10.0/24 } ip daddr 10.244.9.0/24 notrack",
+    ]
+
+
+def test_an_open_gateway_translates_for_its_containers_too() -> None:
+    rules = rules_of(as_gateway(clients="any"))
+    assert "masquerade" in rules
+    assert "transit drop" not in rules
+
+
+def test_no_route_leads_to_the_host_for_a_subnet_that_the_vm_itself_is_on() -> None:
+    """The host's own Node has that podCIDR, and forwards nothing."""
+    want = wanted(as_gateway())
+    assert ip_network("10.244.9.0/24") not in [item.prefix for item in want.routes]
+    assert ip_network("10.244.1.0/24") in [item.prefix for item in want.routes]
+    assert not any("win-01" in text for text in want.warnings)
+    kept = wanted(as_gateway(podRoutes="endpoints")).files[names.POD_ROUTES_CONFIG].content
+    assert kept is not None
+    assert "10.244.9.0/24" in json.loads(kept)["aside"]
+
+
+def test_the_vms_second_address_is_wanted_compared_and_no_warning() -> None:
+    want = wanted(as_gateway())
+    address = ip_interface("10.244.9.2/24")
+    assert want.added == (address,)
+    assert guest.plan(want, good(want)) == ()
+    assert not any("eth0" in text for text in guest.warnings(want, good(want)))
+    lost = replace(good(want), addresses=(want.address,), added=())
+    assert guest.plan(want, lost) == (SetGuestAddress(address, wanted=True),)
+    by_hand = replace(good(want), added=())
+    assert guest.plan(want, by_hand) == ()
+
+
+def test_an_address_that_vmproxy_added_goes_and_one_of_others_is_a_warning() -> None:
+    address, other = ip_interface("10.244.9.2/24"), ip_interface("10.1.2.3/32")
+    seen = replace(good(wanted()), addresses=(wanted().address, address), added=(address,))
+    assert guest.plan(wanted(), seen) == (SetGuestAddress(address, wanted=False),)
+    assert not any("eth0" in text for text in guest.warnings(wanted(), seen))
+    both = replace(seen, addresses=(*seen.addresses, other))
+    assert any("eth0 of the VM has" in text for text in guest.warnings(wanted(), both))
+    alone = replace(seen, addresses=(address,))
+    assert any("eth0 of the VM has 10.244.9.2/24" in text for text in guest.warnings(wanted(), alone))
+
+
 def test_any_client_may_use_a_gateway_that_is_open() -> None:
     rules = guarded(clients="any")
     assert "clients" not in rules
@@ -723,6 +816,7 @@ guests = st.builds(
         st.sampled_from([*GOOD.routes, route("10.9.0.0/24", "192.168.10.7"), route("10.8.0.0/24", "")]),
         unique_by=lambda route: route.prefix,
     ).map(tuple),
+    added=st.sampled_from([(), (ip_interface("10.244.9.2/24"),)]),
     token=st.sampled_from([None, TOKEN, replace(TOKEN, uid="uid-0"), replace(TOKEN, expires=int(NOW))]),
 )
 
