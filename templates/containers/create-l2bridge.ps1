@@ -5,6 +5,9 @@
 # persistent routes are lost on the way. Run it at the console, or be able to get there. Do not run it if flannel,
 # Calico, Docker or another agent creates the network: let them.
 #
+# With containers.gateway: vm in the site file, the network's gateway is the VM, and the host gets no endpoint. With
+# Docker, that is: docker network create -d l2bridge --subnet SUBNET --gateway GATEWAY NAME
+#
 # create-l2bridge.json and hnscall.ps1 belong beside it, in a folder that only administrators can write to: the work
 # is done by a scheduled task as SYSTEM, which ends well when the connection to you does not.
 #
@@ -189,6 +192,10 @@ try {
     $Card = Get-CheckedCard
     "HNS takes the network card $($Card.Name), with the address $($Wanted.management), for the l2bridge network" +
         " $($Wanted.network) ($($Wanted.subnet))."
+    if (-not $Wanted.endpoint) {
+        "The containers' gateway is the VM at $($Wanted.gateway), and the host gets no endpoint. EXPERIMENTAL: this" +
+            ' has never been seen on a real Windows host.'
+    }
     'Connections through it break, RDP and WinRM included. Be at the console, or be able to get there.'
     if (-not $Accept) {
         'Nothing was done. To do it: .\create-l2bridge.ps1 -Accept'

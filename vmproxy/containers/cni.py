@@ -69,6 +69,19 @@ class ContainerNetwork:
         return self.subnet[2]
 
     @property
+    def note(self) -> str:
+        """What whoever sets up a runtime has to know of the gateway; empty: nothing."""
+        if self.gateway == "host":
+            return ""
+        return (
+            f"EXPERIMENTAL: the containers' default gateway is the VM at {self.next_hop}, and the host has "
+            "no endpoint; no real Windows host has shown that. It is in the CNI configuration, not in this "
+            "table. Docker, which uses no CNI, takes it with the network, whose making takes the network "
+            f"card: docker network create -d l2bridge --subnet {self.subnet} --gateway {self.next_hop} "
+            f"{self.name}"
+        )
+
+    @property
     def first(self) -> IPv4Address:
         """The first address for a container: HNS keeps .1 for itself, and .2 is the gateway's."""
         return self.subnet[3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,13 +21,15 @@ class Folders:
     configurations: str = r"C:\Program Files\containerd\cni\conf"
 
 
-def fragment(version: Version, folders: Folders | None = None) -> str:
-    """The table, and above it the version that it is for. containerd 2.1 and later have a default for
-    `bin_dirs`, and refuse `bin_dir` beside it (internal/cri/config: ValidateRuntimeConfig)."""
+def fragment(version: Version, folders: Folders | None = None, note: str = "") -> str:
+    """The table, and above it the version that it is for, and the note as a comment. containerd 2.1 and
+    later have a default for `bin_dirs`, and refuse `bin_dir` beside it (internal/cri/config:
+    ValidateRuntimeConfig)."""
     used = folders or Folders()
     programs = _quoted(used.programs)
+    comment = "".join(f"# {line}\n" for line in textwrap.wrap(note, 100))
     return (
-        f"version = {version}\n\n"
+        f"{comment}version = {version}\n\n"
         f'[plugins."{_TABLES[version]}".cni]\n'
         f"  {f'bin_dir = {programs}' if version == 2 else f'bin_dirs = [{programs}]'}\n"
         f"  conf_dir = {_quoted(used.configurations)}\n"

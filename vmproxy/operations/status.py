@@ -16,7 +16,7 @@ from vmproxy.image.age import age
 from vmproxy.model.net import Address, Interface, Route
 from vmproxy.model.seen import CarrierSeen, ClientSeen, ClusterSeen, GuestSeen, Unobservable
 from vmproxy.model.topology import Member
-from vmproxy.resources import clientnames, route, token
+from vmproxy.resources import clientnames, containers, route, token
 from vmproxy.resources import guest as inside
 from vmproxy.util.events import Reporter
 
@@ -86,7 +86,7 @@ class HostStatus:
     `problems` say what is wrong. `names` None: the site file does not ask for them. `drops`: packets that the
     guard table dropped, by its counters' names; `repairs`: what the keeper repaired since the VM started, and
     how often. `warnings`: what is wrong in the VM, keeps nothing from being answered now, and is not repaired
-    by apply. `pod_routes` None: none are kept one by one."""
+    by apply; and what is experimental. `pod_routes` None: none are kept one by one."""
 
     vm: VmStatus
     proxy: ProxyStatus | Unobservable
@@ -116,7 +116,7 @@ def status_host(site: SiteRun, member: Member, report: Reporter) -> HostStatus:
             problems=problems,
             drops=guest.drops if isinstance(guest, GuestSeen) else {},
             repairs=guest.repairs if isinstance(guest, GuestSeen) else {},
-            warnings=inside.trouble(guest),
+            warnings=(*containers.experimental(member.vm), *inside.trouble(guest)),
             pod_routes=_pod_routes(member, guest),
             names=_names(scope, client, cluster),
         )

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from vmproxy.containers import cni
 from vmproxy.errors import Conflict, NotReady
 from vmproxy.model.names import HOST_LABEL, SITE_LABEL
-from vmproxy.model.net import Interface, Network, overlap, summed
+from vmproxy.model.net import Interface, Network, overlap
 from vmproxy.model.seen import ClusterSeen, CniSeen, DnsSeen, Unobservable
 from vmproxy.model.steps import CniFile, RemoveCni, WriteCni
 from vmproxy.model.topology import Vm
@@ -47,9 +47,10 @@ def network(vm: Vm, cluster: ClusterSeen, host: Iterable[Interface]) -> cni.Cont
         name=asked.network,
         subnet=asked.subnet,
         service_cidrs=tuple(_ipv4(cluster.service_cidrs)),
-        pod_cidrs=tuple(_ipv4(_pods(cluster))),
+        pod_cidrs=tuple(_ipv4(cluster.pod_ranges)),
         lan=own.network,
         management=own.ip,
+        gateway=asked.gateway,
         plugin=asked.cni.plugin,
         api=asked.cni.api,
         dns=_dns(cluster.dns),
@@ -78,10 +79,6 @@ def _on_lan(vm: Vm, host: Iterable[Interface]) -> IPv4Interface | None:
     lans = [item for item in beside if not overlap(item.network, asked.subnet)]
     chosen = [item for item in lans if asked.host_address in (None, item.ip)]
     return chosen[0] if len(chosen) == 1 else None
-
-
-def _pods(cluster: ClusterSeen) -> tuple[Network, ...]:
-    return cluster.pod_cidrs or summed(cidr for node in cluster.nodes for cidr in node.pod_cidrs)
 
 
 def _ipv4(networks: Iterable[Network]) -> Iterator[IPv4Network]:

@@ -1,7 +1,8 @@
 """The way of the host's containers to the VM: what vmproxy sets of it, and what it only checks.
 
 An HNS network belongs to whoever made it (containerd's CNI, Docker, flannel): vmproxy looks at it, lets the
-host forward between its interfaces, and names the endpoints whose policies do not lead to the VM.
+host forward between its interfaces unless the VM is the containers' own gateway, and names the endpoints that
+do not lead to the VM.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from vmproxy.errors import Conflict, NotReady
 from vmproxy.model import names
 from vmproxy.model.net import Network
-from vmproxy.model.seen import AccessRule, ContainersSeen, HnsEndpoint, HnsNetwork
+from vmproxy.model.seen import AccessRule, ContainersSeen, GuestSeen, HnsEndpoint, HnsNetwork
 from vmproxy.model.steps import ContainerStep, ResetForwarding, SetForwarding
 from vmproxy.model.topology import Vm
 from vmproxy.site.model import Containers
@@ -19,6 +20,10 @@ from vmproxy.site.model import Containers
 _KINDS = ("l2bridge", "transparent")
 _NAMED = 10
 _ROLE = "install the feature with its network service: Install-WindowsFeature Containers -Restart"
+EXPERIMENTAL = (
+    "containers.gateway: vm is experimental: it has never been seen on a real Windows host, and three things "
+    "there may keep it from working; docs/containers.md says how to try each"
+)
 _MADE_BY = (
     "it is made by containerd's CNI plugin, Docker or flannel: start one of them, or look at what "
     "`vmproxy render` writes into containers/"
@@ -52,7 +57,28 @@ def check(vm: Vm, seen: ContainersSeen, *, host: str) -> HnsNetwork:
             "cannot be their gateway from a switch of its own",
             hint="name an l2bridge network, or connect the VM to the containers' switch: switch.name",
         )
+    if vm.inside is not None:
+        _check_inside(vm, found, seen, host)
     return found
+
+
+def _check_inside(vm: Vm, found: HnsNetwork, seen: ContainersSeen, host: str) -> None:
+    """Whether the VM can take its address in the subnet."""
+    assert vm.inside is not None
+    cannot = f"cannot make the VM the gateway of {found.name} on {host}"
+    if found.kind != "l2bridge":
+        raise Conflict(
+            f"{cannot}: its type is {found.kind}",
+            hint="remove containers.gateway from the site file: it is for l2bridge networks, and in a "
+            "transparent one the containers' gateway is the VM's own address",
+        )
+    taken = [item.alias for item in seen.interfaces if vm.inside.ip in item.addresses]
+    taken += [item.name for item in seen.endpoints if item.address == vm.inside.ip]
+    if taken:
+        raise Conflict(
+            f"{cannot}: {taken[0]} has the address {vm.inside.ip} that the VM is to have",
+            hint="have whoever made that endpoint remove it, or set containers.gateway: host",
+        )
 
 
 def _check_network(asked: Containers, found: HnsNetwork, host: str) -> None:
@@ -75,7 +101,7 @@ def plan(vm: Vm, seen: ContainersSeen, marked: Sequence[str], *, host: str) -> t
     """Raises as `check`."""
     found = check(vm, seen, host=host)
     passed = [item.alias for item in seen.interfaces if not of_switch(vm, item.alias)]
-    wanted = passed if found.kind == "l2bridge" else []
+    wanted = passed if found.kind == "l2bridge" and vm.inside is None else []
     kept = tuple(alias for alias in marked if alias in wanted)
     off = [item.alias for item in seen.interfaces if item.alias in wanted and not item.forwards]
     going = tuple(item for item in marked if item not in wanted and not of_switch(vm, item))
@@ -109,8 +135,10 @@ def _lacks(vm: Vm, ranges: Sequence[Network], seen: ContainersSeen) -> Iterator[
     found = next((item for item in seen.networks or () if item.name == asked.network), None)
     if found is None:
         return
-    if found.kind == "l2bridge" and not any(
-        address in asked.subnet for item in seen.interfaces for address in item.addresses
+    if (
+        found.kind == "l2bridge"
+        and vm.inside is None
+        and not any(address in asked.subnet for item in seen.interfaces for address in item.addresses)
     ):
         yield (
             f"the host has no address in {asked.subnet}: the containers of {asked.network} have no gateway; "
@@ -125,9 +153,10 @@ def missing(vm: Vm, network: HnsNetwork, ranges: Iterable[Network], endpoint: Hn
     """Which policies one endpoint lacks."""
     asked = vm.containers
     assert asked is not None
-    if network.kind == "transparent":
-        if endpoint.gateway != vm.address.ip:
-            yield f"its gateway is {endpoint.gateway or 'none'}, not the VM at {vm.address.ip}"
+    if network.kind == "transparent" or vm.inside is not None:
+        gateway = vm.inside.ip if vm.inside else vm.address.ip
+        if endpoint.gateway != gateway:
+            yield f"its gateway is {endpoint.gateway or 'none'}, not the VM at {gateway}"
     else:
         for service_range in ranges:
             if not _within(service_range, endpoint.encapsulated):
@@ -136,6 +165,18 @@ def missing(vm: Vm, network: HnsNetwork, ranges: Iterable[Network], endpoint: Hn
                 yield f"{service_range} is missing in the exceptions of its policy OutBoundNAT"
     if asked.isolate and not _isolated(asked.subnet, endpoint.rules):
         yield f"it lacks the ACL policies that block {asked.subnet} in both directions"
+
+
+def experimental(vm: Vm) -> tuple[str, ...]:
+    """What whoever uses it has to know each time."""
+    return () if vm.inside is None else (EXPERIMENTAL,)
+
+
+def without_gateway(vm: Vm, seen: GuestSeen) -> Iterator[str]:
+    """Why containers do not get to the VM, seen from inside it."""
+    if vm.containers and vm.inside and vm.inside not in seen.addresses:
+        network = vm.containers.network
+        yield f"the VM lacks its address {vm.inside}: the containers of {network} have no gateway"
 
 
 def _within(network: Network, others: Iterable[Network]) -> bool:

@@ -35,6 +35,13 @@ def test_version_3_has_a_list_of_program_folders() -> None:
 
 
 @pytest.mark.parametrize("version", [2, 3])
+def test_a_note_is_a_comment_whatever_is_in_it(version: containerd.Version) -> None:
+    noted = fragment(version, note='the VM is\nthe "gateway" = 1\r\n[x] ' + "long " * 60)
+    assert noted.startswith('# the VM is the "gateway" = 1  [x] long')
+    assert tomllib.loads(noted) == tomllib.loads(fragment(version))
+
+
+@pytest.mark.parametrize("version", [2, 3])
 @given(
     folders=st.builds(Folders, st.text(st.characters(codec="utf-8")), st.text(st.characters(codec="utf-8")))
 )

@@ -12,7 +12,7 @@ from tests.memory import VM, Product, topology
 from tests.unit.engine.test_run import is_good, killed_everywhere, shown
 from vmproxy.errors import Conflict, NotReady
 from vmproxy.hosts.memory import MemoryCluster, MemoryWorld
-from vmproxy.model.net import Network
+from vmproxy.model.net import Interface, Network
 from vmproxy.model.seen import ContainersSeen, HnsEndpoint, HnsNetwork, InterfaceSeen, NodeSeen
 
 SUBNET = ip_network("10.244.9.0/24")
@@ -270,6 +270,161 @@ def test_a_file_of_that_name_that_is_not_ours_is_refused_and_left_alone() -> Non
     assert "what is there is not vmproxy's" in result.error.message
     assert run.world.vms == {}
     assert run.world.cni == {PATH: b'{"name": "cbr0"}'}
+
+
+BY_VM = {"gateway": "vm"}
+INSIDE = ip_interface("10.244.9.2/24")
+OUTER = InterfaceSeen(LAN, (ip_address("192.168.10.2"),), forwards=False)
+EXPERIMENTAL = "containers.gateway: vm is experimental: it has never been seen on a real Windows host"
+
+
+def bare(*endpoints: HnsEndpoint) -> ContainersSeen:
+    """The host has no endpoint of its own in the network."""
+    return replace(seen(endpoints=endpoints), interfaces=(OUTER,))
+
+
+def attached_to(gateway: str) -> HnsEndpoint:
+    return replace(endpoint(exceptions=None), gateway=ip_address(gateway))
+
+
+def addresses(world: MemoryWorld) -> tuple[Interface, ...]:
+    return world.vms[VM].guest.added
+
+
+def guest_file(world: MemoryWorld, path: str) -> str:
+    return world.vms[VM].guest.content[path].decode()
+
+
+def test_the_vm_is_the_containers_gateway_and_the_host_forwards_nothing() -> None:
+    run = product(bare(attached_to("10.244.9.2")), **BY_VM)
+    result = run.apply()
+    assert result.error is None
+    assert addresses(run.world) == (INSIDE,)
+    assert not any(forwarding(run.world).values())
+    assert not any("forwarding on" in target for _, target in shown(result.done))
+    assert str(SUBNET) not in guest_file(run.world, "/etc/vmproxy/routes.json")
+    assert f"ip saddr {SUBNET} accept" in guest_file(run.world, "/etc/vmproxy/guard.nft")
+    assert run.plan().in_sync
+    assert run.status().problems == ()
+
+
+def test_that_it_is_experimental_is_said_each_time() -> None:
+    run = product(bare(), **BY_VM)
+    planned, applied = run.plan().warnings, run.apply()
+    said = (planned, applied.left.warnings, run.plan().warnings, run.status().warnings)
+    assert [text.startswith(EXPERIMENTAL) for (text,) in said] == [True] * 4
+    assert run.status().converged
+    assert not any("experimental" in text for text in product(seen()).plan().warnings)
+
+
+def test_a_second_address_that_is_gone_is_drift_and_is_repaired() -> None:
+    run = product(bare(), **BY_VM)
+    run.apply()
+    run.world.vms[VM].guest.added = ()
+    (step,) = run.plan().steps
+    assert [(item.field, item.wanted, item.seen) for item in step.drift] == [
+        (f"address {INSIDE}", "present", "absent")
+    ]
+    status = run.status()
+    assert not status.converged
+    assert status.problems == (
+        "the VM lacks its address 10.244.9.2/24: the containers of cbr0 have no gateway",
+    )
+    assert run.apply().error is None
+    assert addresses(run.world) == (INSIDE,)
+    assert run.plan().in_sync
+
+
+def test_from_the_host_to_the_vm_and_back_forwarding_and_address_follow() -> None:
+    run = product(seen())
+    run.apply()
+    assert forwarding(run.world) == {LAN: True, INNER: True}
+    run.world.containers = replace(run.world.containers, interfaces=(replace(OUTER, forwards=True),))
+    by_vm = Product(run.world, topology(containers={**ATTACHED, **BY_VM}))
+    assert by_vm.apply().error is None
+    assert forwarding(run.world) == {LAN: False}
+    assert addresses(run.world) == (INSIDE,)
+    assert by_vm.plan().in_sync
+    run.world.containers = seen()
+    assert run.apply().error is None
+    assert forwarding(run.world) == {LAN: True, INNER: True}
+    assert addresses(run.world) == ()
+    assert '"via": "192.168.10.2"' in guest_file(run.world, "/etc/vmproxy/routes.json")
+    assert run.plan().in_sync
+
+
+def test_without_containers_in_the_site_file_the_second_address_goes() -> None:
+    run = product(bare(), **BY_VM)
+    run.apply()
+    without = Product(run.world)
+    assert without.apply().error is None
+    assert addresses(run.world) == ()
+    assert "masquerade" not in guest_file(run.world, "/etc/vmproxy/guard.nft")
+    assert without.plan().in_sync
+
+
+@pytest.mark.parametrize(
+    ("there", "message"),
+    [
+        (seen(), f"{INNER} has the address 10.244.9.2 that the VM is to have"),
+        (
+            bare(replace(endpoint(), address=INSIDE.ip)),
+            "web-1 has the address 10.244.9.2 that the VM is to have",
+        ),
+        (
+            replace(bare(), networks=(HnsNetwork("cbr0", "transparent", (SUBNET,)),)),
+            "its type is transparent",
+        ),
+    ],
+)
+def test_where_the_vm_cannot_be_the_gateway_it_is_refused_before_anything_is_made(
+    there: ContainersSeen, message: str
+) -> None:
+    run = product(there, **BY_VM)
+    error = run.apply().error
+    assert isinstance(error, Conflict)
+    assert "cannot make the VM the gateway of cbr0 on win-01" in error.message
+    assert message in error.message
+    assert error.hint
+    assert run.world.vms == {}
+
+
+def test_an_endpoint_with_another_gateway_is_named_and_no_policy_is_asked_for() -> None:
+    there = bare(attached_to("10.244.9.1"), replace(attached_to("10.244.9.2"), name="web-2"))
+    run = product(there, **BY_VM)
+    run.apply()
+    _, warning = run.plan().warnings
+    assert warning == (
+        "endpoint web-1 (10.244.9.10) of cbr0: its gateway is 10.244.9.1, not the VM at 10.244.9.2"
+    )
+
+
+def test_the_cni_configuration_of_that_gateway_leads_nothing_into_the_host() -> None:
+    run = product(bare(), **BY_VM, **WRITTEN)
+    assert run.apply().error is None
+    (plugin,) = json.loads(run.world.cni[PATH])["plugins"]
+    assert plugin["policies"] == []
+    assert plugin["ipam"]["ranges"][0][0]["gateway"] == "10.244.9.2"
+
+
+@pytest.mark.parametrize("command", ["apply", "destroy"])
+@pytest.mark.parametrize("start", ["nothing", "attached", "address gone", "by the host"])
+def test_killed_at_any_moment_the_next_apply_makes_the_vm_the_gateway(command: str, start: str) -> None:
+    run = product(bare(), **BY_VM)
+    if start == "by the host":
+        product_by_host = Product(run.world, topology(containers=ATTACHED))
+        product_by_host.apply()
+    elif start != "nothing":
+        run.apply()
+    if start == "address gone":
+        run.world.vms[VM].guest.added = ()
+    for left in killed_everywhere(run.world, run, command):
+        again = Product(left, run.topology)
+        assert again.apply().error is None
+        assert again.plan().in_sync
+        is_good(left)
+        assert addresses(left) == (INSIDE,)
+        assert not any(forwarding(left).values())
 
 
 @pytest.mark.parametrize("command", ["apply", "destroy"])

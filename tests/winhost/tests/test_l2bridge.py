@@ -190,6 +190,8 @@ def test_a_persistent_route_that_is_lost_on_the_way_is_named(console: Console) -
 
 def test_towards_the_vm_there_is_no_endpoint_of_the_host(console: Console) -> None:
     console.network = replace(NETWORK, gateway="vm")
+    assert console.run() == 3
+    assert "gateway is the VM at 10.244.9.2, and the host gets no endpoint. EXPERIMENTAL" in console.said
     assert console.run("-Detached") == 0
     assert console.hns() == ["POST /networks", "GET /networks/n1"]
     (subnet,) = console.calls()[0]["body"]["Subnets"]

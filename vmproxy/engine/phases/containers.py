@@ -13,7 +13,7 @@ from vmproxy.engine.scope import Scope, World
 from vmproxy.errors import VmproxyError
 from vmproxy.hosts.protocols import Answer
 from vmproxy.model.finding import Finding, failed
-from vmproxy.model.seen import Unobservable
+from vmproxy.model.seen import GuestSeen, Unobservable
 from vmproxy.model.steps import ContainerStep
 from vmproxy.resources import cni, containers
 from vmproxy.util import assets
@@ -37,7 +37,8 @@ def _unsettled(scope: Scope, world: World) -> Unsettled:
         return Unsettled()
     vm, ranges = scope.member.vm, world.cluster.service_cidrs
     lacks = containers.warnings(vm, ranges, world.containers)
-    return Unsettled(warnings=(*lacks, *cni.warnings(vm, world.containers.cni)))
+    others = cni.warnings(vm, world.containers.cni)
+    return Unsettled(warnings=(*containers.experimental(vm), *lacks, *others))
 
 
 def _removal(scope: Scope, leaving: Leaving) -> Sequence[ContainerStep]:
@@ -63,6 +64,8 @@ def _findings(look: Look) -> Iterator[Finding]:
         yield failed("containers", exc)
         return
     yield Finding("containers", ok=True, detail=f"{network.name}: {network.kind}, {vm.containers.subnet}")
+    for why in containers.experimental(vm):
+        yield Finding("container gateway", ok=True, detail=why)
     cluster = or_why(look.cluster)
     if isinstance(cluster, Unobservable):
         return
@@ -91,8 +94,8 @@ def _files(scope: Scope) -> Mapping[str, bytes]:
     folders = containerd.Folders(configurations=vm.containers.cni.directory)
     found = {
         f"containers/{cni_file.file_name(vm.site, vm.host)}": cni_file.text(network),
-        "containers/containerd-2.toml": containerd.fragment(2, folders),
-        "containers/containerd-3.toml": containerd.fragment(3, folders),
+        "containers/containerd-2.toml": containerd.fragment(2, folders, note=network.note),
+        "containers/containerd-3.toml": containerd.fragment(3, folders, note=network.note),
         f"containers/{l2bridge.DATA}": l2bridge.text(network),
         **{name: assets.text(name) for name in l2bridge.SCRIPTS},
     }
@@ -101,6 +104,17 @@ def _files(scope: Scope) -> Mapping[str, bytes]:
 
 def _problems(look: Look) -> Iterator[str]:
     """The host's own Services are answered without it, the containers' are not."""
+    yield from _of_host(look)
+    yield from _of_guest(look)
+
+
+def _of_guest(look: Look) -> Iterator[str]:
+    """Nothing where it cannot be looked at, which its own phase says."""
+    if isinstance(seen := or_why(look.guest), GuestSeen):
+        yield from containers.without_gateway(look.scope.member.vm, seen)
+
+
+def _of_host(look: Look) -> Iterator[str]:
     vm, seen = look.scope.member.vm, or_why(look.containers)
     if vm.containers is None or seen is None:
         return
@@ -122,8 +136,10 @@ def _broken(look: Look, _target: Target, answer: Answer) -> tuple[Hop, str] | No
         return None
     vm, seen = look.scope.member.vm, look.containers()
     if seen is not None:
-        for why in (*_problems(look), *containers.warnings(vm, look.cluster().service_cidrs, seen)):
+        for why in (*_of_host(look), *containers.warnings(vm, look.cluster().service_cidrs, seen)):
             return "container", why
+        for why in _of_guest(look):
+            return "vm", why
     if answer.host_ok:
         host = look.scope.member.client.name
         return "container", f"{host} reaches it, its container does not: {answer.detail}"

@@ -15,10 +15,10 @@ from vmproxy.model.seen import CarrierSeen, ClientSeen, ClusterSeen, Unobservabl
 from vmproxy.model.steps import Step
 
 Hop = Literal["container", "route", "vm", "proxy", "endpoints", "endpoint", "api", "name"]
-"""Where a connection breaks: container (it does not get to the host), route (the host sends it elsewhere),
-vm (the VM does not answer), proxy (kube-proxy is not up, or has no rule), endpoints (the Service has none
-that are ready), endpoint (the VM does not reach it). api: the cluster cannot be asked. name: the host does
-not resolve the Service's name."""
+"""Where a connection breaks: container (it does not get to the host, or to the VM as its gateway), route (the
+host sends it elsewhere), vm (the VM does not answer), proxy (kube-proxy is not up, or has no rule), endpoints
+(the Service has none that are ready), endpoint (the VM does not reach it). api: the cluster cannot be asked.
+name: the host does not resolve the Service's name."""
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,9 @@ def _problems(look: Look) -> Iterator[str]:
 
 
 def _broken(look: Look, _target: Target, answer: Answer) -> tuple[Hop, str] | None:
+    """Containers whose gateway is the VM do not use the host's routes."""
+    if answer.container is not None and look.scope.member.vm.inside is not None:
+        return None
     address = look.scope.address(look.carrier().marker).ip
     if answer.via == address:
         return None
