@@ -47,9 +47,8 @@ def targets_of(services: Iterable[ServiceSeen]) -> Iterator[Target]:
 class Ways:
     """How the VM gets to endpoints: the Nodes are in `cluster`, `node` is the one that it acts for, `routed`
     are the networks to which vmproxy sets routes in it; `kept`: the VM itself keeps one to each endpoint.
-    `near`: the VM's own network, None where it does not matter; `inside`: the containers' subnet that it
-    is the gateway of, None for none. `by_host`: the routes are its host's, which
-    is the way to all."""
+    `near`: the VM's own network, None where it does not matter; `inside`: the containers' subnet that it is
+    the gateway of, None for none. `by_host`: the routes are its host's, which is the way to all."""
 
     cluster: ClusterSeen
     node: str | None = None

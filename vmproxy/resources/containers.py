@@ -150,7 +150,7 @@ def _lacks(vm: Vm, ranges: Sequence[Network], seen: ContainersSeen) -> Iterator[
 
 
 def missing(vm: Vm, network: HnsNetwork, ranges: Iterable[Network], endpoint: HnsEndpoint) -> Iterator[str]:
-    """Which policies one endpoint lacks."""
+    """Which policies one endpoint lacks, or which gateway."""
     asked = vm.containers
     assert asked is not None
     if network.kind == "transparent" or vm.inside is not None:

@@ -9,11 +9,12 @@ from ipaddress import ip_address, ip_interface, ip_network
 import pytest
 
 from tests.memory import VM, Product, topology
-from tests.unit.engine.test_run import is_good, killed_everywhere, shown
+from tests.unit.engine.test_run import is_good, killed_everywhere, quiet, shown
 from vmproxy.errors import Conflict, NotReady
 from vmproxy.hosts.memory import MemoryCluster, MemoryWorld
 from vmproxy.model.net import Interface, Network
 from vmproxy.model.seen import ContainersSeen, HnsEndpoint, HnsNetwork, InterfaceSeen, NodeSeen
+from vmproxy.operations.verify import verify_host
 
 SUBNET = ip_network("10.244.9.0/24")
 SERVICES = ip_network("10.96.0.0/16")
@@ -333,6 +334,26 @@ def test_a_second_address_that_is_gone_is_drift_and_is_repaired() -> None:
     assert run.apply().error is None
     assert addresses(run.world) == (INSIDE,)
     assert run.plan().in_sync
+
+
+def test_verify_names_where_the_way_by_the_vm_breaks() -> None:
+    def tried() -> tuple[str | None, str]:
+        member = run.topology.members[0]
+        (check,) = verify_host(run.site(), member, quiet, services=(), container="web-1")
+        return check.hop, check.detail
+
+    run = product(bare(attached_to("10.244.9.2")), **BY_VM)
+    run.apply()
+    assert tried()[0] is None
+    run.world.vms[VM].guest.added = ()
+    assert tried() == ("vm", "the VM lacks its address 10.244.9.2/24: the containers of cbr0 have no gateway")
+    run.world.containers = bare(attached_to("10.244.9.1"))
+    hop, why = tried()
+    assert hop == "container"
+    assert "its gateway is 10.244.9.1" in why
+    run.world.vms[VM].running = False
+    run.world.containers = bare(attached_to("10.244.9.2"))
+    assert tried()[0] == "vm"
 
 
 def test_from_the_host_to_the_vm_and_back_forwarding_and_address_follow() -> None:

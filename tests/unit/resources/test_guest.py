@@ -568,7 +568,7 @@ def test_only_what_does_not_know_the_containers_sees_them_with_the_vms_address()
 
 def test_what_is_addressed_to_the_vm_or_to_a_service_stays_tracked() -> None:
     rules = [line.strip() for line in rules_of(as_gateway()).splitlines()]
-    start = rules.index("chain untracked {")
+    start = rules.index("chain direct {")
     assert rules[start + 2 : start + 6] == [
         "ip daddr { 192.168.10.5, 10.244.9.2 } accept",
         "ip daddr { 10.96.0.0/16 } accept",
