@@ -40,6 +40,7 @@ def broken(seen: ServiceSeen, node: str | None) -> tuple[str | None, str]:
     vm = SimpleNamespace(
         acts_for=node,
         containers=None,
+        inside=None,
         address=ip_interface(f"{VM}/24"),
         network=SimpleNamespace(routes=(), pod_routes="none"),
         carrier=SimpleNamespace(own=None),
