@@ -31,9 +31,11 @@ VARIANTS = {
     "win-bridge-v2-vm": replace(NETWORK, gateway="vm"),
     "win-bridge-v2-isolate": replace(NETWORK, isolate=True),
     "win-bridge-v1-isolate": replace(NETWORK, api="v1", isolate=True),
+    "win-bridge-v1-vm": replace(NETWORK, api="v1", gateway="vm"),
     "win-bridge-v2-vm-isolate": replace(NETWORK, gateway="vm", isolate=True),
     "sdnbridge": replace(NETWORK, plugin="sdnbridge"),
     "sdnbridge-vm": replace(NETWORK, plugin="sdnbridge", gateway="vm"),
+    "sdnbridge-vm-isolate": replace(NETWORK, plugin="sdnbridge", gateway="vm", isolate=True),
     "sdnbridge-isolate": replace(NETWORK, plugin="sdnbridge", isolate=True),
 }
 CASES = Path(__file__).parent / "conflists"
