@@ -239,6 +239,9 @@ CASES = {
         unattended("ip route change 10.244.1.0/24 via 192.168.100.20 proto 186"),
         ("route 10.244.1.0/24", KEEPER),
     ),
+    "an address of ours without use": Case(
+        in_guest("ip address add 10.9.9.2/24 dev eth0 label eth0:vmproxy"), ("address 10.9.9.2/24",)
+    ),
     "host route removed": Case(on_host("del", RANGE), (f"route {RANGE}",)),
     "host route elsewhere": Case(on_host("replace", RANGE, "via", "192.168.100.20"), (f"route {RANGE}",)),
 }
