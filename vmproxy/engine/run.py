@@ -25,7 +25,7 @@ _HOSTS_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class HostResult:
-    """What came of one host. `left` is what a last look found still to do: cold steps only.
+    """What came of one host. `left` is what a last look found still to do, cold steps only, and its warnings.
 
     `error` is why it stopped after the steps that are `done`; None: it came to its end.
     """
@@ -144,6 +144,7 @@ class _Apply:
         planned = phases.plan(self._scope, world)
         if planned.in_sync:
             self._scope.check_answer(world.cluster)
+            self.left = planned
             return
         if isinstance(world.guest, Unobservable) and self._refused(planned.steps):
             self.left = planned
