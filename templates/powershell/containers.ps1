@@ -10,11 +10,18 @@ function Test-Hns {
     "$($Service.Status)" -eq 'Running'
 }
 
+function Get-SubnetFact($Subnet) {
+    [ordered]@{
+        prefix = [string]$Subnet.AddressPrefix
+        gateway = [string]$Subnet.GatewayAddress
+    }
+}
+
 function Get-NetworkFact($Network) {
     [ordered]@{
         name = [string]$Network.Name
         type = [string]$Network.Type
-        subnets = @($Network.Subnets | Where-Object { $_ } | ForEach-Object { [string]$_.AddressPrefix })
+        subnets = @($Network.Subnets | Where-Object { $_ } | ForEach-Object { Get-SubnetFact $_ })
     }
 }
 

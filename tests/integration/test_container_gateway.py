@@ -40,22 +40,31 @@ def container(hns: Hns, network: str, name: str, address: str, gateway: str = IN
     return hns.start_container(name, hns.create_endpoint(endpoint))
 
 
+def network(hns: Hns, gateway: str = INSIDE) -> str:
+    subnet = {"AddressPrefix": SUBNET, "GatewayAddress": gateway}
+    return hns.create_network({"Name": "cbr0", "Type": "L2Bridge", "Subnets": [subnet]})
+
+
+def remove_network(hns: Hns) -> None:
+    for there in hns.call("GET", "/networks"):
+        if there["Name"] == "cbr0":
+            hns.remove_network(there["ID"])
+
+
 @pytest.fixture
 def site(world: World) -> Iterator[Site]:
     """An l2bridge network with two containers whose gateway is the VM; the host has no endpoint."""
     assert isinstance(world, HypervWorld)
     hns = world.windows.hns
-    subnet = {"AddressPrefix": SUBNET, "GatewayAddress": INSIDE}
-    network = hns.create_network({"Name": "cbr0", "Type": "L2Bridge", "Subnets": [subnet]})
+    made = network(hns)
     try:
-        one, two = (container(hns, network, *item) for item in (("one", FIRST), ("two", SECOND)))
-        made = Site(world, hns, network, one, two)
+        one, two = (container(hns, made, *item) for item in (("one", FIRST), ("two", SECOND)))
         world.change_host(containers=ATTACHED)
         world.apply()
-        yield made
+        yield Site(world, hns, made, one, two)
     finally:
         world.clean = False
-        hns.remove_network(network)
+        remove_network(hns)
         world.reset()
         world.apply()
 
@@ -256,6 +265,15 @@ def test_a_container_with_another_gateway_is_named_with_it(site: Site) -> None:
     finds(site.world.vmproxy("doctor", "-o", "json"), lack)
     tried = site.world.vmproxy("verify", "--container", "one", "--service", "demo/web", "-o", "json")
     finds(tried, '"hop": "container"', lack)
+
+
+def test_a_network_with_another_gateway_is_named_with_it(site: Site) -> None:
+    assert not any("the gateway of cbr0" in text for text in planned(site))
+    remove_network(site.hns)
+    site.network = network(site.hns, "10.244.9.1")
+    lack = f"the gateway of cbr0 is 10.244.9.1, not the VM at {INSIDE}"
+    assert any(lack in text for text in planned(site))
+    finds(site.world.vmproxy("doctor", "-o", "json"), lack)
 
 
 def planned(site: Site) -> list[str]:

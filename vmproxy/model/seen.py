@@ -154,11 +154,12 @@ class HnsEndpoint:
 
 @dataclass(frozen=True)
 class HnsNetwork:
-    """An HNS network; `kind` as l2bridge, transparent or nat."""
+    """An HNS network; `kind` as l2bridge, transparent or nat. `gateways`: of those subnets that have one."""
 
     name: str
     kind: str
     subnets: tuple[Network, ...]
+    gateways: Mapping[Network, Address] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

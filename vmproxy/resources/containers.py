@@ -144,6 +144,12 @@ def _lacks(vm: Vm, ranges: Sequence[Network], seen: ContainersSeen) -> Iterator[
             f"the host has no address in {asked.subnet}: the containers of {asked.network} have no gateway; "
             "whoever made the network attaches an endpoint of the host to it"
         )
+    gateway = found.gateways.get(asked.subnet)
+    if vm.inside is not None and gateway not in (None, vm.inside.ip):
+        yield (
+            f"the gateway of {asked.network} is {gateway}, not the VM at {vm.inside.ip}: whoever "
+            "made the network makes it again with that one"
+        )
     for endpoint in seen.endpoints:
         for lack in missing(vm, found, ranges, endpoint):
             yield f"endpoint {endpoint.name} ({endpoint.address}) of {asked.network}: {lack}"

@@ -421,6 +421,21 @@ def test_an_endpoint_with_another_gateway_is_named_and_no_policy_is_asked_for() 
     )
 
 
+@pytest.mark.parametrize(("gateway", "named"), [("10.244.9.1", True), ("10.244.9.2", False)])
+def test_a_network_with_another_gateway_than_the_vm_is_named(gateway: str, *, named: bool) -> None:
+    found = HnsNetwork("cbr0", "l2bridge", (SUBNET,), {SUBNET: ip_address(gateway)})
+    run = product(replace(bare(attached_to("10.244.9.2")), networks=(found,)), **BY_VM)
+    assert run.apply().error is None
+    lack = (
+        "the gateway of cbr0 is 10.244.9.1, not the VM at 10.244.9.2: whoever made the network makes it "
+        "again with that one"
+    )
+    assert (lack in run.plan().warnings) is named
+    by_host = product(replace(seen(), networks=(found,)))
+    by_host.apply()
+    assert not any("the gateway of cbr0" in text for text in by_host.plan().warnings)
+
+
 def test_the_cni_configuration_of_that_gateway_leads_nothing_into_the_host() -> None:
     run = product(bare(), **BY_VM, **WRITTEN)
     assert run.apply().error is None

@@ -42,8 +42,9 @@ def facts(policies: object = None, **changes: object) -> dict[str, Any]:
         "remote": False,
         "policies": policies,
     }
+    subnet = {"prefix": "10.244.9.0/24", "gateway": "10.244.9.1"}
     return {
-        "networks": {"items": {"name": "cbr0", "type": "L2Bridge", "subnets": "10.244.9.0/24"}},
+        "networks": {"items": {"name": "cbr0", "type": "L2Bridge", "subnets": subnet}},
         "endpoints": [endpoint, {**endpoint, "name": "cbr0_ep", "address": "10.244.9.2"}],
         "interfaces": [
             {"alias": "vEthernet (LAN)", "forwarding": "Enabled", "addresses": "192.168.10.10"},
@@ -73,6 +74,22 @@ def test_an_endpoint_without_policies_has_none() -> None:
     (endpoint,) = look(facts()).endpoints
     assert (endpoint.encapsulated, endpoint.exceptions, endpoint.rules) == ((), None, ())
     assert endpoint.gateway == ip_address("10.244.9.2")
+
+
+@pytest.mark.parametrize(
+    ("gateway", "gateways"),
+    [
+        ("10.244.9.1", {ip_network("10.244.9.0/24"): ip_address("10.244.9.1")}),
+        ("", {}),
+        ("0.0.0.0", {}),
+    ],
+)
+def test_the_gateway_of_a_network_is_read_where_it_has_one(gateway: str, gateways: object) -> None:
+    found = facts()
+    found["networks"]["items"]["subnets"]["gateway"] = gateway
+    (network,) = look(found).networks or ()
+    assert network.subnets == (ip_network("10.244.9.0/24"),)
+    assert network.gateways == gateways
 
 
 def test_the_interfaces_are_those_between_the_containers_and_the_vm() -> None:

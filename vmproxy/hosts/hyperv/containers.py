@@ -89,8 +89,13 @@ def _cni(facts: Facts) -> CniSeen:
 
 
 def _network(item: Facts) -> HnsNetwork:
-    subnets = tuple(networks(str(prefix) for prefix in items(item["subnets"])))
-    return HnsNetwork(str(item["name"]), str(item["type"]).lower(), subnets)
+    subnets = {
+        prefix: _gateway(subnet["gateway"])
+        for subnet in items(item["subnets"])
+        for prefix in networks([str(subnet["prefix"])])
+    }
+    gateways = {prefix: gateway for prefix, gateway in subnets.items() if gateway is not None}
+    return HnsNetwork(str(item["name"]), str(item["type"]).lower(), tuple(subnets), gateways)
 
 
 def _interfaces(found: Iterable[Facts], inside: Iterable[Network]) -> Iterator[InterfaceSeen]:
