@@ -131,6 +131,24 @@ def test_a_container_reaches_services_by_the_vm_while_the_host_forwards_nothing(
     assert all(check["ok"] is True for check in hosts(ran)["checks"])
 
 
+def test_the_three_checks_of_the_page_of_containers_pass_here(site: Site) -> None:
+    world = site.world
+    to_vm = site.hns.run(site.one, "curl", "-v", "--max-time", "5", f"http://{INSIDE}:22/").stderr
+    assert f"Connected to {INSIDE}" in to_vm
+    with serving(site.one.namespace, 80):
+        world.guest(f"timeout 5 bash -c '</dev/tcp/{FIRST}/80'")
+    assert hardware(world.guest(f"ip -j neigh show {FIRST}")) == hardware(
+        world.guest("ip -j neigh show 192.168.100.10")
+    ), "the host's MAC address"
+    seen = site.hns.run(site.one, "ip", "-j", "neigh", "show", INSIDE).stdout
+    assert hardware(seen) == json.loads(world.guest("ip -j link show dev eth0"))[0]["address"]
+
+
+def hardware(shown: str) -> str:
+    (neighbour,) = json.loads(shown)
+    return str(neighbour["lladdr"])
+
+
 def test_that_it_is_experimental_is_said_by_every_command_and_is_no_problem(site: Site) -> None:
     world = site.world
     assert any(EXPERIMENTAL in text for text in planned(site))
