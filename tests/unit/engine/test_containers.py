@@ -464,6 +464,32 @@ def test_killed_at_any_moment_the_next_apply_makes_the_vm_the_gateway(command: s
         assert not any(forwarding(left).values())
 
 
+def test_killed_at_any_moment_on_the_way_back_the_next_apply_makes_the_host_the_gateway() -> None:
+    by_vm = product(bare(), **BY_VM)
+    by_vm.apply()
+    by_vm.world.containers = seen()
+    run = Product(by_vm.world, topology(containers=ATTACHED))
+    for left in killed_everywhere(by_vm.world, run, "apply"):
+        again = Product(left, run.topology)
+        assert again.apply().error is None
+        assert again.plan().in_sync
+        is_good(left)
+        assert addresses(left) == ()
+        assert forwarding(left) == {LAN: True, INNER: True}
+
+
+def test_the_address_follows_the_subnet_of_the_containers() -> None:
+    run = product(bare(), **BY_VM)
+    run.apply()
+    other = ip_network("10.244.8.0/23")
+    run.world.containers = replace(bare(), networks=(HnsNetwork("cbr0", "l2bridge", (other,)),))
+    moved = Product(run.world, topology(containers={**ATTACHED, **BY_VM, "subnet": str(other)}))
+    assert moved.apply().error is None
+    assert addresses(run.world) == (ip_interface("10.244.8.2/23"),)
+    assert str(SUBNET) not in guest_file(run.world, "/etc/vmproxy/guard.nft")
+    assert moved.plan().in_sync
+
+
 @pytest.mark.parametrize("command", ["apply", "destroy"])
 @pytest.mark.parametrize("start", ["nothing", "written"])
 def test_killed_at_any_moment_the_configuration_is_written_whole_or_gone(command: str, start: str) -> None:
