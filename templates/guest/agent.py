@@ -502,7 +502,7 @@ def repairs() -> dict[str, int]:
 
 
 def pod_routes() -> PodRoutesSeen | None:
-    """What keeps the routes to endpoints says of itself; None: it has not run."""
+    """What keeps the routes to pods says of itself; None: it has not run."""
     state = loaded(POD_ROUTES)
     try:
         return {
@@ -1010,7 +1010,7 @@ def not_converged(seen: ProxySeen, failures: int, request: ConvergedRequest) -> 
 
 
 def without_routes() -> str:
-    """Why the routes to endpoints are not those of the configuration yet; empty when they are."""
+    """Why the routes to pods are not those of the configuration yet; empty when they are."""
     try:
         with open(POD_ROUTES_CONFIG, "rb") as file:
             wanted = hashlib.sha256(file.read()).hexdigest()
@@ -1018,8 +1018,8 @@ def without_routes() -> str:
         return ""
     state = loaded(POD_ROUTES)
     if state.get("config") != wanted:
-        return "the routes to endpoints are not set yet"
-    return "" if state.get("listed") else "the routes to endpoints are not set yet: %s" % state.get("api")
+        return "the routes to pods are not set yet"
+    return "" if state.get("listed") else "the routes to pods are not set yet: %s" % state.get("api")
 
 
 def canary_status(way: Endpoint, ca: str, token: str = "") -> tuple[int, str]:

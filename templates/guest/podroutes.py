@@ -1,9 +1,10 @@
 #!/usr/bin/python3 -I
-"""Keep a route to each endpoint of the cluster's Services by way of its Node, while endpoints come and go.
+"""Keep routes to pods: to each endpoint of the cluster's Services by way of its Node, or over flannel's VXLAN
+to each Node's pods, while they come and go.
 
-Lists and watches EndpointSlices with kube-proxy's token. Which Node has which address comes from
-/etc/vmproxy/podroutes.json, which vmproxy writes: of what the API says, only addresses and Nodes' names are
-used. What the API does not say for a while stays as it is. /run/vmproxy/podroutes.json tells the state.
+Lists and watches EndpointSlices, or for flannel Nodes, with kube-proxy's token. /etc/vmproxy/podroutes.json,
+which vmproxy writes, says how: of what the API says, only addresses, VNIs and Nodes' names are used. What the
+API does not say for a while stays as it is. /run/vmproxy/podroutes.json tells the state.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import threading
 import time
 import urllib.parse
 
+LIBRARY = "/usr/local/lib/vmproxy"
 CONFIG = "/etc/vmproxy/podroutes.json"
 TOKEN = "/etc/vmproxy/token"
 STATE = "/run/vmproxy/podroutes.json"
@@ -41,18 +43,20 @@ FIRST_WAIT = 0.5
 LONGEST_WAIT = 15.0
 CALM = 30.0
 NAMED = 20
-LINK, ROUTES = 0x1, 0x40
-NEW_LINK, DELETED_ROUTE = 16, 25
+LINK, NEIGHBOURS, ROUTES = 0x1, 0x4, 0x40
+NEW_LINK, DELETED_ROUTE, NEW_NEIGHBOUR, DELETED_NEIGHBOUR = 16, 25, 28, 29
+PERMANENT = 0x80
 
 TYPE_CHECKING = False  # not imported: typing is slow to load on an emulated CPU
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from typing import Any, TypedDict
+    from typing import Any, Protocol, TypedDict
 
     class Config(TypedDict, total=False):
-        """`mode` is "none" or "endpoints"; the others belong to the second. `nodes`: the next hop by a Node's
-        name, empty where it has none on the VM's network. `aside`: networks that are reached otherwise,
-        `own`: addresses of Nodes themselves. `refused`: networks to which no route may lead."""
+        """`mode` is "none", "endpoints" or "flannel". `aside`: networks that are reached otherwise,
+        `refused`: those to which no route may lead. For "endpoints" are `nodes`, the next hop by a Node's
+        name, empty where it has none on the VM's network, and `own`, addresses of Nodes themselves; for
+        "flannel" are `local`, the VM's address, `port`, and `node`, which is no peer."""
 
         mode: str
         server: str
@@ -62,10 +66,13 @@ if TYPE_CHECKING:
         own: list[str]
         aside: list[str]
         refused: list[str]
+        local: str
+        port: int
+        node: str
 
     class Left(TypedDict):
-        """Endpoints without a route: on which Node, one of them, and how many. `why`: "unknown" Node,
-        "elsewhere" (it is not on the VM's network), or "refused"."""
+        """Endpoints without a route: on which Node, one of them, and how many; 0: all of its pods. `why` is a
+        key of WHY."""
 
         why: str
         node: str
@@ -74,6 +81,23 @@ if TYPE_CHECKING:
 
     Place = tuple[str, str, bool]
     Routes = dict[str, str]
+
+    class Wanted(Protocol):
+        """What is watched: at most `page` objects of `path` in an answer, of which `read` takes what matters.
+        `routes` are those that follow from it, and `prepare` makes what has to be there for them: whether
+        the kernel took it."""
+
+        path: str
+        page: int
+
+        def read(self, item: dict[str, Any]) -> tuple[Any, ...]: ...
+
+        def routes(self, found: Iterable[Any]) -> tuple[Routes, list[Left]]: ...
+
+        def prepare(self) -> bool: ...
+
+
+sys.path.insert(0, LIBRARY)  # flannel.py is there
 
 
 class Gone(Exception):
@@ -117,12 +141,14 @@ def connect(config: Config) -> http.client.HTTPConnection:
     return connection
 
 
-def ask(connection: http.client.HTTPConnection, config: Config, **query: object) -> http.client.HTTPResponse:
+def ask(
+    connection: http.client.HTTPConnection, config: Config, path: str, **query: object
+) -> http.client.HTTPResponse:
     """The answer, whose body is still to be read."""
     prefix = urllib.parse.urlsplit(config["server"]).path.rstrip("/")
     headers = {"Authorization": "Bearer " + token(), "Accept": "application/json"}
-    path = "%s/%s?%s" % (prefix, SLICES, urllib.parse.urlencode(query))
-    connection.request("GET", path, headers=headers)
+    whole = "%s/%s?%s" % (prefix, path, urllib.parse.urlencode(query))
+    connection.request("GET", whole, headers=headers)
     answer = connection.getresponse()
     if answer.status == 410:
         raise Gone
@@ -137,7 +163,7 @@ def printable(text: object) -> str:
 
 
 def name_of(item: dict[str, Any]) -> str:
-    return "%s/%s" % (item["metadata"]["namespace"], item["metadata"]["name"])
+    return "%s/%s" % (item["metadata"].get("namespace"), item["metadata"]["name"])
 
 
 def places(item: dict[str, Any]) -> tuple[Place, ...]:
@@ -166,24 +192,27 @@ def is_ready(endpoint: dict[str, Any]) -> bool:
     return (endpoint.get("conditions") or {}).get("ready") is not False
 
 
-class Slices:
-    """Every EndpointSlice as the API last told it. `changed` wakes who sets the routes."""
+class Watched:
+    """Every object that is `wanted` as the API last told it. Writing to `wake` wakes who sets the routes."""
 
-    def __init__(self, config: Config, wake: int) -> None:
+    def __init__(self, config: Config, wanted: Wanted, wake: int) -> None:
         self.config = config
+        self.path = wanted.path
+        self.page = wanted.page
+        self.read = wanted.read
         self.wake = wake
         self.lock = threading.Lock()
-        self.found: dict[str, tuple[Place, ...]] | None = None
+        self.found: dict[str, tuple[Any, ...]] | None = None
         self.version = ""
         self.why = "it was not asked yet"
         self.since = time.time()
 
-    def places(self) -> list[Place] | None:
+    def known(self) -> list[Any] | None:
         """None: they are not known yet."""
         with self.lock:
             if self.found is None:
                 return None
-            return [place for some in self.found.values() for place in some]
+            return [item for some in self.found.values() for item in some]
 
     def follow(self) -> None:
         """For ever. What is known stays while the API server does not answer."""
@@ -212,11 +241,11 @@ class Slices:
 
     def list(self, connection: http.client.HTTPConnection) -> None:
         """Page by page. What was known counts until all is listed."""
-        found: dict[str, tuple[Place, ...]] = {}
-        query: dict[str, object] = {"limit": PAGE}
+        found: dict[str, tuple[Any, ...]] = {}
+        query: dict[str, object] = {"limit": self.page}
         while True:
-            page = json.loads(ask(connection, self.config, **query).read())
-            found.update((name_of(item), places(item)) for item in page.get("items") or ())
+            page = json.loads(ask(connection, self.config, self.path, **query).read())
+            found.update((name_of(item), self.read(item)) for item in page.get("items") or ())
             query["continue"] = page["metadata"].get("continue")
             if not query["continue"]:
                 break
@@ -228,7 +257,7 @@ class Slices:
     def watch(self, connection: http.client.HTTPConnection) -> None:
         seconds = WATCH * random.uniform(1, 1.5)
         query = {"watch": 1, "allowWatchBookmarks": "true", "timeoutSeconds": int(seconds)}
-        answer = ask(connection, self.config, resourceVersion=self.version, **query)
+        answer = ask(connection, self.config, self.path, resourceVersion=self.version, **query)
         connection.sock.settimeout(seconds + TIMEOUT)
         self.told("")
         for line in iter(lambda: answer.readline(LONGEST), b""):
@@ -241,15 +270,18 @@ class Slices:
                 raise Gone
             raise Refused("%s %s" % (item.get("code"), printable(item.get("message"))))
         if kind != "BOOKMARK":
-            name, found = name_of(item), places(item)
-            with self.lock:
-                assert self.found is not None  # it was listed before it is watched
-                if kind == "DELETED":
-                    self.found.pop(name, None)
-                else:
-                    self.found[name] = found
-            os.write(self.wake, b"x")
+            self.take(name_of(item), () if kind == "DELETED" else self.read(item))
         self.version = str(item["metadata"]["resourceVersion"])
+
+    def take(self, name: str, found: tuple[Any, ...]) -> None:
+        """Nothing follows where nothing of it has changed that matters."""
+        with self.lock:
+            assert self.found is not None  # it was listed before it is watched
+            before = self.found.pop(name, ())
+            if found:
+                self.found[name] = found
+        if found != before:
+            os.write(self.wake, b"x")
 
     def told(self, why: str) -> None:
         """Whether it answers: `why` it does not, or nothing."""
@@ -265,6 +297,9 @@ class Slices:
 
 class Ways:
     """Which way leads to an endpoint, as the configuration says."""
+
+    path = SLICES
+    page = PAGE
 
     def __init__(self, config: Config) -> None:
         self.nodes = config["nodes"]
@@ -289,6 +324,13 @@ class Ways:
                 seen["address"] = min(seen["address"], address)
                 seen["count"] += 1
         return wanted, sorted(left.values(), key=lambda item: (item["why"], item["node"]))
+
+    def read(self, item: dict[str, Any]) -> tuple[Place, ...]:
+        return places(item)
+
+    def prepare(self) -> bool:
+        """The Nodes are on the VM's own link."""
+        return True
 
     def why_not(self, number: int, node: str) -> str | None:
         if holds(self.refused, number):
@@ -336,7 +378,13 @@ def seen() -> Routes:
     """The next hop by destination, of the routes with our protocol number."""
     command = ["ip", "-j", "-4", "route", "show", "proto", PROTOCOL]
     told = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
-    return {route["dst"]: route.get("gateway", "") for route in json.loads(told or "[]")}
+    return {route["dst"]: hop(route) for route in json.loads(told or "[]")}
+
+
+def hop(route: dict[str, Any]) -> str:
+    """As it stands in a line for ip."""
+    onlink = " dev %s onlink" % route["dev"] if "onlink" in route.get("flags", ()) else ""
+    return str(route.get("gateway", "")) + onlink
 
 
 def batch(lines: list[str]) -> bool:
@@ -345,10 +393,10 @@ def batch(lines: list[str]) -> bool:
     return subprocess.run(["ip", "-force", "-batch", "-"], input=text, check=False).returncode == 0
 
 
-def listen() -> socket.socket:
-    """What happens to links and routes."""
+def listen(groups: int) -> socket.socket:
+    """What happens in the kernel. Forwarding entries are a kind of neighbours."""
     netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
-    netlink.bind((0, LINK | ROUTES))
+    netlink.bind((0, groups))
     netlink.settimeout(0)
     return netlink
 
@@ -375,17 +423,39 @@ def messages(data: bytes) -> Iterator[bytes]:
 
 
 def costs(message: bytes) -> bool:
+    """Neighbours that the kernel finds itself are not permanent; what it says of one that goes, neither."""
     kind = struct.unpack_from("=H", message, 4)[0]
-    return kind == NEW_LINK or (kind == DELETED_ROUTE and message[21:22] == bytes([int(PROTOCOL)]))
+    if kind == NEW_NEIGHBOUR and len(message) >= 26:
+        return bool(struct.unpack_from("=H", message, 24)[0] & PERMANENT)
+    return kind in (NEW_LINK, DELETED_NEIGHBOUR) or (
+        kind == DELETED_ROUTE and message[21:22] == bytes([int(PROTOCOL)])
+    )
+
+
+def wait(netlink: socket.socket, woken: int, seconds: float) -> bool:
+    """Until there is something to do: whether the kernel has to be asked what it has."""
+    end = time.monotonic() + seconds
+    while True:
+        left = max(end - time.monotonic(), 0.0)
+        ready, _, _ = select.select([netlink.fileno(), woken], [], [], left)
+        if not ready:
+            return True
+        time.sleep(PAUSE)  # what comes together is done together
+        look = netlink.fileno() in ready and lost(netlink)
+        if woken in ready:
+            os.read(woken, 1 << 16)
+        if look or woken in ready:
+            return look
 
 
 class Keeper:
     """Sets the routes. `have`: those that the kernel has, as far as is known."""
 
-    def __init__(self, config: Config, text: bytes, slices: Slices) -> None:
-        self.ways = Ways(config)
+    def __init__(self, mode: str, text: bytes, wanted: Wanted, watched: Watched) -> None:
+        self.mode = mode
         self.hash = hashlib.sha256(text).hexdigest()
-        self.slices = slices
+        self.wanted = wanted
+        self.watched = watched
         self.have: Routes = {}
         self.named: set[tuple[str, str]] = set()
         self.noted = b""
@@ -395,26 +465,25 @@ class Keeper:
         look = True
         while True:
             failed = self.settle(look=look)
-            ready, _, _ = select.select([netlink.fileno(), woken], [], [], AGAIN if failed else LOOKS)
-            time.sleep(PAUSE)  # what comes together is done together
-            if woken in ready:
-                os.read(woken, 1 << 16)
-            look = not ready or bool(failed) or (netlink.fileno() in ready and lost(netlink))
+            look = bool(failed) | wait(netlink, woken, AGAIN if failed else LOOKS)
 
     def settle(self, *, look: bool) -> int:
         """How many routes are missing. `look`: the kernel may have others than it was given."""
         if look:
             self.have = seen()
-        found = self.slices.places()
+        found = self.watched.known()
         if found is None:
             self.note(listed=False, failed=0, left=[])
             return 0
-        wanted, left = self.ways.routes(found)
+        wanted, left = self.wanted.routes(found)
+        ready = self.wanted.prepare()
+        if self.mode == "flannel":  # a device that goes takes its routes with it
+            self.have = seen()
         lines = changes(self.have, wanted)
         if lines:
             self.have = wanted if batch(lines) else seen()
             say("%d routes, %d changes" % (len(self.have), len(lines)))
-        failed = sum(self.have.get(to) != via for to, via in wanted.items())
+        failed = sum(self.have.get(to) != via for to, via in wanted.items()) or int(not ready)
         self.name(left)
         self.note(listed=True, failed=failed, left=left)
         return failed
@@ -423,19 +492,19 @@ class Keeper:
         """Each reason once in the journal, while it lasts."""
         for item in left:
             if (item["why"], item["node"]) not in self.named:
-                where = "%s on Node %s" % (item["address"], printable(item["node"]))
-                say("no route to %s: %s" % (where, WHY[item["why"]]))
+                which = item["address"] if item["count"] else "the pods"
+                say("no route to %s on Node %s: %s" % (which, printable(item["node"]), WHY[item["why"]]))
         self.named = {(item["why"], item["node"]) for item in left}
 
     def note(self, *, listed: bool, failed: int, left: list[Left]) -> None:
         note({
             "config": self.hash,
-            "mode": "endpoints",
+            "mode": self.mode,
             "listed": listed,
             "routes": len(self.have),
             "failed": failed,
-            "api": self.slices.why,
-            "since": int(self.slices.since),
+            "api": self.watched.why,
+            "since": int(self.watched.since),
             "left": left[:NAMED],
             "more": max(len(left) - NAMED, 0),
         })  # fmt: skip
@@ -445,6 +514,9 @@ WHY = {
     "unknown": "vmproxy apply has not told its address yet",
     "elsewhere": "it is not on the VM's network",
     "refused": "no route may lead there",
+    "foreign": "it has no VXLAN of flannel's",
+    "apart": "its VXLAN has another VNI than most Nodes'",
+    "taken": "another Node has the same podCIDR or VtepMAC",
 }
 
 
@@ -465,32 +537,39 @@ def note(state: dict[str, Any]) -> None:
 
 def clear(text: bytes) -> None:
     """Nothing is to be kept: what was set before goes."""
+    import flannel
+
     batch(changes(seen(), {}))
-    if seen():
-        sys.exit("cannot remove all routes to endpoints")
+    if not flannel.remove() or seen():
+        sys.exit("cannot remove all routes to pods")
     state = {"routes": 0, "failed": 0, "api": "", "since": int(time.time()), "left": [], "more": 0}
     note({"config": hashlib.sha256(text).hexdigest(), "mode": "none", "listed": True, **state})
 
 
 def main() -> None:
+    import flannel
+
     with open(CONFIG, "rb") as file:
         text = file.read()
     config: Config = json.loads(text)
     if config["mode"] == "none":
         clear(text)
         return
+    if config["mode"] != "flannel":
+        flannel.remove()
     woken, wake = os.pipe()
-    slices = Slices(config, wake)
-    keeper = Keeper(config, text, slices)
-    netlink = listen()
-    threading.Thread(target=ended, args=(slices,), daemon=True).start()
+    wanted: Wanted = flannel.Peers(config) if config["mode"] == "flannel" else Ways(config)
+    watched = Watched(config, wanted, wake)
+    keeper = Keeper(config["mode"], text, wanted, watched)
+    netlink = listen(LINK | ROUTES | (NEIGHBOURS if config["mode"] == "flannel" else 0))
+    threading.Thread(target=ended, args=(watched,), daemon=True).start()
     keeper.keep(netlink, woken)
 
 
-def ended(slices: Slices) -> None:
+def ended(watched: Watched) -> None:
     """A fault of ours ends the whole: systemd starts it again."""
     try:
-        slices.follow()
+        watched.follow()
     except BaseException as error:
         say("cannot go on: %r" % error)
         os._exit(1)

@@ -181,7 +181,7 @@ class HostStatus(TypedDict):
     warnings: list[str]
     """What is wrong in the VM, hinders nothing now, and is not repaired by apply."""
     podRoutes: PodRoutes | Unknown | None
-    """What keeps routes to endpoints in the VM; null where it keeps none, and when the host failed."""
+    """What keeps routes to pods in the VM; null where it keeps none, and when the host failed."""
     error: Error | None
     """Why the host could not be looked at; null otherwise."""
 

@@ -119,7 +119,7 @@ def _show_problems(name: str, result: HostStatus) -> None:
     for warning in result.warnings:
         console.result(f"{name}: warning: {warning}")
     if isinstance(kept := result.pod_routes, PodRoutesStatus):
-        console.result(f"{name}: the VM keeps {kept.routes} routes to endpoints ({kept.state})")
+        console.result(f"{name}: the VM keeps {kept.routes} routes to pods ({kept.state})")
     for what, times in result.repairs.items():
         console.result(f"{name}: the VM repaired {what} {times} times since it started")
     for counter, packets in result.drops.items():

@@ -30,6 +30,7 @@ from vmproxy.util import wait
 _GOING_SECONDS = 120.0
 _DNS = "kube-system/kube-dns"
 _API_PORT = 443
+_BACKEND = "flannel.alpha.coreos.com/backend-type"
 _ACCOUNTS = collection("ServiceAccount", NAMESPACE)
 
 
@@ -101,6 +102,7 @@ class Cluster:
             tls_server_name=self.tls_server_name,
             cluster_ca=own_ca.result(),
             dns=own_dns.result(),
+            flannel_port=discovery.flannel_port(self._client, self._wanted, seen),
         )
 
     def identity(self, account: str) -> dict[str, Object]:
@@ -271,7 +273,13 @@ def _node(item: Object) -> NodeSeen:
     spec = item.get("spec") or {}
     pods = spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else [])
     internal = (entry["address"] for entry in listed if entry["type"] == "InternalIP")
-    return NodeSeen(item["metadata"]["name"], tuple(addresses(internal)), tuple(networks(pods)))
+    return NodeSeen(
+        item["metadata"]["name"],
+        tuple(addresses(internal)),
+        tuple(networks(pods)),
+        system=((item.get("status") or {}).get("nodeInfo") or {}).get("osImage", ""),
+        flannel=(item["metadata"].get("annotations") or {}).get(_BACKEND, ""),
+    )
 
 
 def _ipv4(spec: Object) -> Address | None:

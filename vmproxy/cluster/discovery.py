@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Iterable
 
@@ -12,8 +13,15 @@ from ruamel.yaml.error import YAMLError
 from vmproxy.cluster.client import Client, Object
 from vmproxy.errors import Forbidden, UsageError, VmproxyError
 from vmproxy.model.net import Network, networks
+from vmproxy.model.seen import NodeSeen
 from vmproxy.site import model
 
+_PORTS = 1 << 16
+_FLANNEL = (
+    "kube-flannel/configmaps/kube-flannel-cfg",
+    "kube-system/configmaps/kube-flannel-cfg",
+    "kube-system/configmaps/canal-config",
+)
 _NETWORKING = "/apis/networking.k8s.io"
 _RANGE_ERROR = re.compile(r"range of valid IPs is ([0-9a-fA-F:./]+)")
 _ARGUMENT = re.compile(r"--service-cluster-ip-range[= ][\"']?([0-9a-fA-F:./,]+)")
@@ -32,6 +40,22 @@ def service_cidrs(client: Client, wanted: model.Cluster) -> tuple[Network, ...]:
         "and neither its API server's arguments nor its errors contain them",
         hint="set cluster.serviceCIDRs in the site file",
     )
+
+
+def flannel_port(client: Client, wanted: model.Cluster, nodes: Iterable[NodeSeen]) -> int | None:
+    """Of its VXLAN: from the site file, else from the ConfigMap of its manifest, or of Canal's. None: no Node
+    has one, or it is not written there, as with k3s, or may not be read."""
+    if wanted.flannel_port or not any(node.flannel == "vxlan" for node in nodes):
+        return wanted.flannel_port
+    for path in _FLANNEL:
+        try:
+            data = (client.find(f"/api/v1/namespaces/{path}") or {}).get("data") or {}
+            port = json.loads(data["net-conf.json"])["Backend"]["Port"]
+        except (Forbidden, ValueError, TypeError, KeyError):
+            continue
+        if isinstance(port, int) and 0 < port < _PORTS:
+            return port
+    return None
 
 
 def _with_ipv4(found: tuple[Network, ...]) -> tuple[Network, ...]:

@@ -43,8 +43,8 @@ OPTIONAL = (
     Right("list", RBAC, "rolebindings"),
     Right("list", "", "secrets", NAMESPACE),
 )
-"""By which ranges, the cluster's own CA, the domain of its names and others' grants to vmproxy's accounts are
-found; each has another way, or a run goes without. Services: a dry run only."""
+"""By which ranges, the cluster's own CA, the domain of its names, flannel's port and others' grants to
+vmproxy's accounts are found; each has another way, or a run goes without. Services: a dry run only."""
 
 _SHARED = (
     Right("list", "", "serviceaccounts", NAMESPACE),

@@ -46,14 +46,14 @@ def targets_of(services: Iterable[ServiceSeen]) -> Iterator[Target]:
 @dataclass(frozen=True)
 class Ways:
     """How the VM gets to endpoints: the Nodes are in `cluster`, `node` is the one that it acts for, `routed`
-    are the networks to which vmproxy sets routes in it; `kept`: the VM itself keeps one to each endpoint.
-    `near`: the VM's own network, None where it does not matter; `inside`: the containers' subnet that it is
-    the gateway of, None for none. `by_host`: the routes are its host's, which is the way to all."""
+    are the networks to which vmproxy sets routes in it; `mode` is podRoutes. `near`: the VM's own network,
+    None where it does not matter; `inside`: the containers' subnet that it is the gateway of, None for none.
+    `by_host`: the routes are its host's, which is the way to all."""
 
     cluster: ClusterSeen
     node: str | None = None
     routed: frozenset[Network] = frozenset()
-    kept: bool = False
+    mode: str = "none"
     near: Network | None = None
     inside: Network | None = None
     by_host: bool = False
@@ -66,7 +66,7 @@ def ways(vm: Vm, cluster: ClusterSeen, host: Sequence[Interface]) -> Ways:
         cluster,
         vm.acts_for,
         frozenset(route.prefix for route in routes),
-        kept=vm.network.pod_routes == "endpoints",
+        mode=vm.network.pod_routes,
         near=vm.address.network,
         inside=vm.inside.network if vm.inside else None,
         by_host=vm.carrier.own is not None,
@@ -195,7 +195,9 @@ def _missing_route(address: Address, via: Address | None, known: Ways, name: str
     if node is None or not node.internal_ips or via in node.internal_ips or address in node.internal_ips:
         return ""
     cidr = next((cidr for cidr in node.pod_cidrs if address in cidr), None)
-    if known.kept:
+    if known.mode == "flannel":
+        return _over_vxlan(known.cluster, node, cidr, via)
+    if known.mode == "endpoints":
         hop = f"{node.internal_ips[0]} (Node {node.name})"
         return f"; missing route: {address} via {hop}: the VM keeps it: see vmproxy status"
     if known.by_host and cidr in known.routed:
@@ -211,6 +213,18 @@ def _missing_route(address: Address, via: Address | None, known: Ways, name: str
     return (
         f"; missing route: its range via {node.internal_ips[0]} (Node {node.name}, whose podCIDR does not "
         f"hold it): {do}"
+    )
+
+
+def _over_vxlan(cluster: ClusterSeen, node: NodeSeen, cidr: Network | None, via: Address | None) -> str:
+    """`cidr` is the Node's range that holds the endpoint, `via` where the VM sends to it."""
+    if cidr is None:  # plan and doctor say which setting helps
+        return ""
+    if via != cidr.network_address:
+        return f"; missing route: {cidr} over VXLAN (Node {node.name}): the VM keeps it: see vmproxy status"
+    return (
+        f"; the VM sends it over VXLAN to UDP port {cluster.vxlan_port} of Node {node.name}, which drops it "
+        "if net.ipv4.conf.*.rp_filter is 1 there, or flannel uses another port"
     )
 
 

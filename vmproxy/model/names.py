@@ -29,6 +29,7 @@ SETUP = "/usr/local/lib/vmproxy/setup.py"
 KEEPER = "/usr/local/lib/vmproxy/keeper.py"
 RENEW = "/usr/local/lib/vmproxy/renew.py"
 POD_ROUTES = "/usr/local/lib/vmproxy/podroutes.py"
+FLANNEL = "/usr/local/lib/vmproxy/flannel.py"
 CONFIG = "/etc/vmproxy/kube-proxy.yaml"
 KUBECONFIG = "/etc/vmproxy/kubeconfig"
 CA = "/etc/vmproxy/ca.crt"
@@ -86,6 +87,7 @@ MANAGED_FILES = (
         KEEPER,
         KEEPER_CONFIG,
         POD_ROUTES,
+        FLANNEL,
         POD_ROUTES_CONFIG,
         AUTHORIZED_KEYS,
         SSHD,

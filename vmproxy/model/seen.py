@@ -292,10 +292,12 @@ class CanarySeen:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Endpoints on a Node that get no route: `address` is one of `count`. `why`: the Node is "unknown" in the
-    VM, or "elsewhere" than on its network, or the address is "refused", as no route may lead there."""
+    """Endpoints on a Node that get no route: `address` is one of `count`; 0: all of the Node's pods, and
+    `address` is its podCIDR's. `why`: the Node is "unknown" in the VM, or "elsewhere" than on its network, or
+    the address is "refused", as no route may lead there. Over VXLAN: the Node is "foreign" to it, "apart" in
+    one with another VNI, or another Node has "taken" its podCIDR or its device's address."""
 
-    why: Literal["unknown", "elsewhere", "refused"]
+    why: Literal["unknown", "elsewhere", "refused", "foreign", "apart", "taken"]
     node: str
     address: Address
     count: int
@@ -303,7 +305,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class PodRoutesSeen:
-    """What the guest's keeper of routes to endpoints says of itself.
+    """What the guest's keeper of routes to pods says of itself.
 
     `mode` is the one that it runs in. `listed`: it knows the endpoints. `routes` are set, `failed` are not.
     `api`: why it does not follow the API server now; empty: it does, and `since` when (seconds since the
@@ -361,7 +363,7 @@ class GuestSeen:
     `drops`: packets that the guard table dropped, by the name of its counter. `repairs`: what the keeper has
     repaired since the VM started, and how often. `addresses` are those of its interface, of which vmproxy
     added `added`; `dns` are the servers that it asks. `blockers` are chains of others that drop forwarded
-    packets, for a reader. `pod_routes`: of what keeps the routes to endpoints; None: it has not run.
+    packets, for a reader. `pod_routes`: of what keeps the routes to pods; None: it has not run.
     """
 
     files: Mapping[str, FileSeen]
@@ -389,9 +391,14 @@ class GuestSeen:
 
 @dataclass(frozen=True, slots=True)
 class NodeSeen:
+    """`system` is its operating system, for a reader; `flannel` the back-end that flannel announces on it.
+    Both are empty where it has none."""
+
     name: str
     internal_ips: tuple[Address, ...]
     pod_cidrs: tuple[Network, ...]
+    system: str = ""
+    flannel: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -420,7 +427,8 @@ class ClusterSeen:
     `ca` is the CA bundle, PEM, of `server`, the API's URL as the VM reaches it; `tls_server_name` is the name
     in its certificate, None for the one in the URL. `cluster_ca` is the CA of what answers at the
     ClusterIP of default/kubernetes: another one where the API is behind a front; "" when it is not known.
-    `dns` None: nobody asked for it.
+    `dns` None: nobody asked for it. `flannel_port` is the UDP port of flannel's VXLAN; None: neither the site
+    file nor the cluster says it.
     """
 
     version: str
@@ -435,6 +443,12 @@ class ClusterSeen:
     tls_server_name: str | None = None
     cluster_ca: str = ""
     dns: DnsSeen | Unobservable | None = None
+    flannel_port: int | None = None
+
+    @property
+    def vxlan_port(self) -> int:
+        """8472 is Linux' own, and so that of flannel and k3s where nothing else is set."""
+        return self.flannel_port or 8472
 
     @property
     def pod_ranges(self) -> tuple[Network, ...]:

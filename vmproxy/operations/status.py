@@ -71,7 +71,7 @@ class CredentialStatus:
 
 @dataclass(frozen=True)
 class PodRoutesStatus:
-    """What keeps routes to endpoints in the VM. "late": it does not follow the API server, and keeps what it
+    """What keeps routes to pods in the VM. "late": it does not follow the API server, and keeps what it
     has; `since`, in seconds, so or the other way. `routes` are set."""
 
     state: Literal["current", "late"]

@@ -51,6 +51,7 @@ def text(vm: Vm) -> str:
         site=vm.site,
         host=vm.host,
         node=vm.node,
+        watches_nodes=vm.network.pod_routes == "flannel",
     )
 
 

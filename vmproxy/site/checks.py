@@ -191,13 +191,20 @@ def _switch(host: _View) -> Iterator[Complaint]:
         yield switch.at("internal").wrong("is valid only with hyperv: on a lab's host, name a bridge")
     if network.has("vlan"):
         yield network.at("vlan").wrong("is not valid with switch.internal: nobody else is on that switch")
-    if network.at("podRoutes").data == "endpoints":
-        yield network.at("podRoutes").wrong(
-            "endpoints is not valid with switch.internal, where no Node is the VM's neighbour: use nodes, or "
-            "network.routes"
-        )
+    for mode, why in _NEEDS_THE_LAN.items():
+        if network.at("podRoutes").data == mode:
+            yield network.at("podRoutes").wrong(
+                f"{mode} is not valid with switch.internal, {why}: use nodes, or network.routes"
+            )
     if (own := switch.at("internal").read(IPv4Network)) is not None:
         yield from _own_network(switch.at("internal"), own, network)
+
+
+_NEEDS_THE_LAN = {
+    "endpoints": "where no Node is the VM's neighbour",
+    "flannel": "where no Node can answer the VM's own address",
+}
+"""Values of podRoutes."""
 
 
 def _has_own_switch(host: _View) -> bool:

@@ -265,6 +265,8 @@ class Cluster(_Model):
     """The Service ranges; if omitted: read from the cluster."""
     pod_cidrs: Annotated[tuple[Cidr, ...], Field(alias="podCIDRs")] = ()
     """The pod ranges, for kube-proxy's clusterCIDR; if omitted: none, which a gateway does not need."""
+    flannel_port: Annotated[int, Field(ge=1, le=65535, strict=True)] | None = None
+    """The UDP port of flannel's VXLAN; if omitted: as in its ConfigMap, else 8472."""
 
 
 class Binary(_Model):
@@ -417,10 +419,11 @@ class Network(_Model):
     """The VLAN of the VM's adapter, set on the switch; 0: untagged."""
     routes: tuple[StaticRoute, ...] = ()
     """Routes to pods that the VM's gateway has no route to."""
-    pod_routes: Literal["none", "nodes", "endpoints"] = "none"
+    pod_routes: Literal["none", "nodes", "endpoints", "flannel"] = "none"
     """nodes: one route for each Node's podCIDR via its InternalIP, if that is in the VM's network (with an
-    internal switch: in one of the host's). endpoints: one for each endpoint via its Node's InternalIP, kept
-    up to date in the VM; for any network plugin, but not with an internal switch."""
+    internal switch: in one of the host's). endpoints: one for each endpoint via its Node's InternalIP, for
+    any network plugin. flannel: over flannel's VXLAN to each Node's podCIDR, whatever network the Node is in.
+    The last two are kept up to date in the VM, and are not for an internal switch."""
     clients: Annotated[Literal["any"] | tuple[Cidr, ...] | None, BeforeValidator(_clients)] = None
     """Who may use the gateway, beside the host itself: networks or addresses; any: everybody."""
 

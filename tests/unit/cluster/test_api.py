@@ -259,6 +259,20 @@ def test_the_clusters_own_ca_is_that_of_every_pod_and_may_be_unknown() -> None:
     assert looked(Api({**known, path: Forbidden("no")})).cluster_ca == ""
 
 
+def test_a_node_tells_its_system_and_its_flannels_back_end() -> None:
+    notes = {"annotations": {"flannel.alpha.coreos.com/backend-type": "vxlan"}}
+    info = {"nodeInfo": {"osImage": "Rocky Linux 9.4"}}
+    nodes = [
+        {"metadata": {"name": "a", **notes}, "spec": {}, "status": info},
+        {"metadata": {"name": "b", "annotations": None}, "spec": {}, "status": {"nodeInfo": None}},
+    ]
+    api = Api({KUBERNETES: service("default/kubernetes", "10.96.0.1"), "/api/v1/nodes": nodes})
+    assert [(node.name, node.system, node.flannel) for node in looked(api).nodes] == [
+        ("a", "Rocky Linux 9.4", "vxlan"),
+        ("b", "", ""),
+    ]
+
+
 def test_a_service_knows_its_endpoints_nodes_and_its_policy() -> None:
     services = [service("a/b", "10.96.0.7", internalTrafficPolicy="Local")]
     slices = [slice_of("a/b", "10.244.1.9", nodeName="n1"), slice_of("a/gone", "10.244.1.8")]

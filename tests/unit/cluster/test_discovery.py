@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from vmproxy.cluster import discovery
 from vmproxy.errors import Forbidden, UsageError, VmproxyError
+from vmproxy.model.seen import NodeSeen
 from vmproxy.site.model import Cluster
 
 
@@ -198,3 +200,46 @@ def test_what_go_does_not_read_as_a_range_leads_to_the_next_source(written: str)
 def test_the_range_is_found_however_the_argument_is_written(words: list[str]) -> None:
     pods = {"items": [{"spec": {"containers": [{"command": None, "args": words}]}}]}
     assert found({PODS: pods}) == ("10.43.0.0/16",)
+
+
+MANIFEST = "/api/v1/namespaces/kube-flannel/configmaps/kube-flannel-cfg"
+CANAL = "/api/v1/namespaces/kube-system/configmaps/canal-config"
+PEER = NodeSeen("node-01", (), (), flannel="vxlan")
+
+
+def port(answers: dict[str, Any], *nodes: NodeSeen, **wanted: object) -> int | None:
+    site = Cluster.model_validate(wanted)
+    return discovery.flannel_port(Api(answers), site, nodes)  # type: ignore[arg-type]
+
+
+def conf(text: str) -> dict[str, Any]:
+    return {"data": {"net-conf.json": text}}
+
+
+WHOLE = conf('{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "Port": 4789}}')
+
+
+@pytest.mark.parametrize("path", [MANIFEST, MANIFEST.replace("kube-flannel/", "kube-system/", 1), CANAL])
+def test_flannels_port_is_the_site_files_or_its_own_configmaps(path: str) -> None:
+    assert port({path: WHOLE}, PEER) == 4789
+    assert port({path: WHOLE}, PEER, flannelPort=8472) == 8472
+    assert port({}, flannelPort=8472) == 8472
+
+
+def test_nobody_asks_for_the_port_where_no_node_has_flannels_vxlan() -> None:
+    others = [replace(PEER, flannel=backend) for backend in ("", "host-gw")]
+    assert port({MANIFEST: VmproxyError("it was asked")}, *others) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '{"Backend": {}}', '{"Backend": {"Port": "x"}}', '{"Backend": {"Port": 0}}'],
+)
+def test_without_a_port_there_nobody_knows_it(text: str) -> None:
+    assert port({MANIFEST: conf(text)}, PEER) is None
+    assert port({MANIFEST: conf(text), CANAL: WHOLE}, PEER) == 4789
+
+
+def test_a_configmap_of_flannels_that_may_not_be_read_is_none() -> None:
+    assert port({MANIFEST: Forbidden("no"), CANAL: WHOLE}, PEER) == 4789
+    assert port({MANIFEST: Forbidden("no")}, PEER) is None

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Any, Literal, cast
 
@@ -248,7 +249,21 @@ def test_a_node_whose_pod_is_not_reached_is_named_with_it() -> None:
 def test_a_route_that_the_vm_keeps_itself_and_is_missing_names_status() -> None:
     guest = cast(Guest, Answers(tcp=silent()))
     stray = on_node("a/stray", "172.16.192.7", "node-01")
-    ((_, why),) = of_nodes(guest, [stray], Ways(CLUSTER, kept=True))
+    ((_, why),) = of_nodes(guest, [stray], Ways(CLUSTER, mode="endpoints"))
     assert why.endswith("172.16.192.7 via 192.168.100.20 (Node node-01): the VM keeps it: see vmproxy status")
     ((_, why),) = of_nodes(guest, [stray], Ways(CLUSTER))
     assert why.endswith("does not hold it): set network.podRoutes: endpoints, or network.routes")
+
+
+def test_over_vxlan_the_route_is_missing_or_the_node_drops_what_comes() -> None:
+    pod, ways = on_node("a/pod", POD, "node-01"), Ways(replace(CLUSTER, flannel_port=4789), mode="flannel")
+    ((_, why),) = of_nodes(cast(Guest, Answers(tcp=silent())), [pod], ways)
+    assert why.endswith("10.244.1.0/24 over VXLAN (Node node-01): the VM keeps it: see vmproxy status")
+    ((_, why),) = of_nodes(cast(Guest, Answers(tcp=silent(via="10.244.1.0"))), [pod], ways)
+    assert why.endswith(
+        "; the VM sends it over VXLAN to UDP port 4789 of Node node-01, which drops it if "
+        "net.ipv4.conf.*.rp_filter is 1 there, or flannel uses another port"
+    )
+    stray = on_node("a/stray", "172.16.192.7", "node-01")
+    ((_, why),) = of_nodes(cast(Guest, Answers(tcp=silent())), [stray], ways)
+    assert why.endswith("no answer within 3 s")

@@ -240,6 +240,27 @@ def test_killed_at_any_moment_of_a_change_the_next_apply_converges(change: dict[
         is_good(left)
 
 
+@pytest.mark.parametrize(("before", "after"), [("nodes", "flannel"), ("flannel", "endpoints")])
+def test_killed_at_any_moment_of_a_change_of_pod_routes_the_next_apply_converges(
+    before: str, after: str
+) -> None:
+    own = {"address": "192.168.10.5/24", "gateway": "192.168.10.1"}
+    world = made(network={**own, "podRoutes": before})
+    wanted = topology(network={**own, "podRoutes": after})
+    for left in killed_everywhere(world, Product(world, wanted), "apply"):
+        again = Product(left, wanted)
+        assert again.apply().error is None
+        assert again.plan().in_sync
+        kept = left.vms[VM].guest.pod_routes
+        assert kept
+        assert kept.mode == after
+        rules = left.cluster.objects["clusterrole/vmproxy-a-win-01"]["rules"]
+        reads_nodes = [
+            rule for rule in rules if rule["resources"] == ["nodes"] and "resourceNames" not in rule
+        ]
+        assert bool(reads_nodes) == (after == "flannel")
+
+
 def test_killed_at_any_moment_of_a_move_no_route_leads_to_the_old_address() -> None:
     world = made()
     moved = topology(network={"address": "192.168.10.6/24", "gateway": "192.168.10.1"})

@@ -26,6 +26,8 @@ def routes():
         return json.load(open(table))
     except OSError:
         return {{}}
+if "link" in sys.argv:  # there is no device
+    sys.exit(1)
 if sys.argv[1:3] == ["-j", "-4"]:
     ours = {{to: way[0] for to, way in routes().items() if way[1] == sys.argv[-1]}}
     print(json.dumps([{{"dst": to, "gateway": via}} for to, via in ours.items()]))
@@ -77,6 +79,7 @@ class Guest:
         }
         self.kernel()
         machine.write("/etc/vmproxy/token", "first\n")
+        machine.write("/usr/local/lib/vmproxy/flannel.py", machine.text("flannel.py"))
 
     def kernel(self, *refused: str) -> None:
         text = FAKE_IP.format(python=PYTHON, table=str(self.table), refused=list(refused))

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
 
@@ -14,10 +14,18 @@ from tests.memory import Product, made, topology
 from tests.unit.resources.test_guest import CLUSTER, NOW, good, wanted
 from tests.values import node
 from vmproxy.model import names
-from vmproxy.model.seen import EndpointSeen, LeftOut, NodeSeen, PodRoutesSeen, ServiceSeen, Unobservable
+from vmproxy.model.seen import (
+    ClusterSeen,
+    EndpointSeen,
+    LeftOut,
+    NodeSeen,
+    PodRoutesSeen,
+    ServiceSeen,
+    Unobservable,
+)
 from vmproxy.model.topology import Vm
 from vmproxy.operations.status import PodRoutesStatus
-from vmproxy.resources import guest, podroutes
+from vmproxy.resources import guest, identity, podroutes
 
 NODES = (
     node("node-02", "192.168.10.21", "10.244.2.0/24"),
@@ -122,6 +130,89 @@ def test_nodes_themselves_neighbours_and_other_families_follow_no_pod_cidr(addre
     assert findings("nodes", services(node_02=address)) == []
 
 
+FLANNEL = replace(
+    SEEN,
+    nodes=(
+        replace(NODES[2], flannel="vxlan", system="Rocky Linux 9.4"),
+        replace(NODES[0], flannel="vxlan", system="Debian GNU/Linux 12"),
+        NODES[1],
+        replace(node("node-03", "192.168.10.22", "10.244.3.0/24"), flannel="host-gw"),
+        replace(node("remote", "172.16.0.10", "10.244.8.0/24"), flannel="wireguard"),
+    ),
+)
+
+
+def over(mode: str, cluster: ClusterSeen = FLANNEL, **endpoints: str) -> list[str]:
+    """What is found there."""
+    listed = podroutes.findings(vm(mode), cluster, services(**endpoints), ())
+    return [f"{item.detail}: {item.next_step}" for item in listed]
+
+
+def test_a_peer_of_flannels_in_another_network_needs_its_vxlan() -> None:
+    distant = "10.244.7.3 is on far, which is not on the VM's network: use podRoutes: flannel"
+    assert over("nodes", far="10.244.7.3") == over("endpoints", far="10.244.7.3") == [distant]
+    assert over("none", far="10.244.7.3") == []
+    assert over("flannel", far="10.244.7.3", node_02="10.244.2.9") == []
+
+
+def test_flannels_other_back_ends_are_named_with_what_helps() -> None:
+    host_gw = "10.244.3.9 is on node-03, whose flannel has the back-end host-gw"
+    assert over("flannel", node_03="10.244.3.9") == [f"{host_gw}: set network.routes"]
+    others = replace(FLANNEL, nodes=tuple(item for item in FLANNEL.nodes if item.flannel != "vxlan"))
+    assert over("flannel", others, node_03="10.244.3.9") == [f"{host_gw}: use podRoutes: nodes"]
+    assert over("flannel", others, remote="10.244.8.9") == [
+        "10.244.8.9 is on remote, whose flannel has the back-end wireguard: set network.routes"
+    ]
+
+
+def test_pods_that_flannel_does_not_serve_are_named_with_what_helps() -> None:
+    assert over("flannel", node_01="10.244.1.9", far="172.16.192.9") == [
+        "172.16.192.9 is on far, whose podCIDR 10.244.7.0/24 does not hold it: set network.routes",
+        "10.244.1.9 is on node-01, which has no flannel: set network.routes",
+    ]
+    assert over("flannel", SEEN, node_02="172.16.192.7", node_01="10.244.1.9") == [
+        "172.16.192.7 is on node-02, whose podCIDR 10.244.2.0/24 does not hold it: use podRoutes: endpoints",
+        "10.244.1.9 is on node-01, which has no flannel: use podRoutes: nodes",
+    ]
+
+
+def test_what_flannels_peers_need_is_told_to_the_guest() -> None:
+    def told(port: int | None) -> dict[str, Any]:
+        own = vm("flannel", routes=[{"to": "10.9.0.0/24", "via": "192.168.10.9"}])
+        content = podroutes.files(own, replace(FLANNEL, flannel_port=port))[names.POD_ROUTES_CONFIG].content
+        return cast(dict[str, Any], json.loads(content or b""))
+
+    seen = told(4789)
+    assert (seen["mode"], seen["local"], seen["node"]) == ("flannel", "192.168.10.5", "win-01")
+    assert seen["aside"] == ["10.9.0.0/24"]
+    assert {"192.168.10.0/24", "10.96.0.0/16"} <= set(seen["refused"])
+    assert "nodes" not in seen
+    assert (seen["port"], told(None)["port"]) == (4789, 8472)
+
+
+def test_doctor_says_which_port_is_used_and_whether_that_was_found() -> None:
+    (found,) = podroutes.notes(vm("flannel"), replace(SEEN, flannel_port=4789))
+    assert found == "the VM sends to UDP port 4789"
+    (assumed,) = podroutes.notes(vm("flannel"), SEEN)
+    assert assumed.startswith("the VM sends to UDP port 8472, as no ConfigMap of flannel's names one")
+    assert list(podroutes.notes(vm("nodes"), FLANNEL)) == []
+
+
+def test_doctor_names_nodes_whose_system_drops_what_comes_over_vxlan() -> None:
+    _, note = podroutes.notes(vm("flannel"), FLANNEL)
+    assert note.startswith("Node far (Rocky Linux 9.4): net.ipv4.conf.*.rp_filter must be 2 or 0 there")
+    two = replace(FLANNEL, nodes=tuple(replace(item, system="Red Hat 9") for item in FLANNEL.nodes))
+    _, note = podroutes.notes(vm("flannel"), two)
+    assert note.startswith("2 Nodes, such as far (Red Hat 9):")
+
+
+@pytest.mark.parametrize(("mode", "verbs"), [("endpoints", []), ("flannel", [["list", "watch"]])])
+def test_only_flannel_lets_the_vm_read_other_nodes(mode: str, verbs: list[list[str]]) -> None:
+    (role,) = (item for item in identity.wanted(vm(mode)).values() if item["kind"] == "ClusterRole")
+    nodes = [rule for rule in role["rules"] if rule["resources"] == ["nodes"]]
+    assert [rule["verbs"] for rule in nodes if "resourceNames" not in rule] == verbs
+
+
 def test_an_endpoint_whose_node_is_not_in_the_cluster_proves_nothing() -> None:
     assert findings("nodes", services(gone="172.16.192.7")) == []
 
@@ -141,19 +232,31 @@ def test_what_is_late_missing_or_left_out_is_told() -> None:
         LeftOut("elsewhere", "far", ip_address("172.16.1.2"), 1),
     )
     assert trouble(replace(KEPT, api="403 Forbidden", failed=2, left=left, more=4)) == [
-        "the VM's routes to endpoints are not kept up to date for 100 s: 403 Forbidden",
-        "2 routes to endpoints are not set: see journalctl -u vmproxy-routes.service in the VM",
+        "the VM's routes to pods are not kept up to date for 100 s: 403 Forbidden",
+        "2 routes to pods are not set: see journalctl -u vmproxy-routes.service in the VM",
         "no route to 172.16.1.1 and 2 more endpoints on Node node-09: "
         "the VM does not know that Node's address: run vmproxy apply",
         "no route to 172.16.1.2 on Node far: that Node is not on the VM's network: set network.routes",
-        "no route to endpoints on 4 more Nodes",
+        "no route to pods on 4 more Nodes",
+    ]
+
+
+def test_a_node_that_is_left_out_as_a_whole_is_told() -> None:
+    whys: tuple[Literal["foreign", "apart", "taken"], ...] = ("foreign", "apart", "taken")
+    left = tuple(LeftOut(why, "node-09", ip_address("10.244.9.0"), 0) for why in whys)
+    assert trouble(replace(KEPT, mode="flannel", left=left)) == [
+        "no route to the pods of Node node-09: that Node has no VXLAN of flannel's: set network.routes",
+        "no route to the pods of Node node-09: that Node's VXLAN has another VNI than most Nodes': "
+        "set network.routes",
+        "no route to the pods of Node node-09: another Node has the same podCIDR, or VtepMAC in flannel's "
+        "annotations: correct one of them",
     ]
 
 
 def test_plan_and_status_show_it() -> None:
     seen = replace(good(wanted()), pod_routes=replace(KEPT, failed=2))
-    assert any("2 routes to endpoints are not set" in text for text in guest.warnings(wanted(), seen))
-    assert any("2 routes to endpoints are not set" in text for text in guest.trouble(seen))
+    assert any("2 routes to pods are not set" in text for text in guest.warnings(wanted(), seen))
+    assert any("2 routes to pods are not set" in text for text in guest.trouble(seen))
 
 
 def network(mode: str) -> dict[str, object]:
@@ -170,7 +273,7 @@ def test_status_shows_the_routes_that_are_kept_and_plan_needs_nothing_more() -> 
 
 def test_a_change_of_the_setting_is_made_live_and_back() -> None:
     world = made(network=network("nodes"))
-    for mode in ("endpoints", "none"):
+    for mode in ("endpoints", "flannel", "none"):
         product = Product(world, topology(network=network(mode)))
         assert any(names.POD_ROUTES_CONFIG in step.target for step in product.plan().steps)
         assert not any(step.cold for step in product.plan().steps)

@@ -65,10 +65,12 @@ def _findings(look: Look) -> Iterator[Finding]:
         yield failed("pod routes", exc)
         return
     yield from found
+    own = look.scope.member.vm
     if not found:
-        mode = look.scope.member.vm.network.pod_routes
+        mode = own.network.pod_routes
         ways = "the VM's gateway has to know the way to pods" if mode == "none" else "it fits the endpoints"
         yield Finding("pod routes", ok=True, detail=f"podRoutes: {mode}: {ways}")
+    yield from (Finding("pod routes", ok=True, detail=text) for text in podroutes.notes(own, cluster))
 
 
 def _problems(look: Look) -> Iterator[str]:
