@@ -7,6 +7,7 @@ change    a Service made at the API until the host is answered, against one writ
 boot      raw boot of the default image to SSH, phase by phase (python -m bench.boot compares two images)
 bigcluster  a look at 5,000 Nodes and 10,000 Services over HTTPS: seconds and memory, with a limit for each
 podroutes routes to 5,000 endpoints in the VM: how soon a change is followed, memory and CPU
+flannel   the same over flannel's VXLAN to 500 Nodes
 windows   the emulated Windows host: messages, processes and seconds of a run, and how fast an image goes up
 """
 
@@ -17,7 +18,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench import bigcluster, boot, create, idle, podroutes, reaction, traffic, windows
+from bench import bigcluster, boot, create, flannel, idle, podroutes, reaction, traffic, windows
 from tests.integration.world import World, bring_up
 from vmproxy import lab
 
@@ -31,6 +32,7 @@ BENCHMARKS = {
 ALONE = {
     "bigcluster": bigcluster.run,
     "boot": boot.run_alone,
+    "flannel": flannel.run,
     "podroutes": podroutes.run,
     "windows": windows.run,
 }

@@ -12,7 +12,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -65,22 +66,22 @@ def _config(port: int, ca: str) -> dict[str, Any]:
     }
 
 
-def _until(what: str, probe: Callable[[], bool]) -> None:
+def until(what: str, probe: Callable[[], bool]) -> None:
     wait.until(what, lambda: probe() or "not yet", timeout=120, every=0.005)
 
 
-def _routes() -> int:
+def routes() -> int:
     shown = subprocess.run(["ip", "-4", "route", "show", "proto", "251"], capture_output=True, check=True)
     return shown.stdout.count(b"\n")
 
 
-def _cpu(process: subprocess.Popen[bytes]) -> float:
+def cpu(process: subprocess.Popen[bytes]) -> float:
     """Seconds, with those of the programs that it has started."""
     words = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     return sum(map(int, words[11:15])) / _HERTZ
 
 
-def _megabytes(process: subprocess.Popen[bytes], name: str) -> float:
+def megabytes(process: subprocess.Popen[bytes], name: str) -> float:
     for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
         if line.startswith(name + ":"):
             return int(line.split()[1]) / 1024
@@ -96,32 +97,38 @@ def inside(folder: Path) -> None:
             item = endpoint_slice(number)
             item["metadata"]["resourceVersion"] = "1"
             api.objects[item["metadata"]["name"]] = item
-        machine.write("/etc/vmproxy/token", "t")
-        config = _config(api.port, str(pki.certificate_file("ca")))
-        machine.write("/etc/vmproxy/podroutes.json", json.dumps(config))
-        words = [PYTHON, "-I", "-S", "-c", machine.text("podroutes.py")]
         begun = time.perf_counter()
-        process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
-        try:
+        with running(machine, _config(api.port, str(pki.certificate_file("ca")))) as process:
             _measure(api, process, begun)
+
+
+@contextmanager
+def running(machine: Machine, config: Mapping[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
+    """podroutes.py, in that folder."""
+    machine.write("/etc/vmproxy/token", "t")
+    machine.write("/usr/local/lib/vmproxy/flannel.py", machine.text("flannel.py"))
+    machine.write("/etc/vmproxy/podroutes.json", json.dumps(config))
+    words = [PYTHON, "-I", "-S", "-c", machine.text("podroutes.py")]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
+        try:
+            yield process
         finally:
             process.terminate()
-            process.wait()
 
 
 def _measure(api: WatchedApi, process: subprocess.Popen[bytes], begun: float) -> None:
     total = SERVICES * ENDPOINTS
-    _until("all routes", lambda: _routes() == total)
+    until("all routes", lambda: routes() == total)
     seconds = time.perf_counter() - begun
     size = f"{total} endpoints, {SERVICES} Services, {NODES} Nodes"
-    print(f"{size}: all routes after {seconds:.1f} s, {_cpu(process):.1f} s of CPU")
-    _until("the watch", lambda: api.watches == 1)
+    print(f"{size}: all routes after {seconds:.1f} s, {cpu(process):.1f} s of CPU")
+    until("the watch", lambda: api.watches == 1)
     reactions = sorted(_reaction(api, number) for number in range(ROUNDS))
     median, worst = statistics.median(reactions) * 1e3, reactions[-1] * 1e3
     print(f"EndpointSlice changed -> route changed: {median:.0f} ms (worst {worst:.0f} ms), of {ROUNDS}")
     idle = _spent(process, lambda: time.sleep(CHURN))
     busy = _spent(process, lambda: _churn(api))
-    peak, now = _megabytes(process, "VmHWM"), _megabytes(process, "VmRSS")
+    peak, now = megabytes(process, "VmHWM"), megabytes(process, "VmRSS")
     print(f"CPU: {idle:.1%} of one when idle, {busy:.1%} with {PER_SECOND} changed slices a second")
     print(f"memory: {now:.0f} MB, {peak:.0f} MB at its peak")
     if reactions[-1] > MOST_SECONDS or peak > MOST_MEGABYTES:
@@ -140,7 +147,7 @@ def _reaction(api: WatchedApi, number: int) -> float:
         shown = subprocess.run(words, capture_output=True, check=True, text=True).stdout
         return f"via {_via(last + 1)} " in shown
 
-    _until("the route", there)
+    until("the route", there)
     return time.perf_counter() - begun
 
 
@@ -152,12 +159,13 @@ def _churn(api: WatchedApi) -> None:
 
 def _spent(process: subprocess.Popen[bytes], meanwhile: Callable[[], None]) -> float:
     """The part of one CPU that it uses."""
-    before, begun = _cpu(process), time.perf_counter()
+    before, begun = cpu(process), time.perf_counter()
     meanwhile()
-    return (_cpu(process) - before) / (time.perf_counter() - begun)
+    return (cpu(process) - before) / (time.perf_counter() - begun)
 
 
-def run() -> None:
+def run(module: str = "bench.podroutes") -> None:
+    """`inside` of that module, in a namespace of its own."""
     run_tool(["ip", "netns", "add", _NAMESPACE])
     try:
         for words in (
@@ -169,7 +177,7 @@ def run() -> None:
         ):
             run_tool(["ip", "-n", _NAMESPACE, *words])
         with TemporaryDirectory() as folder:
-            command = netns.run_in(_NAMESPACE, [sys.executable, "-m", "bench.podroutes", folder])
+            command = netns.run_in(_NAMESPACE, [sys.executable, "-m", module, folder])
             done = subprocess.run(command, check=False)
         if done.returncode != 0:
             sys.exit(done.returncode)
