@@ -72,9 +72,10 @@ class WatchedApi:
 
 
 @contextmanager
-def watched(pki: Pki) -> Iterator[WatchedApi]:
+def watched(pki: Pki, namespace: str | None = None) -> Iterator[WatchedApi]:
+    """On the loopback of that network namespace; None: on this machine's."""
     state = WatchedApi()
-    with https(pki, _handler(state)) as state.port:
+    with https(pki, _handler(state), namespace) as state.port:
         yield state
         state.status = 503
         state.cut_watches()
