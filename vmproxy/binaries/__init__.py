@@ -1,5 +1,5 @@
-"""The programs of Kubernetes, etcd and CoreDNS in a given version: from a folder, the cache, the release
-site, or built from their Go modules, in this order. Progress reports name the source that is used.
+"""The programs of Kubernetes, etcd, CoreDNS and flannel in a given version: from a folder, the cache, the
+release site, or built from their Go modules, in this order. Progress reports name the source that is used.
 
 Only a lab takes programs that were built: they have other hashes than the release's.
 """
@@ -21,6 +21,7 @@ from vmproxy.util.events import Report
 KUBERNETES = frozenset({"kube-proxy", "kube-apiserver", "kube-controller-manager"})
 ETCD_VERSION = "v3.6.8"
 COREDNS_VERSION = "v1.15.0"
+FLANNEL_VERSION = "v0.28.10"
 _NO_BUILD = "run it again when the network is back, or set proxy.binary to a mirror or a file"
 
 

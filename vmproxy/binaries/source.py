@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -23,11 +24,33 @@ from vmproxy.util.events import Report
 from vmproxy.util.run import run
 
 _CHECKSUMS = "sum.golang.org"
+
+
+@dataclass(frozen=True)
+class _Module:
+    """A program that is the main package of the module `path`. `go`: the version that it requires.
+    `replaces`: versions of modules that are taken in place of those that it asks for. `version_variable`
+    empty: the program knows its version by itself."""
+
+    path: str
+    go: tuple[int, int]
+    replaces: tuple[str, ...] = ()
+    version_variable: str = ""
+
+
+_CLOUD = "github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/vpc"
+_FLANNEL = "github.com/flannel-io/flannel"
 _MODULES = {
-    "etcd": ("go.etcd.io/etcd/server/v3", (1, 24)),
-    "coredns": ("github.com/coredns/coredns", (1, 26)),
+    "etcd": _Module("go.etcd.io/etcd/server/v3", (1, 24)),
+    "coredns": _Module("github.com/coredns/coredns", (1, 26)),
+    "flanneld": _Module(
+        _FLANNEL,
+        (1, 26),
+        # For a cloud's back-end, which a lab never uses. Not every mirror has the version that flannel wants.
+        replaces=(f"{_CLOUD} => {_CLOUD} v1.3.75",),
+        version_variable=f"{_FLANNEL}/pkg/version.Version",
+    ),
 }
-"""Programs that are the main package of a module, and the Go version that it requires."""
 
 
 def build(name: str, version: str, target: Path, *, report: Report) -> None:
@@ -35,7 +58,8 @@ def build(name: str, version: str, target: Path, *, report: Report) -> None:
     with tempfile.TemporaryDirectory(prefix="vmproxy-build-") as folder:
         module = Path(folder)
         if name in _MODULES:
-            package, flags, needs = _MODULES[name][0], "-s -w", _own_module(module, name, version)
+            package, flags = _MODULES[name].path, _own_flags(name, version)
+            needs = _own_module(module, name, version)
         else:
             package, flags = f"k8s.io/kubernetes/cmd/{name}", _version_flags(version)
             needs = _kubernetes_module(module, name, version, report=report)
@@ -57,10 +81,15 @@ def build(name: str, version: str, target: Path, *, report: Report) -> None:
 
 def _own_module(module: Path, name: str, version: str) -> tuple[int, int]:
     """Of a program that is not Kubernetes' own. Returns the Go version that it requires."""
-    package, needs = _MODULES[name]
-    go = f"{needs[0]}.{needs[1]}.0"
-    _write(module, f"vmproxy.local/{name}", go, [f"require {package} {version}"], package)
-    return needs
+    own = _MODULES[name]
+    lines = [f"require {own.path} {version}", *(f"replace {item}" for item in own.replaces)]
+    _write(module, f"vmproxy.local/{name}", f"{own.go[0]}.{own.go[1]}.0", lines, own.path)
+    return own.go
+
+
+def _own_flags(name: str, version: str) -> str:
+    variable = _MODULES[name].version_variable
+    return f"-s -w -X {variable}={version}" if variable else "-s -w"
 
 
 def _kubernetes_module(module: Path, name: str, version: str, *, report: Report) -> tuple[int, int]:

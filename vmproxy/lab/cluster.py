@@ -69,6 +69,13 @@ class ControlPlane:
         context.load_cert_chain(self.pki.certificate_file("admin"), self.pki.key_file("admin"))
         return httpx.Client(base_url=self._outside(), verify=context, timeout=20.0, trust_env=False)
 
+    def kubeconfig_for(self, name: str) -> Path:
+        """Of the user lab:NAME, as programs in the lab's namespaces need it."""
+        path = self.folder / f"{name}.kubeconfig"
+        self.pki.issue_once(name, f"lab:{name}")
+        _write_kubeconfig(path, SERVER, self.pki, name)
+        return path
+
     def _outside(self) -> str:
         return f"https://127.0.0.1:{self._port_file.read_text()}"
 
@@ -110,7 +117,7 @@ class ControlPlane:
         _write_kubeconfig(
             self.folder / "controller-manager.kubeconfig", SERVER, self.pki, "controller-manager"
         )
-        _write_kubeconfig(self.folder / "coredns.kubeconfig", SERVER, self.pki, "coredns")
+        self.kubeconfig_for("coredns")
 
     def _commands(self) -> dict[str, list[str]]:
         pki = self.pki

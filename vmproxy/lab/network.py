@@ -42,6 +42,10 @@ STRAY_PODS = {"pod-3": "172.16.192.7"}
 """As a network plugin gives addresses that has pools of its own: not from its node's podCIDR."""
 STRAY_POD_CIDR = "10.244.2.0/24"
 STRAY_POD_GATEWAY = "169.254.1.1"
+REMOTE_GATEWAY = "172.31.0.1"
+FLANNEL_NODES = {"node-03": "192.168.100.23", "node-04": "172.31.0.24"}
+"""Only where flannel is up. The second one is in a network of its own, behind the switch namespace."""
+FLANNEL_PODS = {"pod-4": "10.244.3.10", "pod-5": "10.244.4.10"}
 VM_ADDRESS = "192.168.100.5/24"
 MOVED_CONTROL = "192.168.100.3"
 """A second address in the API server's certificate, to test another `cluster.server`."""
@@ -76,9 +80,34 @@ class Network:
         self._pods_up("node", PODS, POD_GATEWAY)
         self._pods_up("node-02", STRAY_PODS, STRAY_POD_GATEWAY)
 
+    def flannel_up(self) -> None:
+        """Nodes for flannel, and a pod behind each. The reverse path is filtered loosely there, not at all
+        in the gateway, which has no routes to pods."""
+        gateways = {"node-03": GATEWAY, "node-04": REMOTE_GATEWAY}
+        for (role, address), pod in zip(FLANNEL_NODES.items(), FLANNEL_PODS, strict=True):
+            self._namespace_up(role)
+            self._namespace_up(pod)
+            bridge = BRIDGE if gateways[role] == GATEWAY else None
+            self._connect(role, "switch", f"{address}/24", gateway=gateways[role], bridge=bridge)
+            node = self.namespace(role)
+            run(netns.run_in(node, ["sysctl", "-qw", "net.ipv4.conf.all.rp_filter=2"]))
+            own = FLANNEL_PODS[pod].rpartition(".")[0] + ".1"
+            self._pods_up(role, {pod: FLANNEL_PODS[pod]}, own)
+        switch, port = self.namespace("switch"), "to-node-04"
+        run(["ip", "-n", switch, "addr", "replace", f"{REMOTE_GATEWAY}/24", "dev", port])
+        names = [f"net.ipv4.conf.{name}.rp_filter=0" for name in ("all", port)]
+        run(netns.run_in(switch, ["sysctl", "-qw", *names]))
+
+    def flannel_down(self, report: Report) -> None:
+        self._remove({self.namespace(role) for role in (*FLANNEL_NODES, *FLANNEL_PODS)}, report)
+
     def down(self, report: Report) -> None:
-        """End every process in the namespaces, then delete the namespaces with their content."""
-        there = [name for name in _all() if name in self.namespaces().values()]
+        self.flannel_down(report)
+        self._remove(set(self.namespaces().values()), report)
+
+    def _remove(self, namespaces: set[str], report: Report) -> None:
+        """End every process in them, then delete them with their content."""
+        there = [name for name in _all() if name in namespaces]
         pids = [
             int(pid) for name in there for pid in run(["ip", "netns", "pids", name], ok=(0, 1)).stdout.split()
         ]

@@ -27,14 +27,14 @@ def namespace() -> Object:
 def nodes() -> list[tuple[Object, Object]]:
     """Each Node with its status, which is a subresource of its own."""
     return [
-        _node(WINDOWS_NODE, "windows", ADDRESSES["host"], "10.244.9.0/24"),
-        _node(LINUX_NODE, "linux", ADDRESSES["node"], POD_CIDR),
+        node(WINDOWS_NODE, "windows", ADDRESSES["host"], "10.244.9.0/24"),
+        node(LINUX_NODE, "linux", ADDRESSES["node"], POD_CIDR),
     ]
 
 
 def stray_node() -> tuple[Object, Object]:
     """A Node whose podCIDR does not hold its pods, as with a network plugin that gives addresses itself."""
-    return _node(STRAY_NODE, "linux", ADDRESSES["node-02"], STRAY_POD_CIDR)
+    return node(STRAY_NODE, "linux", ADDRESSES["node-02"], STRAY_POD_CIDR)
 
 
 def stray_service(node: str = STRAY_NODE) -> list[Object]:
@@ -112,7 +112,7 @@ def dns() -> list[Object]:
     return [role, binding, config, service, behind]
 
 
-def _node(name: str, system: str, address: str, pod_cidr: str) -> tuple[Object, Object]:
+def node(name: str, system: str, address: str, pod_cidr: str) -> tuple[Object, Object]:
     head = {"apiVersion": "v1", "kind": "Node"}
     labels = {"kubernetes.io/os": system, "kubernetes.io/hostname": name}
     node = {

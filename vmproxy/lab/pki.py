@@ -37,12 +37,14 @@ class Pki:
         return self._folder / f"{name}.key"
 
     def make(self, *, server_names: tuple[str, ...]) -> None:
-        """The CA, the certificates of the API server, the administrator, the controllers and the cluster's
-        DNS, and the signing key."""
+        """The CA, the certificates of the API server, the administrator and the controllers, and the signing
+        key."""
         if not self.key_file("service-account").exists():
             self._make_first(server_names)
-        if not self.certificate_file("coredns").exists():  # it came later
-            self._issue("coredns", "lab:coredns")
+
+    def issue_once(self, name: str, common_name: str) -> None:
+        if not self.certificate_file(name).exists():
+            self._issue(name, common_name)
 
     def _make_first(self, server_names: tuple[str, ...]) -> None:
         self._authority()
