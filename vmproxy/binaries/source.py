@@ -30,12 +30,13 @@ _CHECKSUMS = "sum.golang.org"
 class _Module:
     """A program that is the main package of the module `path`. `go`: the version that it requires.
     `replaces`: versions of modules that are taken in place of those that it asks for. `version_variable`
-    empty: the program knows its version by itself."""
+    empty: the program knows its version by itself. `c`: parts of it are in C, and need a compiler."""
 
     path: str
     go: tuple[int, int]
     replaces: tuple[str, ...] = ()
     version_variable: str = ""
+    c: bool = False
 
 
 _CLOUD = "github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/vpc"
@@ -49,6 +50,7 @@ _MODULES = {
         # For a cloud's back-end, which a lab never uses. Not every mirror has the version that flannel wants.
         replaces=(f"{_CLOUD} => {_CLOUD} v1.3.75",),
         version_variable=f"{_FLANNEL}/pkg/version.Version",
+        c=True,  # its back-end for UDP
     ),
 }
 
@@ -64,6 +66,7 @@ def build(name: str, version: str, target: Path, *, report: Report) -> None:
             package, flags = f"k8s.io/kubernetes/cmd/{name}", _version_flags(version)
             needs = _kubernetes_module(module, name, version, report=report)
         go, env = _go(needs, report=report)
+        env = {**env, "CGO_ENABLED": "1" if _has_c(name) else "0"}
         report(f"{name} {version}: resolving modules")
         run([go, "mod", "tidy"], cwd=module, env=env)
         result = module / name
@@ -85,6 +88,10 @@ def _own_module(module: Path, name: str, version: str) -> tuple[int, int]:
     lines = [f"require {own.path} {version}", *(f"replace {item}" for item in own.replaces)]
     _write(module, f"vmproxy.local/{name}", f"{own.go[0]}.{own.go[1]}.0", lines, own.path)
     return own.go
+
+
+def _has_c(name: str) -> bool:
+    return name in _MODULES and _MODULES[name].c
 
 
 def _own_flags(name: str, version: str) -> str:
@@ -158,7 +165,6 @@ def _environment(own: Mapping[str, str] = os.environ) -> Mapping[str, str]:
     database = own.get("GOSUMDB", "")
     return {
         **own,
-        "CGO_ENABLED": "0",
         "GOFLAGS": "-mod=mod",
         "GOTOOLCHAIN": "local",
         "GOSUMDB": database if database.split()[:1] == [_CHECKSUMS] else _CHECKSUMS,

@@ -35,3 +35,8 @@ def test_a_module_may_replace_one_that_its_program_asks_for(tmp_path: Path) -> N
 def test_a_program_that_does_not_know_its_version_is_told(tmp_path: Path) -> None:
     flags = source._own_flags("flanneld", FLANNEL_VERSION)
     assert flags == f"-s -w -X github.com/flannel-io/flannel/pkg/version.Version={FLANNEL_VERSION}"
+
+
+def test_only_a_program_with_parts_in_c_needs_its_compiler() -> None:
+    programs = ("etcd", "coredns", "kube-proxy", "flanneld")
+    assert [name for name in programs if source._has_c(name)] == ["flanneld"]
