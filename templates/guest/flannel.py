@@ -86,7 +86,7 @@ def is_address(text: str) -> bool:
         address = ipaddress.IPv4Address(text)
     except ValueError:
         return False
-    return not (address.is_multicast or address.is_loopback or address.is_unspecified)
+    return not (address.is_multicast or address.is_reserved or address.is_loopback or address.is_unspecified)
 
 
 class Peers:
@@ -148,7 +148,7 @@ class Peers:
             return "apart" if item.vni else "foreign"
         if any(first <= end and start <= last for first, last in ranges for start, end in self.refused):
             return "refused"
-        if any(holds(both, self.addresses) for both in ranges):
+        if item.address == self.local or any(holds(both, self.addresses) for both in ranges):
             return "refused"
         taken = item.mac in self.far or any(overlaps(both, self.spans) for both in ranges)
         return "taken" if taken else None

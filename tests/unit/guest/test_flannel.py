@@ -66,6 +66,7 @@ DAMAGED: dict[str, dict[str, Any]] = {
     "an address and a command": {"public_ip": "172.31.0.21\nfdb flush dev eth0"},
     "IPv6": {"public_ip": "fd00::1"},
     "a group's address": {"public_ip": "224.0.0.1"},
+    "everybody's address": {"public_ip": "255.255.255.255"},
     "its own loopback": {"public_ip": "127.0.0.1"},
 }
 
@@ -132,6 +133,10 @@ def test_a_node_cannot_take_another_ones_packets_by_its_mac_address(flannel: Any
 def test_no_route_may_lead_to_the_nodes_themselves(flannel: Any, cidr: str) -> None:
     assert routes(flannel, node("a"), node("b", cidr))[1] == [("refused", "b")]
     assert routes(flannel, node("b", cidr)) == ({}, [("refused", "b")])
+
+
+def test_a_node_cannot_be_where_the_vm_is(flannel: Any) -> None:
+    assert routes(flannel, node("a", public_ip=CONFIG["local"])) == ({}, [("refused", "a")])
 
 
 class Kernel:
