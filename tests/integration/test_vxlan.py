@@ -89,7 +89,7 @@ class Lan:
         near = self.shows("ip", "-4", "neigh", "show", "dev", "vmproxy.1", "nud", "permanent")
         far = self.shows("bridge", "fdb", "show", "dev", "vmproxy.1")
         return (
-            [(item["id"], item["port"], item["local"], links[0]["mtu"]) for item in data],
+            [(item.get("id"), item.get("port"), item.get("local"), links[0]["mtu"]) for item in data],
             [(item["dst"], item["gateway"], item["dev"]) for item in routes],
             [(item["dst"], item["lladdr"]) for item in near],
             sorted((item["mac"], item["dst"]) for item in far if "dst" in item),
@@ -239,12 +239,16 @@ def test_a_node_that_moves_goes_and_comes_is_followed(sends: Lan) -> None:
 
 
 NEXT, OTHER = "10.244.4.0", "02:00:00:00:00:ff"
+INSTEAD = "printf 'link del vmproxy.1\\nlink add vmproxy.1 up type {}' | ip -batch -"
+"""At once, before the device is made again."""
 
 
 @pytest.mark.parametrize(
     "break_",
     [
         "ip link del vmproxy.1",
+        INSTEAD.format("vxlan id 7 dev eth0 dstport 4789"),
+        INSTEAD.format("bridge"),
         "ip link set vmproxy.1 down",
         "ip link set vmproxy.1 mtu 1400",
         "ip route flush proto 251",
