@@ -514,7 +514,7 @@ WHY = {
     "unknown": "vmproxy apply has not told its address yet",
     "elsewhere": "it is not on the VM's network",
     "refused": "no route may lead there",
-    "foreign": "it has no VXLAN of flannel's",
+    "foreign": "its annotations name no VXLAN of flannel's",
     "apart": "its VXLAN has another VNI than most Nodes'",
     "taken": "another Node has the same podCIDR or VtepMAC",
 }

@@ -61,9 +61,9 @@ class Flannel:
         with self.control.api() as api:
             apply_objects(api, [*_manifest(), *_services()])
             for node in FLANNEL_NODES:
-                apply_node(api, *node_object(node))
+                apply_node(api, *_node(node))
         for node in FLANNEL_NODES:
-            self.start(node, program)
+            self._start(node, program)
         wait.until("flannel", self._ready, timeout=_READY_SECONDS, every=0.2)
 
     def down(self, report: Report) -> None:
@@ -75,7 +75,7 @@ class Flannel:
             process.stop()
         self.network.flannel_down(report)
 
-    def start(self, node: str, program: Path) -> None:
+    def _start(self, node: str, program: Path) -> None:
         """flanneld of that Node, unless it runs."""
         (self.folder / "net-conf.json").write_text(_net_conf())
         words: list[str | Path] = [
@@ -107,9 +107,12 @@ class Flannel:
         return f"{', '.join(waits)}: not announced" if waits else True
 
 
-def node_object(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The Node, and its status."""
-    return objects.node(name, "linux", FLANNEL_NODES[name], POD_CIDRS[name])
+def _node(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The Node, and its status. flanneld v0.28.10 ends with a panic on a Node without any annotation; a
+    kubelet writes this one."""
+    node, status = objects.node(name, "linux", FLANNEL_NODES[name], POD_CIDRS[name])
+    attached = {"volumes.kubernetes.io/controller-managed-attach-detach": "true"}
+    return {**node, "metadata": {**node["metadata"], "annotations": attached}}, status
 
 
 def _annotations(api: httpx.Client, node: str) -> dict[str, str]:

@@ -26,7 +26,7 @@ _WHY = {
     "unknown": "the VM does not know that Node's address: run vmproxy apply",
     "elsewhere": "that Node is not on the VM's network: set network.routes",
     "refused": "no route may lead to that address",
-    "foreign": "that Node has no VXLAN of flannel's: set network.routes",
+    "foreign": "that Node's annotations name no VXLAN of flannel's: set network.routes",
     "apart": "that Node's VXLAN has another VNI than most Nodes': set network.routes",
     "taken": "another Node has the same podCIDR, or VtepMAC in flannel's annotations: correct one of them",
 }

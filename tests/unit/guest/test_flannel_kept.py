@@ -156,7 +156,7 @@ def test_a_node_without_vxlan_is_told_once(guest: FlannelGuest, api: WatchedApi)
         api.delete("b")
         guest.until(lambda: len(guest.vxlan.state["routes"]) == 1)
     assert guest.seen()["left"] == [{"why": "foreign", "node": "c", "address": "10.244.4.0", "count": 0}]
-    line = "no route to the pods on Node c: it has no VXLAN of flannel's"
+    line = "no route to the pods on Node c: its annotations name no VXLAN of flannel's"
     assert guest.journal().count(line) == 1
 
 

@@ -245,7 +245,8 @@ def test_a_node_that_is_left_out_as_a_whole_is_told() -> None:
     whys: tuple[Literal["foreign", "apart", "taken"], ...] = ("foreign", "apart", "taken")
     left = tuple(LeftOut(why, "node-09", ip_address("10.244.9.0"), 0) for why in whys)
     assert trouble(replace(KEPT, mode="flannel", left=left)) == [
-        "no route to the pods of Node node-09: that Node has no VXLAN of flannel's: set network.routes",
+        "no route to the pods of Node node-09: that Node's annotations name no VXLAN of flannel's: "
+        "set network.routes",
         "no route to the pods of Node node-09: that Node's VXLAN has another VNI than most Nodes': "
         "set network.routes",
         "no route to the pods of Node node-09: another Node has the same podCIDR, or VtepMAC in flannel's "
