@@ -13,7 +13,8 @@ from vmproxy.cli import console
 
 def main() -> None:
     standin.main()
-    for name, version in (*lab.PROGRAMS.items(), ("kube-proxy", OLD_VERSION)):
+    others = ("kube-proxy", OLD_VERSION), ("flanneld", binaries.FLANNEL_VERSION)
+    for name, version in (*lab.PROGRAMS.items(), *others):
         binaries.obtain(name, version, report=console.progress)
     for suite in image.SUITES:
         image.build(suite, report=console.progress)
