@@ -399,7 +399,7 @@ def test_merge_keys_and_aliases_of_the_user_work(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("timezone: a\ntimezone: b", "timezone is given twice at line 3"),
-        ("runcmd: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        pytest.param("runcmd: " + "[" * 5000 + "]" * 5000, "nested too deeply", id="deep"),
         ("bootcmd: [[.inf]]", "inf is not supported"),
         ("a: !!set {b}", "sets"),
         ("a: !!python/object:os.system x", "could not determine a constructor"),
