@@ -189,7 +189,7 @@ def test_waiting_for_output_ends_at_its_deadline(host: WinHost) -> None:
         began = time.monotonic()
         with pytest.raises(NotReady, match="no output"):
             process.receive(2.5)
-        assert 2.4 < time.monotonic() - began < 5
+        assert 2.4 < time.monotonic() - began < 20
 
 
 def test_a_long_silence_is_only_more_messages(host: WinHost) -> None:

@@ -17,6 +17,7 @@ from winrm.protocol import Protocol
 
 from tests.winhost.auth import Account
 from tests.winhost.host import Machine, WinHost
+from vmproxy.util import wait
 
 NO_SUCH = 2150858843
 
@@ -111,11 +112,10 @@ def test_input_is_handed_on_until_its_end(wire: Protocol) -> None:
 
 def test_output_comes_as_soon_as_there_is_any(wire: Protocol) -> None:
     shell = wire.open_shell()
-    began = time.monotonic()
-    command = wire.run_command(shell, "sh", ["-c", '"echo first; sleep 0.6; echo second"'])
+    command = wire.run_command(shell, "sh", ["-c", '"echo first; read go; echo second"'])
     out, _, _, done = wire.get_command_output_raw(shell, command)
     assert (out, done) == (b"first\n", False)
-    assert time.monotonic() - began < 0.5
+    wire.send_command_input(shell, command, b"go\n", end=True)
     assert output(wire, shell, command) == (b"second\n", b"", 0)
 
 
@@ -125,7 +125,7 @@ def test_a_receive_without_output_is_held_and_then_a_fault(wire: Protocol) -> No
     began = time.monotonic()
     with pytest.raises(WinRMOperationTimeoutError):
         wire.get_command_output_raw(shell, command)
-    assert 0.9 < time.monotonic() - began < 2
+    assert time.monotonic() - began > 0.9
 
 
 def test_an_operation_timeout_above_the_hosts_is_cut(host: WinHost) -> None:
@@ -136,7 +136,7 @@ def test_an_operation_timeout_above_the_hosts_is_cut(host: WinHost) -> None:
     began = time.monotonic()
     with pytest.raises(WinRMOperationTimeoutError):
         wire.get_command_output_raw(shell, command)
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 10
     wire.transport.close_session()
 
 
@@ -151,14 +151,11 @@ def test_long_output_is_cut_to_the_clients_envelope_and_whole_in_the_end(wire: P
 
 def test_signal_kills_the_whole_process_group_and_forgets_the_command(host: WinHost, wire: Protocol) -> None:
     shell = wire.open_shell()
-    mark = str(uuid.uuid4())
-    command = wire.run_command(shell, "sh", ["-c", f'"sleep 60.{mark[:4]} & echo $!; wait"'])
+    command = wire.run_command(shell, "sh", ["-c", '"sleep 600 & echo $!; wait"'])
     child = int(wire.get_command_output_raw(shell, command)[0])
+    assert _runs(child)
     wire.cleanup_command(shell, command)
-    deadline = time.monotonic() + 3
-    while _runs(child) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not _runs(child)
+    _ended(child)
     assert fault(wire.get_command_output_raw, shell, command).wsman_fault_code == NO_SUCH
 
 
@@ -230,17 +227,18 @@ def test_a_shell_belongs_to_its_user(host: WinHost, wire: Protocol) -> None:
 
 
 def test_a_shell_without_messages_expires_and_its_programs_end(host: WinHost, wire: Protocol) -> None:
-    shell = wire.open_shell(idle_timeout="PT0.4S")
-    command = wire.run_command(shell, "sh", ["-c", '"echo $$; sleep 60"'])
+    shell = wire.open_shell(idle_timeout="PT2S")
+    command = wire.run_command(shell, "sh", ["-c", '"echo $$; sleep 600"'])
     child = int(wire.get_command_output_raw(shell, command)[0])
-    time.sleep(1.2)
-    assert host.service.shells == {}
-    assert not _runs(child)
+    assert _runs(child)
+    wait.until("the shell's end", lambda: host.service.shells == {} or "it is there", timeout=60, every=0.05)
+    _ended(child)
     assert fault(wire.run_command, shell, "echo", ["x"]).wsman_fault_code == NO_SUCH
 
 
-def test_a_held_receive_keeps_the_shell_alive(wire: Protocol) -> None:
-    shell = wire.open_shell(idle_timeout="PT0.4S")
+def test_a_held_receive_keeps_the_shell_alive(host: WinHost) -> None:
+    wire = protocol(host, timeout=4)
+    shell = wire.open_shell(idle_timeout="PT2S")
     command = wire.run_command(shell, "sh", ["-c", '"sleep 30"'], console_mode_stdin=False)
     with pytest.raises(WinRMOperationTimeoutError):
         wire.get_command_output_raw(shell, command)
@@ -304,12 +302,11 @@ def test_who_is_no_administrator_gets_access_denied_at_create(host: WinHost) -> 
 
 def test_a_reboot_drops_connections_and_ends_every_program(host: WinHost, wire: Protocol) -> None:
     shell = wire.open_shell()
-    command = wire.run_command(shell, "sh", ["-c", '"echo $$; sleep 60"'])
+    command = wire.run_command(shell, "sh", ["-c", '"echo $$; sleep 600"'])
     child = int(wire.get_command_output_raw(shell, command)[0])
     host.reboot()
     assert host.service.shells == {}
-    time.sleep(0.3)
-    assert not _runs(child)
+    _ended(child)
     assert fault(wire.run_command, shell, "echo", ["x"]).wsman_fault_code == NO_SUCH
     assert host.https.accepted == 2
 
@@ -321,12 +318,15 @@ def test_leaving_the_host_ends_its_programs() -> None:
         program.chmod(0o755)
         wire = protocol(host)
         shell = wire.open_shell()
-        command = wire.run_command(shell, "sh", ["-c", '"echo $$; sleep 60"'])
+        command = wire.run_command(shell, "sh", ["-c", '"echo $$; sleep 600"'])
         child = int(wire.get_command_output_raw(shell, command)[0])
         wire.transport.close_session()
-    time.sleep(0.3)
-    assert not _runs(child)
+    _ended(child)
     assert not host.folder.exists()
+
+
+def _ended(pid: int) -> None:
+    wait.until("the end of a program", lambda: not _runs(pid) or "it runs", timeout=60, every=0.02)
 
 
 def _runs(pid: int) -> bool:
