@@ -214,7 +214,7 @@ def plan(host: str, planned: Plan) -> None:
     if planned.in_sync:
         console.print(_text((host, "bold"), ": in sync"))
     else:
-        console.print(_text((host, "bold"), f": {_count(len(planned.steps), 'change')}"))
+        console.print(_text((host, "bold"), f": {count(len(planned.steps), 'change')}"))
     for item in planned.steps:
         _step(console, item)
     for line in planned.unseen:
@@ -229,7 +229,7 @@ def outcomes(host: str, done: Sequence[steps.Step], left: Plan) -> None:
     if not done and left.in_sync:
         console.print(_text((host, "bold"), ": in sync, nothing to do"))
     else:
-        console.print(_text((host, "bold"), f": {_count(len(done), 'change')} made"))
+        console.print(_text((host, "bold"), f": {count(len(done), 'change')} made"))
     _done(console, done)
     if left.steps:
         console.print("  not done, as it interrupts the running VM (--yes does it):")
@@ -256,7 +256,8 @@ def _value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """As "1 change", "2 changes"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
@@ -266,7 +267,7 @@ def removal(host: str, done: Sequence[steps.Step], left: Plan) -> None:
     if not done and not left.steps:
         console.print(_text((host, "bold"), ": nothing to remove"))
     elif done:
-        console.print(_text((host, "bold"), f": {_count(len(done), 'thing')} removed"))
+        console.print(_text((host, "bold"), f": {count(len(done), 'thing')} removed"))
         _done(console, done)
     else:
         console.print(_text((host, "bold"), ": --yes would remove"))

@@ -97,7 +97,7 @@ def _row(name: str, result: HostStatus | VmproxyError) -> tuple[str, ...]:
 
 def _image(result: HostStatus) -> str:
     days = result.vm.image_age
-    return "" if days is None else f"{days} days old"
+    return "" if days is None else f"{console.count(days, 'day')} old"
 
 
 def _names(names: NamesStatus | Unobservable | None) -> str:
@@ -119,12 +119,14 @@ def _show_problems(name: str, result: HostStatus) -> None:
     for warning in result.warnings:
         console.result(f"{name}: warning: {warning}")
     if isinstance(kept := result.pod_routes, PodRoutesStatus):
-        console.result(f"{name}: the VM keeps {kept.routes} routes to pods ({kept.state})")
+        console.result(f"{name}: the VM keeps {console.count(kept.routes, 'route')} to pods ({kept.state})")
     for what, times in result.repairs.items():
-        console.result(f"{name}: the VM repaired {what} {times} times since it started")
+        console.result(f"{name}: the VM repaired {what} {console.count(times, 'time')} since it started")
     for counter, packets in result.drops.items():
         if packets:
-            console.result(f"{name}: the VM dropped {packets} packets ({_DROPS.get(counter, counter)})")
+            console.result(
+                f"{name}: the VM dropped {console.count(packets, 'packet')} ({_DROPS.get(counter, counter)})"
+            )
 
 
 def _proxy(proxy: ProxyStatus | Unobservable) -> tuple[str, str]:

@@ -139,7 +139,8 @@ def _targets(
     ready = [target for target in every if target.service.usable(node)]
     left_out = len({target.service.name for target in every} - {target.service.name for target in ready})
     if left_out:
-        report(f"{left_out} Services left out: the VM has no ready endpoints for them")
+        which = "Service" if left_out == 1 else "Services"
+        report(f"{left_out} {which} left out: the VM has no ready endpoints for them")
     if len(ready) > MOST:
         report(f"{len(ready)} ports found, trying {MOST}; choose others with --service")
     return ready[:MOST]

@@ -107,10 +107,12 @@ def unresolved(vm: Vm, cluster: ClusterSeen) -> str | None:
 
 
 def trouble(seen: GuestSeen | Unobservable) -> Iterator[str]:
-    """What no step of ours repairs."""
-    if isinstance(seen, GuestSeen) and seen.proxy.failures:
+    """What no step of ours repairs. Without a token, the VM asks as anybody, who is not let either."""
+    if isinstance(seen, Unobservable):
+        return
+    if seen.proxy.failures:
         yield f"kube-proxy failed to write its rules {seen.proxy.failures} times; see: vmproxy logs"
-    if isinstance(seen, GuestSeen) and seen.canary and seen.canary.status == _FORBIDDEN:
+    if seen.token and seen.canary and seen.canary.status == _FORBIDDEN:
         yield "the API server does not let the VM's account list Services, though RBAC grants it"
 
 

@@ -497,6 +497,12 @@ def test_an_account_that_is_denied_is_a_warning() -> None:
     assert any("does not let the VM's account" in word for word in guest.warnings(wanted(), seen))
 
 
+def test_without_a_token_nothing_is_said_of_what_its_account_may() -> None:
+    seen = replace(good(wanted()), token=None, canary=CanarySeen(rule=True, status=403))
+    assert [step.verb for step in guest.plan(wanted(), seen)] == ["renew"]
+    assert not any("account" in word for word in guest.warnings(wanted(), seen))
+
+
 def test_a_token_that_lives_shorter_than_asked_for_is_a_warning() -> None:
     short = replace(TOKEN, issued=int(NOW) - 60, expires=int(NOW) - 60 + 6 * 3600)
     seen = replace(good(wanted()), token=short)
