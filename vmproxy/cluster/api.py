@@ -46,20 +46,24 @@ class Cluster:
         ca: str,
         tls_server_name: str | None = None,
         dns: model.Dns | None = None,
+        flannel: bool = False,
     ) -> None:
         self._client = client
         self._wanted = wanted
         self._dns = dns
+        self._flannel = flannel
         self.server = server
         self.ca = ca
         self.tls_server_name = tls_server_name
 
     @classmethod
-    def connect(cls, wanted: model.Cluster, dns: model.Dns | None = None) -> Cluster:
-        """`dns` None: nobody asks for the cluster's DNS. Raises UsageError for an invalid kubeconfig, or one
-        whose server a VM cannot reach."""
+    def connect(
+        cls, wanted: model.Cluster, dns: model.Dns | None = None, *, flannel: bool = False
+    ) -> Cluster:
+        """`dns` None: nobody asks for the cluster's DNS. `flannel`: somebody asks for the port of its VXLAN.
+        Raises UsageError for an invalid kubeconfig, or one whose server a VM cannot reach."""
         session = login.load(wanted)
-        return cls._of(session, wanted, login.server_for_vm(wanted, session), dns)
+        return cls._of(session, wanted, login.server_for_vm(wanted, session), dns, flannel=flannel)
 
     @classmethod
     def connect_without_vms(cls, wanted: model.Cluster) -> tuple[Cluster, UsageError | None]:
@@ -72,11 +76,19 @@ class Cluster:
 
     @classmethod
     def _of(
-        cls, session: login.Session, wanted: model.Cluster, server: str, dns: model.Dns | None = None
+        cls,
+        session: login.Session,
+        wanted: model.Cluster,
+        server: str,
+        dns: model.Dns | None = None,
+        *,
+        flannel: bool = False,
     ) -> Cluster:
         name = login.tls_server_name_for_vm(wanted, session)
         client, ca = Client(session), session.ca
-        return cls(client, wanted=wanted, server=server, ca=ca, tls_server_name=name, dns=dns)
+        return cls(
+            client, wanted=wanted, server=server, ca=ca, tls_server_name=name, dns=dns, flannel=flannel
+        )
 
     def observe(self) -> ClusterSeen:
         """Without anybody's identity. The requests go out side by side. Raises VmproxyError when something
@@ -90,6 +102,7 @@ class Cluster:
             own_ca = pool.submit(self._own_ca)
             own_dns = pool.submit(dns.found, self._client, self._dns)
         seen = tuple(nodes.result())  # first: a right that is missing here is the one to name
+        port = discovery.flannel_port(self._client, self._wanted, seen) if self._flannel else None
         return ClusterSeen(
             version=_version(str(version.result().get("gitVersion"))),
             server=self.server,
@@ -102,7 +115,7 @@ class Cluster:
             tls_server_name=self.tls_server_name,
             cluster_ca=own_ca.result(),
             dns=own_dns.result(),
-            flannel_port=discovery.flannel_port(self._client, self._wanted, seen),
+            flannel_port=port,
         )
 
     def identity(self, account: str) -> dict[str, Object]:

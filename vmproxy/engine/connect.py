@@ -37,7 +37,7 @@ def connections(topology: Topology) -> Links:
         return kind_of(member.carrier).open(member.vm, member.client, accounts)
 
     return Links(
-        cluster=lambda: Cluster.connect(topology.cluster, topology.dns),
+        cluster=lambda: Cluster.connect(topology.cluster, topology.dns, flannel=topology.over_vxlan),
         open_host=open_host,
         log_in=log_in,
         artifacts=artifacts,

@@ -428,7 +428,7 @@ class ClusterSeen:
     in its certificate, None for the one in the URL. `cluster_ca` is the CA of what answers at the
     ClusterIP of default/kubernetes: another one where the API is behind a front; "" when it is not known.
     `dns` None: nobody asked for it. `flannel_port` is the UDP port of flannel's VXLAN; None: neither the site
-    file nor the cluster says it.
+    file nor the cluster says it, or nobody asked for it.
     """
 
     version: str

@@ -171,6 +171,11 @@ class Topology:
     ssh: Ssh
     members: tuple[Member, ...]
 
+    @property
+    def over_vxlan(self) -> bool:
+        """Whether a VM sends to pods over flannel's VXLAN."""
+        return any(member.vm.network.pod_routes == "flannel" for member in self.members)
+
 
 def compile_site(site: Site) -> Topology:
     return Topology(

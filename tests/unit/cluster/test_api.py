@@ -273,6 +273,18 @@ def test_a_node_tells_its_system_and_its_flannels_back_end() -> None:
     ]
 
 
+def test_flannels_port_is_read_only_for_a_vm_that_sends_by_its_vxlan() -> None:
+    node = {"metadata": {"name": "a", "annotations": {"flannel.alpha.coreos.com/backend-type": "vxlan"}}}
+    path = "/api/v1/namespaces/kube-flannel/configmaps/kube-flannel-cfg"
+    api = Api({KUBERNETES: service("default/kubernetes", "10.96.0.1"), "/api/v1/nodes": [node]})
+    api.there[path] = VmproxyError("it was asked")
+    assert looked(api).flannel_port is None
+    api.there[path] = {"data": {"net-conf.json": '{"Backend": {"Port": 4789}}'}}
+    wanted = model.Cluster.model_validate({"serviceCIDRs": ["10.96.0.0/16"]})
+    sends = Cluster(api, wanted=wanted, server="", ca="", flannel=True)  # type: ignore[arg-type]
+    assert sends.observe().flannel_port == 4789
+
+
 def test_a_service_knows_its_endpoints_nodes_and_its_policy() -> None:
     services = [service("a/b", "10.96.0.7", internalTrafficPolicy="Local")]
     slices = [slice_of("a/b", "10.244.1.9", nodeName="n1"), slice_of("a/gone", "10.244.1.8")]
