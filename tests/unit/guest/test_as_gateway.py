@@ -22,6 +22,7 @@ import pytest
 
 from tests import names
 from tests.unit.guest.machine import PYTHON, Machine
+from tests.winhost.presence import require
 from tests.winhost.tests.lan import get, serving
 from vmproxy.resources import firewall
 from vmproxy.resources.firewall import Inside
@@ -69,8 +70,8 @@ class Ground:
 
 @pytest.fixture
 def ground(machine: Machine) -> Iterator[Ground]:
-    if os.geteuid() != 0 or shutil.which("nft") is None:
-        pytest.skip("not tested: network namespaces and nft need root, and nft")
+    require(None if os.geteuid() == 0 else "network namespaces need root")
+    require(None if shutil.which("nft") else "nft (nftables) is not installed")
     roles = {role: names.namespace(f"g{role}") for role in ("sw", "vm", "one", "two", "lan")}
     with ExitStack() as stack:
         for name in roles.values():

@@ -9,6 +9,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
+from tests.winhost.presence import require
 from vmproxy.model.net import Network
 from vmproxy.resources import firewall
 from vmproxy.resources.firewall import Inside
@@ -31,7 +32,7 @@ def nft() -> list[str]:
     apart = ["unshare", *mapped, "--net"]
     missing = [name for name in ("nft", "unshare") if shutil.which(name) is None]
     if missing or subprocess.run([*apart, "true"], check=False, capture_output=True).returncode:
-        pytest.skip(f"not checked with nft: {', '.join(missing) or 'no network namespace can be made'}")
+        require(f"nft: {', '.join(missing) or 'no network namespace can be made'}")
     return [*apart, "nft", "--check", "--file", "-"]
 
 
