@@ -101,9 +101,15 @@ def test_it_comes_up_answers_is_repaired_and_leaves_nothing(up: dict[str, object
     for name in ("etcd", "relay"):
         pid = int((kubeconfig.parent / f"{name}.pid").read_text().split()[0])
         os.kill(pid, signal.SIGKILL)
+    client, switch = (f"vmproxy-{NAME}-{role}" for role in ("client", "switch"))
+    subprocess.run(["ip", "netns", "del", client], check=True)
+    left = ["ip", "-n", switch, "link", "add", "to-client", "type", "dummy"]
+    subprocess.run(left, check=False)  # where the kernel has removed it already, which it does later
     assert json.loads(vmproxy("lab", "status", "--name", NAME, "-o", "json").stdout)["running"] is False
     assert vmproxy("lab", "up", "--name", NAME).returncode == 0
     assert json.loads(vmproxy("lab", "status", "--name", NAME, "-o", "json").stdout)["running"] is True
+    asked = ["ip", "netns", "exec", client, "curl", "-sS", "-m", "5", "http://192.168.100.31:8080/hostname"]
+    assert subprocess.run(asked, text=True, capture_output=True, check=True).stdout.strip() == "web-1"
 
     subprocess.run(["ip", "netns", "del", f"vmproxy-{NAME}-web-1"], check=True)
     down = vmproxy("lab", "down", "--name", NAME)

@@ -146,25 +146,7 @@ class Network:
     def _connect(self, role: str, to: str, address: str, *, gateway: str, bridge: str | None) -> None:
         """A veth pair from `role` (as eth0) to the namespace of `to` (named after the role)."""
         inside, outside, port = self.namespace(role), self.namespace(to), f"to-{role}"
-        if not _has_link(inside, "eth0") or not _has_link(outside, port):
-            run(["ip", "-n", inside, "link", "del", "eth0"], ok=(0, 1))
-            run(
-                [
-                    "ip",
-                    "-n",
-                    inside,
-                    "link",
-                    "add",
-                    "eth0",
-                    "type",
-                    "veth",
-                    "peer",
-                    "name",
-                    port,
-                    "netns",
-                    outside,
-                ]
-            )
+        _pair(inside, outside, port)
         if bridge:
             run(["ip", "-n", outside, "link", "set", port, "master", bridge])
         run(["ip", "-n", outside, "link", "set", port, "up"])
@@ -187,25 +169,7 @@ class Network:
     def connect_pod(self, role: str, address: str, node: str, gateway: str) -> None:
         """A pod's namespace behind that of a node, wherever it was before."""
         inside = self.namespace(role)
-        if not _has_link(inside, "eth0") or not _has_link(node, f"to-{role}"):
-            run(["ip", "-n", inside, "link", "del", "eth0"], ok=(0, 1))
-            run(
-                [
-                    "ip",
-                    "-n",
-                    inside,
-                    "link",
-                    "add",
-                    "eth0",
-                    "type",
-                    "veth",
-                    "peer",
-                    "name",
-                    f"to-{role}",
-                    "netns",
-                    node,
-                ]
-            )
+        _pair(inside, node, f"to-{role}")
         run(["ip", "-n", node, "link", "set", f"to-{role}", "up"])
         run(["ip", "-n", inside, "addr", "replace", f"{address}/32", "dev", "eth0"])
         run(["ip", "-n", inside, "link", "set", "eth0", "up"])
@@ -217,6 +181,17 @@ class Network:
 def _all() -> list[str]:
     folder = Path("/run/netns")
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def _pair(inside: str, outside: str, port: str) -> None:
+    """A veth pair: eth0 in one namespace, `port` in the other. What is left of a pair is removed: of a
+    namespace that was deleted, the kernel removes the links later."""
+    if _has_link(inside, "eth0") and _has_link(outside, port):
+        return
+    for namespace, link in ((inside, "eth0"), (outside, port)):
+        run(["ip", "-n", namespace, "link", "del", link], ok=(0, 1))
+    pair = ["eth0", "type", "veth", "peer", "name", port, "netns", outside]
+    run(["ip", "-n", inside, "link", "add", *pair])
 
 
 def _has_link(namespace: str, name: str) -> bool:
