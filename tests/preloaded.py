@@ -7,6 +7,7 @@ the same: the same main(), its own environment, streams and network namespace, i
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import multiprocessing
 import os
@@ -21,7 +22,14 @@ from vmproxy.cli import main
 from vmproxy.util import netns
 
 _FORKED = multiprocessing.get_context("forkserver")
-_FORKED.set_forkserver_preload(["tests.preloaded", "vmproxy.api", "vmproxy.cli.look", "vmproxy.cli.work"])
+_FORKED.set_forkserver_preload(
+    [
+        "tests.preloaded",
+        "vmproxy.api",
+        *(f"vmproxy.cli.{commands}" for commands in ("doctor", "look", "work")),
+        "vmproxy.transport.winrm",
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,7 @@ def run(
 
 
 def _main(words: list[str], env: dict[str, str], namespace: str | None, streams: list[Path]) -> NoReturn:
+    gc.freeze()  # what was imported stays in pages that all processes share
     os.environ.clear()
     os.environ.update(env)
     if namespace is not None:
