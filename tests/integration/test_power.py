@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tests.integration.world import World
+from tests.integration.world import RESTART_SECONDS, World
 from vmproxy.util import wait
 
 pytestmark = pytest.mark.lab
@@ -29,18 +29,9 @@ def test_after_a_restart_with_an_expired_token_all_comes_back_and_an_older_one_i
 ) -> None:
     """As after a week off: kube-proxy has no rules and no good token when it starts."""
     world = settled
-    boot = world.guest(BOOT_ID)
     world.expire_token()
-    world.guest("sync; systemctl reboot")
-
-    def booted() -> bool | str:
-        try:
-            return world.guest(BOOT_ID) != boot or "not restarted yet"
-        except AssertionError as exc:
-            return str(exc)
-
-    wait.until("the guest's restart", booted, timeout=SECONDS)
-    wait.until("an answer without any apply", lambda: _answers(world), timeout=SECONDS)
+    world.restart()
+    wait.until("an answer without any apply", lambda: _answers(world), timeout=RESTART_SECONDS)
     assert world.drift() == []
     token = world.guest("cat /etc/vmproxy/token")
 
@@ -48,14 +39,9 @@ def test_after_a_restart_with_an_expired_token_all_comes_back_and_an_older_one_i
         return world.guest("cat /etc/vmproxy/token") != token or "the token of before"
 
     world.guest("date -s '+13 hours'")  # as after a pause: half of the token's life is over
-    wait.until("the renewal by the wall clock", renewed, timeout=SECONDS, every=2.0)
+    wait.until("the renewal by the wall clock", renewed, timeout=RESTART_SECONDS, every=2.0)
     world.guest("date -s '-13 hours'")
     assert world.drift() == []
-
-
-SECONDS = 900
-"""A restart in software emulation took 248 and 292 s beside other work."""
-BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 
 
 def _answers(world: World) -> bool | str:

@@ -20,9 +20,11 @@ from tests.preloaded import Ran, run
 from vmproxy import lab
 from vmproxy.lab.cluster import ControlPlane, apply_objects
 from vmproxy.lab.network import Network
-from vmproxy.util import netns
+from vmproxy.util import netns, wait
 
 SECONDS = 1500
+RESTART_SECONDS = 900
+"""A guest's in software emulation took 248 and 292 s beside other work."""
 SITE = "it"
 """The site's name, whatever the lab's: tests name what is made for it."""
 
@@ -32,6 +34,7 @@ SSH_OPTIONS = (
     *("-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=2"),
 )
 """A guest that is switched off meanwhile is noticed."""
+_BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 _EXPIRED = """import base64, json
 path = "/etc/vmproxy/token"
 part = open(path).read().split(".")[1]
@@ -156,6 +159,19 @@ class World:
             return self.guest("journalctl -n 80 --no-pager -o short-monotonic")
         except (AssertionError, subprocess.SubprocessError, OSError, KeyError, IndexError) as exc:
             return f"none: {exc!r}"
+
+    def restart(self) -> None:
+        """The guest's, until SSH answers again; a container's takes less than a look at it."""
+        boot = self.guest(_BOOT_ID)
+        self.guest("sync; systemd-run -q sh -c 'sleep 1; systemctl reboot'")
+
+        def booted() -> bool | str:
+            try:
+                return self.guest(_BOOT_ID) != boot or "not restarted yet"
+            except AssertionError as exc:
+                return str(exc)
+
+        wait.until("the guest's restart", booted, timeout=RESTART_SECONDS)
 
     def expire_token(self) -> None:
         """kube-proxy's, as after a week off: its time is over, and the API server refuses it."""
