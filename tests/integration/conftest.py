@@ -96,7 +96,7 @@ def world(bare: World) -> World:
     """The lab with its VM in sync with the lab's own site file."""
     if not bare.clean:
         bare.reset()
-        _settle(bare)
+        bare.settle()
     return bare
 
 
@@ -104,17 +104,8 @@ def world(bare: World) -> World:
 def settled(bare: World) -> World:
     """The lab with its VM in sync with the site file as the test before left it: it saves a boot."""
     if not bare.clean:
-        _settle(bare)
+        bare.settle()
     return bare
-
-
-def _settle(world: World) -> None:
-    """From nothing where a test failed, so that one failure is not the next test's too."""
-    if world.failed:
-        world.reset()
-        world.vmproxy("destroy", "--yes")
-        world.failed = False
-    world.apply("--yes")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -52,21 +52,22 @@ def remove_network(hns: Hns) -> None:
 
 
 @pytest.fixture
-def site(world: World) -> Iterator[Site]:
-    """An l2bridge network with two containers whose gateway is the VM; the host has no endpoint."""
-    assert isinstance(world, HypervWorld)
-    hns = world.windows.hns
+def site(bare: World) -> Iterator[Site]:
+    """An l2bridge network with two containers whose gateway is the VM; the host has no endpoint.
+
+    What apply made stays for the next test, which has a network and containers of its own.
+    """
+    assert isinstance(bare, HypervWorld)
+    world, hns = bare, bare.windows.hns
     made = network(hns)
     try:
         one, two = (container(hns, made, *item) for item in (("one", FIRST), ("two", SECOND)))
-        world.change_host(containers=ATTACHED)
-        world.apply()
+        world.reset()
+        world.settle(containers=ATTACHED)
         yield Site(world, hns, made, one, two)
     finally:
-        world.clean = False
         remove_network(hns)
         world.reset()
-        world.apply()
 
 
 @contextmanager

@@ -61,9 +61,10 @@ class Site:
 
 
 @pytest.fixture
-def site(world: World) -> Iterator[Site]:
-    assert isinstance(world, HypervWorld)
-    hns = world.windows.hns
+def site(bare: World) -> Iterator[Site]:
+    """What apply made stays for the next test, which has a network and containers of its own."""
+    assert isinstance(bare, HypervWorld)
+    world, hns = bare, bare.windows.hns
     subnet = {"AddressPrefix": SUBNET, "GatewayAddress": "10.244.9.1"}
     network = hns.create_network({"Name": "cbr0", "Type": "L2Bridge", "Subnets": [subnet]})
     hns.attach_host_endpoint(network, "cbr0_ep", "10.244.9.2")
@@ -81,14 +82,12 @@ def site(world: World) -> Iterator[Site]:
 
     try:
         made = Site(world, hns, network, container("one", "10.244.9.10"), container("two", "10.244.9.11"))
-        world.change_host(containers={"network": "cbr0", "subnet": SUBNET})
-        world.apply()
+        world.reset()
+        world.settle(containers={"network": "cbr0", "subnet": SUBNET})
         yield made
     finally:
-        world.clean = False
         hns.remove_network(network)
         world.reset()
-        world.apply()
 
 
 def finds(ran: Ran, *words: str) -> None:

@@ -226,6 +226,19 @@ class World:
     def reset(self) -> None:
         self.write(self.original())
 
+    def settle(self, **host: Any) -> None:
+        """By an apply: in sync with the site file, with those keys of the host set in it.
+
+        From nothing where a test failed, so that one failure is not the next test's too.
+        """
+        if self.failed:
+            self.reset()
+            self.vmproxy("destroy", "--yes")
+            self.failed = False
+        if host:
+            self.change_host(**host)
+        self.apply("--yes")
+
     def control(self) -> ControlPlane:
         assert self.status.kubeconfig is not None
         return ControlPlane(self.status.kubeconfig.parent, Network(self.name), self.status.binaries)
