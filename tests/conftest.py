@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +18,8 @@ STARTED = time.time()
 _INTERRUPTED = pytest.StashKey[bool]()
 
 
-_LONGEST = ("qemu-vm", "hyperv-container", "qemu-container", "hyperv-vm", "tests/integration", WINHOST.name)
-"""What begins first, so that no worker has a long part left when the other has nothing to do."""
+_FIRST = ("qemu-vm", "hyperv-vm", "hyperv-container", "tests/integration", "qemu-container", WINHOST.name)
+"""Parts in the order in which they begin: the last of them are short."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -28,12 +28,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if WINHOST in item.path.parents:
             item.add_marker(pytest.mark.xdist_group(f"winhost/{item.path.stem}"))
-    items.sort(key=_rank)
+    size = Counter(map(_file, items))
+    items.sort(key=lambda item: (_rank(item), -size[_file(item)]))
 
 
 def _rank(item: pytest.Item) -> int:
     name = part(item.nodeid)
-    return next((at for at, one in enumerate(_LONGEST) if one in name), len(_LONGEST))
+    return next((at for at, one in enumerate(_FIRST) if one in name), len(_FIRST))
+
+
+def _file(item: pytest.Item) -> tuple[str, Path]:
+    """Of which part, and which file."""
+    return part(item.nodeid), item.path
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

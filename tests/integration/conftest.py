@@ -8,7 +8,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Literal, NamedTuple
 
 import pytest
@@ -60,9 +60,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         places: tuple[Kind, ...] = getattr(metafunc.module, "PLACES", ("qemu",))
         setups = [Setup(kind, _tier(metafunc.definition.get_closest_marker("vm"), kind)) for kind in places]
         marked = [
-            pytest.param(setup, id=str(setup), marks=pytest.mark.xdist_group(str(setup))) for setup in setups
+            pytest.param(setup, id=str(setup), marks=pytest.mark.xdist_group(_group(setup, metafunc.module)))
+            for setup in setups
         ]
         metafunc.parametrize("bare", marked, indirect=True, scope="session")
+
+
+def _group(setup: Setup, module: ModuleType) -> str:
+    """What runs in one worker: a file on one kind of host; of VMs all, as one fills the machine."""
+    return "vm" if setup.tier == "vm" else f"{setup}/{module.__name__.rpartition('.')[2]}"
 
 
 def _tier(mark: pytest.Mark | None, kind: Kind) -> Tier:
