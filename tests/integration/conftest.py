@@ -100,17 +100,17 @@ def bare(request: pytest.FixtureRequest) -> Iterator[World]:
 @pytest.fixture
 def world(bare: World) -> World:
     """The lab with its VM in sync with the lab's own site file."""
-    if not bare.clean:
-        bare.reset()
-        bare.settle()
+    bare.reset()
+    bare.settle()
     return bare
 
 
 @pytest.fixture
 def settled(bare: World) -> World:
     """The lab with its VM in sync with the site file as the test before left it: it saves a boot."""
-    if not bare.clean:
-        bare.settle()
+    if bare.failed:
+        bare.reset()
+    bare.settle()
     return bare
 
 

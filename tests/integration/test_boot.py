@@ -23,9 +23,9 @@ def test_from_nothing_to_an_answer_and_back_to_nothing_to_do(bare: World) -> Non
     assert answered(world)
     assert world.curl("web-pods", "/clientip") == "192.168.100.5", "the backend sees the VM"
     assert "nothing to do" in world.apply().out
-    assert "cloud-amd64" in world.guest("uname -r"), "the VM's own kernel"
-    assert world.guest("cloud-init query subplatform").startswith("config-disk (/dev/"), "the attached seed"
-    assert int(world.guest("sysctl -n net.netfilter.nf_conntrack_max")) >= 131072, "set by kube-proxy"
+    assert "cloud-amd64" in world.look("uname -r"), "the VM's own kernel"
+    assert world.look("cloud-init query subplatform").startswith("config-disk (/dev/"), "the attached seed"
+    assert int(world.look("sysctl -n net.netfilter.nf_conntrack_max")) >= 131072, "set by kube-proxy"
     for module in MODULES:
-        assert f"{module}.ko" in world.guest(f"modinfo -n {module}")
-    assert world.guest("systemctl --failed --no-legend") == ""
+        assert f"{module}.ko" in world.look(f"modinfo -n {module}")
+    assert world.look("systemctl --failed --no-legend") == ""

@@ -68,6 +68,7 @@ def site(bare: World) -> Iterator[Site]:
     finally:
         remove_network(hns)
         world.reset()
+        world.clean = False
 
 
 @contextmanager
@@ -85,7 +86,7 @@ def knowing(world: World, *roles: str) -> Iterator[None]:
 def fetched(world: World, role: str, url: str) -> str | None:
     """What answers a machine of the lab there; None: nothing."""
     try:
-        return world.in_namespace(role, "curl", "-sS", "-m", "3", f"http://{url}").strip()
+        return world.look_in(role, "curl", "-sS", "-m", "3", f"http://{url}").strip()
     except subprocess.CalledProcessError:
         return None
 
@@ -93,7 +94,7 @@ def fetched(world: World, role: str, url: str) -> str | None:
 def forwards(world: HypervWorld) -> set[str]:
     """Of all interfaces of the host."""
     every = "cat /proc/sys/net/ipv4/conf/*/forwarding"
-    return set(world.in_namespace("host", "sh", "-c", every).split())
+    return set(world.look_in("host", "sh", "-c", every).split())
 
 
 def forward_nothing(world: HypervWorld) -> None:
@@ -104,7 +105,7 @@ def forward_nothing(world: HypervWorld) -> None:
 
 def held(world: World) -> list[str]:
     """The addresses of the VM's interface, with the label of each."""
-    (link,) = [item for item in json.loads(world.guest("ip -j -4 address show dev eth0")) if item]
+    (link,) = [item for item in json.loads(world.look("ip -j -4 address show dev eth0")) if item]
     return [f"{item['local']}/{item['prefixlen']} {item['label']}" for item in link["addr_info"]]
 
 
@@ -138,11 +139,11 @@ def test_the_three_checks_of_the_page_of_containers_pass_here(site: Site) -> Non
     assert f"Connected to {INSIDE}" in to_vm
     with serving(site.one.namespace, 80):
         world.guest(f"timeout 5 bash -c '</dev/tcp/{FIRST}/80'")
-    assert hardware(world.guest(f"ip -j neigh show {FIRST}")) == hardware(
-        world.guest("ip -j neigh show 192.168.100.10")
+    assert hardware(world.look(f"ip -j neigh show {FIRST}")) == hardware(
+        world.look("ip -j neigh show 192.168.100.10")
     ), "the host's MAC address"
     seen = site.hns.run(site.one, "ip", "-j", "neigh", "show", INSIDE).stdout
-    assert hardware(seen) == json.loads(world.guest("ip -j link show dev eth0"))[0]["address"]
+    assert hardware(seen) == json.loads(world.look("ip -j link show dev eth0"))[0]["address"]
 
 
 def hardware(shown: str) -> str:
@@ -308,7 +309,7 @@ def test_the_gateway_moves_from_the_host_to_the_vm_and_back(site: Site) -> None:
     world.apply()
     assert "1" in forwards(world)
     assert held(world) == [f"{VM}/24 eth0"]
-    assert f"{SUBNET} via 192.168.100.10" in world.guest("ip route")
+    assert f"{SUBNET} via 192.168.100.10" in world.look("ip route")
     assert world.drift() == []
 
     world.in_namespace("host", "ip", "address", "add", f"{INSIDE}/24", "dev", link_of(world, "10.244.9.3"))
@@ -321,13 +322,13 @@ def test_the_gateway_moves_from_the_host_to_the_vm_and_back(site: Site) -> None:
     world.apply()
     assert forwards(world) == {"0"}
     assert held(world) == [f"{VM}/24 eth0", f"{INSIDE}/24 eth0:vmproxy"]
-    assert "via 192.168.100.10" not in world.guest("ip route")
+    assert "via 192.168.100.10" not in world.look("ip route")
     answered(site)
     assert world.drift() == []
 
 
 def link_of(world: HypervWorld, address: str) -> str:
-    shown = world.in_namespace("host", "ip", "-j", "address", "show", "to", address)
+    shown = world.look_in("host", "ip", "-j", "address", "show", "to", address)
     (link,) = (str(item["ifname"]) for item in json.loads(shown) if item)
     return link
 
@@ -338,10 +339,10 @@ def test_without_containers_and_after_destroy_nothing_is_left_of_it(site: Site) 
     assert f"address {INSIDE}/24" not in world.drift(), "it goes with the file that lists it"
     world.apply()
     assert held(world) == [f"{VM}/24 eth0"]
-    assert "masquerade" not in world.guest("nft list table inet vmproxy")
+    assert "masquerade" not in world.look("nft list table inet vmproxy")
     assert world.drift() == []
     world.change_host(containers=ATTACHED)
     world.apply()
     assert world.vmproxy("destroy", "--yes").code == 0
     assert site.hns.call("GET", "/networks"), "the network is somebody else's"
-    assert SERVICES not in world.in_namespace("host", "ip", "route")
+    assert SERVICES not in world.look_in("host", "ip", "route")

@@ -42,6 +42,7 @@ def container(world: HypervWorld, *policies: dict[str, Any]) -> Iterator[Contain
     finally:
         kernel.set_sysctl("ipv4/conf/eth0/forwarding", "0")
         hns.remove_network(network)
+        world.clean = False
 
 
 def ask(world: HypervWorld, pod: Container, path: str) -> subprocess.CompletedProcess[str]:

@@ -54,7 +54,7 @@ class Site:
 
     def forwarding(self, address: str, value: str = "") -> str:
         """Of the host's interface with that address; set when a value is given."""
-        shown = self.world.in_namespace("host", "ip", "-j", "address", "show", "to", address)
+        shown = self.world.look_in("host", "ip", "-j", "address", "show", "to", address)
         (link,) = (item["ifname"] for item in json.loads(shown) if item)
         word = f"net.ipv4.conf.{link}.forwarding" + (f"={value}" if value else "")
         return self.world.in_namespace("host", "sysctl", "-n", word).strip()
@@ -88,6 +88,7 @@ def site(bare: World) -> Iterator[Site]:
     finally:
         hns.remove_network(network)
         world.reset()
+        world.clean = False
 
 
 def finds(ran: Ran, *words: str) -> None:
@@ -171,7 +172,7 @@ def test_a_service_of_containers_is_answered_to_a_linux_node_whose_route_leads_t
         asked = ("curl", "-sS", "--noproxy", "*", "-m", "5", f"http://{world.cluster_ip('inside')}/")
         try:
             wait.until("the Service", lambda: bool(site.ask("inside", path="/")) or "no answer", timeout=60)
-            assert world.in_namespace("node", *asked) == "192.168.100.5", "the container sees the VM"
+            assert world.look_in("node", *asked) == "192.168.100.5", "the container sees the VM"
         finally:
             world.in_namespace("node", "ip", "route", "del", *route[3:])
             world.delete_service("inside")

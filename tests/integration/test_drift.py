@@ -57,7 +57,7 @@ def another_audience(world: World) -> None:
     spec = {"audiences": ["somebody-else"], "expirationSeconds": 86400}
     with world.api() as api:
         answer = api.post(path, json={"spec": spec}).raise_for_status()
-    world.guest("cat > /etc/vmproxy/token", stdin=answer.json()["status"]["token"])
+    world.look("cat > /etc/vmproxy/token", stdin=answer.json()["status"]["token"])
 
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
@@ -335,40 +335,40 @@ runpy.run_path("/usr/local/lib/vmproxy/renew.py", run_name="__main__")
 REPAIRED = {
     "the link went down and up": (
         "ip link set eth0 down && ip link set eth0 up",
-        lambda world: "via" in world.guest("ip route show 10.244.1.0/24"),
+        lambda world: "via" in world.look("ip route show 10.244.1.0/24"),
         "routes",
     ),
     "the guard table is gone": (
         "nft delete table inet vmproxy",
-        lambda world: "transit" in world.guest("nft list table inet vmproxy || true"),
+        lambda world: "transit" in world.look("nft list table inet vmproxy || true"),
         "the guard table",
     ),
     "forwarding is off": (
         "sysctl -qw net.ipv4.ip_forward=0",
-        lambda world: world.guest("sysctl -n net.ipv4.ip_forward").strip() == "1",
+        lambda world: world.look("sysctl -n net.ipv4.ip_forward").strip() == "1",
         "kernel settings",
     ),
     "the default route is gone": (
         "ip route del default",
-        lambda world: "via" in world.guest("ip route show default"),
+        lambda world: "via" in world.look("ip route show default"),
         "routes",
     ),
     "kube-proxy was stopped": (
         f"systemctl stop {UNIT}",
-        lambda world: "active" in world.guest(f"systemctl is-active {UNIT} || true").split(),
+        lambda world: "active" in world.look(f"systemctl is-active {UNIT} || true").split(),
         "kube-proxy",
     ),
     "kube-proxy hangs": (
         f"systemctl kill -s STOP {UNIT}",
         lambda world: (
             "stopped"
-            not in world.guest(f"grep State /proc/$(systemctl show -P MainPID {UNIT})/status || echo stopped")
+            not in world.look(f"grep State /proc/$(systemctl show -P MainPID {UNIT})/status || echo stopped")
         ),
         "kube-proxy",
     ),
     "kube-proxy's rules are gone": (
         "nft delete table ip kube-proxy",
-        lambda world: "service-ips" in world.guest("nft list table ip kube-proxy || true"),
+        lambda world: "service-ips" in world.look("nft list table ip kube-proxy || true"),
         "kube-proxy's rules",
     ),
 }
@@ -390,7 +390,7 @@ def test_the_guest_repairs_itself_without_a_controller(world: World, what: str) 
     status = world.vmproxy("status", "-o", "json").json["hosts"][0]
     assert status["repairs"][name] > before
     assert status["converged"], status["problems"]
-    assert f"repaired {name}" in world.guest("journalctl -u vmproxy-keeper.service --no-pager -o cat")
+    assert f"repaired {name}" in world.look("journalctl -u vmproxy-keeper.service --no-pager -o cat")
     assert world.curl("web-pods") in {"pod-1", "pod-2"}
 
 
@@ -431,16 +431,16 @@ def test_what_is_not_repaired_is_a_warning_that_names_it(world: World, what: str
 
 
 def _repairs(world: World, name: str) -> int:
-    counts: dict[str, int] = json.loads(world.guest("cat /run/vmproxy/keeper.json 2>/dev/null || echo {}"))
+    counts: dict[str, int] = json.loads(world.look("cat /run/vmproxy/keeper.json 2>/dev/null || echo {}"))
     return counts.get(name, 0)
 
 
 def test_a_killed_kube_proxy_comes_back_by_itself(world: World) -> None:
-    before = world.guest(f"systemctl show -P MainPID {UNIT}").strip()
+    before = world.look(f"systemctl show -P MainPID {UNIT}").strip()
     world.guest(f"systemctl kill -s KILL {UNIT}")
 
     def probe() -> bool | str:
-        now = world.guest(f"systemctl show -P MainPID {UNIT}").strip()
+        now = world.look(f"systemctl show -P MainPID {UNIT}").strip()
         return now not in {"0", before} or f"MainPID is {now}"
 
     wait.until("a new kube-proxy", probe, timeout=60)
@@ -464,13 +464,13 @@ def test_a_config_changed_and_changed_back_is_seen_by_the_unit_that_runs(world: 
 
 
 def test_a_token_is_renewed_in_the_guest(world: World) -> None:
-    before = world.guest("cat /etc/vmproxy/token")
+    before = world.look("cat /etc/vmproxy/token")
     world.guest("systemctl start vmproxy-token.service")
-    assert world.guest("cat /etc/vmproxy/token") == before  # half of its life is not over
+    assert world.look("cat /etc/vmproxy/token") == before  # half of its life is not over
     world.guest(f"python3 -I -c {shlex.quote(LATER)}")
-    after = world.guest("cat /etc/vmproxy/token")
+    after = world.look("cat /etc/vmproxy/token")
     assert before != after
-    assert "600 root" in world.guest("stat -c '%a %U' /etc/vmproxy/token")
+    assert "600 root" in world.look("stat -c '%a %U' /etc/vmproxy/token")
     assert world.drift() == []
     assert world.curl("web") in {"web-1", "web-2"}
 
@@ -480,7 +480,7 @@ def test_an_expired_token_is_replaced_within_two_minutes_and_kube_proxy_uses_the
 ) -> None:
     world.expire_token()
     world.guest(f"systemctl restart {UNIT} vmproxy-token.timer")
-    before = world.guest(f"systemctl show -P MainPID {UNIT}").strip()
+    before = world.look(f"systemctl show -P MainPID {UNIT}").strip()
 
     def works() -> bool | str:
         status = world.vmproxy("status", "-o", "json").json["hosts"][0]
@@ -488,7 +488,7 @@ def test_an_expired_token_is_replaced_within_two_minutes_and_kube_proxy_uses_the
         return done or f"{status['credential']['state']}, {status['problems']}"
 
     wait.until("kube-proxy to work with a new token", works, timeout=120)
-    assert world.guest(f"systemctl show -P MainPID {UNIT}").strip() != before
+    assert world.look(f"systemctl show -P MainPID {UNIT}").strip() != before
     assert world.drift() == []
     assert world.curl("web") in {"web-1", "web-2"}
 
@@ -508,13 +508,13 @@ def test_a_node_that_is_added_or_gone_changes_the_pod_routes(world: World) -> No
     try:
         assert world.drift() == ["/etc/vmproxy/routes.json: sha256"]
         world.apply()
-        assert "10.244.2.0/24 via 192.168.100.21" in world.guest("ip route")
+        assert "10.244.2.0/24 via 192.168.100.21" in world.look("ip route")
         assert world.drift() == []
     finally:
         world.delete("/api/v1/nodes/node-02")
     assert world.drift() == ["/etc/vmproxy/routes.json: sha256"]
     world.apply()
-    assert "10.244.2.0/24" not in world.guest("ip route")
+    assert "10.244.2.0/24" not in world.look("ip route")
 
 
 def test_a_service_range_added_to_the_cluster_is_routed_and_answered(world: World) -> None:
@@ -530,14 +530,14 @@ def test_a_service_range_added_to_the_cluster_is_routed_and_answered(world: Worl
         wait.until("the second range", lambda: _has_range(world) or "not ready", timeout=30)
         assert world.drift() == ["/etc/vmproxy/guard.nft: sha256", "route 10.97.0.0/24"]
         world.apply()
-        assert f"10.97.0.0/24 via {VM}" in world.in_namespace("host", "ip", "route")
+        assert f"10.97.0.0/24 via {VM}" in world.look_in("host", "ip", "route")
         assert _answers_in_second_range(world) in {"web-1", "web-2"}
     finally:
         world.delete("/api/v1/namespaces/demo/services/second")
         world.delete("/apis/networking.k8s.io/v1/servicecidrs/second")
     wait.until("the range to go", lambda: not _has_range(world) or "still there", timeout=60)
     world.apply()
-    assert "10.97.0.0/24" not in world.in_namespace("host", "ip", "route")
+    assert "10.97.0.0/24" not in world.look_in("host", "ip", "route")
     assert world.drift() == []
 
 

@@ -153,7 +153,7 @@ def test_a_broken_kube_proxy_is_never_given_the_range(world: World) -> None:
     world.change(cluster={**site["cluster"], "server": "https://192.168.100.99:6443"})
     ran = world.vmproxy("apply", "-o", "json")
     assert ran.code == 1
-    assert "10.96.0.0/16" not in world.in_namespace("host", "ip", "route")
+    assert "10.96.0.0/16" not in world.look_in("host", "ip", "route")
     (host,) = ran.json["hosts"]
     assert "kube-proxy" in host["error"]["message"]
     done = {outcome["target"] for outcome in host["outcomes"]}
@@ -181,7 +181,7 @@ def test_destroy_without_the_api_server_removes_the_host_s_part_and_the_rest_lat
         (host,) = ran.json["hosts"]
         assert [outcome["verb"] for outcome in host["outcomes"]] == ["remove", "delete"]
         assert "cannot reach the API server" in host["error"]["message"]
-        assert "10.96" not in world.in_namespace("host", "ip", "route")
+        assert "10.96" not in world.look_in("host", "ip", "route")
         assert not world.vm_folder.exists()
     finally:
         lab.up(name=world.name, report=print)
@@ -198,7 +198,7 @@ def test_killed_during_the_trial_the_trial_route_is_taken_away(world: World) -> 
     trial = '{"prefix": "10.96.0.1/32", "via": "192.168.100.5"},'
     note.write_text(note.read_text().replace(prefix, prefix + trial))
     world.apply()
-    routes = world.in_namespace("host", "ip", "route")
+    routes = world.look_in("host", "ip", "route")
     assert "10.96.0.1 " not in routes
     assert "10.96.0.0/16 via 192.168.100.5" in routes
 
@@ -215,9 +215,9 @@ def test_destroy_shows_first_then_leaves_nothing_and_apply_makes_it_again(world:
     assert "10.96.0.0/16" in shown.out
     assert world.drift() == []
     assert world.vmproxy("destroy", "--yes").code == 0
-    assert "10.96" not in world.in_namespace("host", "ip", "route")
+    assert "10.96" not in world.look_in("host", "ip", "route")
     assert not world.vm_folder.exists()
-    assert "vmp" not in world.in_namespace("switch", "ip", "-br", "link")
+    assert "vmp" not in world.look_in("switch", "ip", "-br", "link")
     with world.api() as api:
         assert api.get("/api/v1/namespaces/vmproxy").json().get("status", {}).get("phase") != "Active"
         roles = api.get("/apis/rbac.authorization.k8s.io/v1/clusterroles").json()["items"]

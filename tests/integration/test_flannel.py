@@ -38,18 +38,17 @@ def flannel(bare: World) -> Iterator[Flannel]:
         yield found
     finally:
         found.down(print)
+        bare.reset()
 
 
 @pytest.fixture
-def kept(flannel: Flannel, settled: World) -> World:
+def kept(flannel: Flannel, bare: World) -> World:
     """In sync, with routes over VXLAN to both Nodes."""
-    site = settled.site()
-    settled.reset()
-    settled.change_network(**NETWORK)
-    if settled.site() != site:
-        settled.apply("--yes")
-    wait.until("the routes", lambda: is_whole(settled, flannel), timeout=60)
-    return settled
+    bare.reset()
+    bare.change_network(**NETWORK)
+    bare.settle()
+    wait.until("the routes", lambda: is_whole(bare, flannel), timeout=60)
+    return bare
 
 
 def announced(flannel: Flannel, node: str) -> dict[str, str]:
@@ -67,7 +66,7 @@ def mac(flannel: Flannel, node: str) -> str:
 def seen(world: World) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
     """In the VM: routes by destination, neighbours, and forwarding entries."""
     try:
-        shown = world.guest(
+        shown = world.look(
             "ip -j -4 route show proto 251; ip -j -4 neigh show dev vmproxy.1; "
             "bridge -j fdb show dev vmproxy.1; true"
         )
@@ -98,7 +97,7 @@ def is_whole(world: World, flannel: Flannel) -> bool | str:
 
 def device(world: World) -> dict[str, Any]:
     """Nothing, where there is none."""
-    shown = world.guest("ip -d -j link show vmproxy.1 || true")
+    shown = world.look("ip -d -j link show vmproxy.1 || true")
     return dict(json.loads(shown)[0]["linkinfo"]["info_data"]) if shown.strip() else {}
 
 
@@ -126,8 +125,8 @@ def test_pods_answer_over_vxlan_and_see_the_vms_own_address(kept: World, flannel
     # A pod's adapter in the lab takes 1500 bytes, and VXLAN leaves 1450 to what is sent to it.
     url = f"http://{kept.cluster_ip(FAR_SERVICE)}"
     curl = ("curl", "-sSm", "30")
-    assert len(kept.in_namespace("host", *curl, f"{url}/bytes/1000000")) == 1_000_000
-    sent = kept.in_namespace("host", *curl, "-H", f"X-Filling: {'x' * 60_000}", f"{url}/hostname")
+    assert len(kept.look_in("host", *curl, f"{url}/bytes/1000000")) == 1_000_000
+    sent = kept.look_in("host", *curl, "-H", f"X-Filling: {'x' * 60_000}", f"{url}/hostname")
     assert sent.strip() == "pod-5"
 
 

@@ -43,7 +43,7 @@ def findings(world: World) -> list[str]:
 
 def outage(world: World) -> str:
     """Why the guest does not follow the API server; empty: it does."""
-    return str(json.loads(world.guest("cat /run/vmproxy/podroutes.json"))["api"])
+    return str(json.loads(world.look("cat /run/vmproxy/podroutes.json"))["api"])
 
 
 def annotate(flannel: Flannel, node: str, **notes: str | None) -> None:
@@ -86,7 +86,7 @@ def test_routes_outlast_an_api_server_that_is_gone_for_a_while(kept: World, flan
     try:
         wait.until("the outage to be noticed", lambda: outage(kept) != "", timeout=120)
         assert seen(kept) == before
-        assert kept.in_namespace("host", "curl", "-sSm", "30", url).strip() == "pod-5"
+        assert kept.look_in("host", "curl", "-sSm", "30", url).strip() == "pod-5"
     finally:
         flannel.control.up(print)
     annotate(flannel, FAR, public_ip="172.31.0.99")
@@ -111,7 +111,7 @@ def test_what_is_lost_in_the_vm_comes_back_by_itself(kept: World, flannel: Flann
         kept.guest(break_)
         wait.until("all of it", lambda: is_whole(kept, flannel), timeout=120)
         wait.until("the pod", lambda: answers(kept), timeout=120)
-    assert "mtu 1450" in kept.guest("ip link show vmproxy.1")
+    assert "mtu 1450" in kept.look("ip link show vmproxy.1")
     wait.until("the unit to run again", lambda: (found := kept.drift()) == [] or str(found), timeout=120)
 
 

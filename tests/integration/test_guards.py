@@ -17,7 +17,7 @@ def test_a_foreign_route_is_refused_named_and_left_alone(world: World) -> None:
     world.in_namespace("host", "ip", "route", "add", "10.96.128.0/17", "via", "192.168.100.20")
     try:
         says(world.vmproxy("apply"), 1, "10.96.128.0/17", "192.168.100.20")
-        assert "10.96.128.0/17" in world.in_namespace("host", "ip", "route")
+        assert "10.96.128.0/17" in world.look_in("host", "ip", "route")
     finally:
         world.in_namespace("host", "ip", "route", "del", "10.96.128.0/17")
     assert world.drift() == []
@@ -63,7 +63,7 @@ def test_only_clients_use_the_gateway_and_what_is_dropped_is_counted(world: Worl
 
 
 def _ask(world: World, address: str) -> str:
-    return world.in_namespace("client", "curl", "-sS", "-m", "3", f"http://{address}/hostname")
+    return world.look_in("client", "curl", "-sS", "-m", "3", f"http://{address}/hostname")
 
 
 def _dropped(world: World) -> int:

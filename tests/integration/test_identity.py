@@ -39,7 +39,7 @@ def ask(
 ) -> int:
     """The HTTP status that the API server answers to the VM; `token` is a file in it."""
     words = (method, API + path, json.dumps(body) if body else "", token)
-    return int(world.guest(f"python3 - {shlex.join(words)}", stdin=ASK))
+    return int(world.look(f"python3 - {shlex.join(words)}", stdin=ASK))
 
 
 TOKENS = "/api/v1/namespaces/vmproxy/serviceaccounts"
@@ -197,5 +197,5 @@ def test_deleting_the_accounts_revokes_their_tokens(world: World) -> None:
 
 
 def test_no_secret_is_readable_by_others_in_the_guest(world: World) -> None:
-    assert world.guest(f"stat -c %a {KUBE_PROXYS} {RENEWAL}").split() == ["600", "600"]
-    assert "PRIVATE KEY" not in world.guest("cat /etc/vmproxy/* | grep -v BEGIN.CERT || true")
+    assert world.look(f"stat -c %a {KUBE_PROXYS} {RENEWAL}").split() == ["600", "600"]
+    assert "PRIVATE KEY" not in world.look("cat /etc/vmproxy/* | grep -v BEGIN.CERT || true")

@@ -149,4 +149,4 @@ def test_an_image_that_does_not_take_the_seed_is_found_out_with_the_console_s_wo
     assert "SSH of VM vmproxy-it-win-01" in ran.err
     assert "seed" in ran.err
     assert "console: " in ran.err
-    assert "10.96" not in world.in_namespace("host", "ip", "route")
+    assert "10.96" not in world.look_in("host", "ip", "route")

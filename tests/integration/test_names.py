@@ -31,12 +31,12 @@ WEB = "web.demo.svc.cluster.local"
 
 
 @pytest.fixture
-def named(settled: World) -> World:
+def named(bare: World) -> World:
     """In sync, with the cluster's names on the host."""
-    if settled.site().get("dns") != {}:
-        settled.change(dns={})
-        settled.apply()
-    return settled
+    bare.reset()
+    bare.change(dns={})
+    bare.settle()
+    return bare
 
 
 def rules(world: World) -> dict[str, tuple[str, str, str]]:
@@ -99,7 +99,7 @@ def foreign_rule(world: World, namespace: str) -> Iterator[None]:
 def addresses(world: World, name: str) -> set[str]:
     """As programs on the host look it up; none: it is not found."""
     try:
-        found = world._in_namespace("host", "getent", "ahostsv4", name)
+        found = world.look_in("host", "getent", "ahostsv4", name)
     except subprocess.CalledProcessError:
         return set()
     return {line.split()[0] for line in found.splitlines()}
@@ -125,23 +125,21 @@ def test_without_dns_in_the_site_file_the_host_has_no_rule(world: World) -> None
 
 
 def test_names_of_services_are_those_of_the_cluster_and_a_second_apply_has_nothing_to_do(
-    settled: World,
+    world: World,
 ) -> None:
-    settled.change(dns=None)
-    settled.apply()
-    settled.change(dns={})
-    assert settled.drift() == ["names .cluster.local and 1 more"]
-    assert addresses(settled, WEB) == set()
-    ran = settled.apply()
+    world.change(dns={})
+    assert world.drift() == ["names .cluster.local and 1 more"]
+    assert addresses(world, WEB) == set()
+    ran = world.apply()
     assert "names .cluster.local" in ran.out
-    assert ours(settled) == [[".cluster.local .96.10.in-addr.arpa", DNS_SERVICE]]
-    assert addresses(settled, WEB) == {settled.cluster_ip("web")}
-    by_name = settled._in_namespace("host", "curl", "-sS", "-m", "10", f"http://{WEB}/hostname")
+    assert ours(world) == [[".cluster.local .96.10.in-addr.arpa", DNS_SERVICE]]
+    assert addresses(world, WEB) == {world.cluster_ip("web")}
+    by_name = world.look_in("host", "curl", "-sS", "-m", "10", f"http://{WEB}/hostname")
     assert by_name.strip() in {"web-1", "web-2"}
-    backwards = settled._in_namespace("host", "getent", "hosts", DNS_SERVICE)
+    backwards = world.look_in("host", "getent", "hosts", DNS_SERVICE)
     assert "kube-dns.kube-system.svc.cluster.local" in backwards
-    assert "nothing to do" in settled.apply().out
-    assert settled.drift() == []
+    assert "nothing to do" in world.apply().out
+    assert world.drift() == []
 
 
 def test_verify_looks_names_up_by_each_way_of_the_host(named: World) -> None:
@@ -223,14 +221,10 @@ def test_a_wider_rule_of_another_tool_is_no_conflict(named: World) -> None:
         assert addresses(named, WEB) == {named.cluster_ip("web")}
 
 
-def test_a_dns_that_does_not_answer_gets_no_rule(settled: World) -> None:
-    settled.change(dns=None)
-    settled.apply()
-    settled.change(dns={"server": "10.96.77.77"})
-    says(settled.vmproxy("apply"), 1, "10.96.77.77", "does not answer")
-    assert ours(settled) == []
-    settled.change(dns={})
-    settled.apply()
+def test_a_dns_that_does_not_answer_gets_no_rule(world: World) -> None:
+    world.change(dns={"server": "10.96.77.77"})
+    says(world.vmproxy("apply"), 1, "10.96.77.77", "does not answer")
+    assert ours(world) == []
 
 
 def test_a_domain_and_a_server_of_the_site_file_are_taken_as_they_are(named: World) -> None:

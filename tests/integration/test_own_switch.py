@@ -73,7 +73,7 @@ def nothing(host: HypervWorld) -> HypervWorld:
 def behind(host: HypervWorld) -> HypervWorld:
     """Made, and in sync."""
     write(host)
-    host.apply("--yes")
+    host.settle()
     return host
 
 
@@ -87,7 +87,7 @@ def is_gone(world: HypervWorld) -> None:
     assert (part.nats, part.mappings) == ([], [])
     assert not [one for one in part.addresses if str(one.interface).startswith("172.30.")]
     assert not [one for one in part.routes if str(one.to) in (RANGE, PODS)]
-    shown = world.in_namespace("host", "ip", "address") + world.in_namespace("host", "ip", "route")
+    shown = world.look_in("host", "ip", "address") + world.look_in("host", "ip", "route")
     assert "172.30.255" not in shown
     assert "10.96" not in shown
     assert PODS not in shown
@@ -148,7 +148,7 @@ def routed(world: HypervWorld, role: str) -> Iterator[None]:
 def answers(world: HypervWorld, role: str) -> bool:
     url = f"http://{world.cluster_ip('web')}/hostname"
     try:
-        return bool(world.in_namespace(role, "curl", "-sS", "-m", "3", url))
+        return bool(world.look_in(role, "curl", "-sS", "-m", "3", url))
     except subprocess.CalledProcessError:
         return False
 

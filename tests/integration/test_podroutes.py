@@ -25,24 +25,26 @@ ADVICE = f"{POD} is on node-02, whose podCIDR 10.244.2.0/24 does not hold it: us
 
 
 @pytest.fixture
-def stray(world: World) -> Iterator[World]:
-    """The lab with a Node whose pods ignore its podCIDR, and a Service on it."""
+def stray(bare: World) -> Iterator[World]:
+    """The lab with a Node whose pods ignore its podCIDR, and a Service on it; not in sync."""
+    bare.reset()
     try:
-        with world.api() as api:
+        with bare.api() as api:
             apply_node(api, *objects.stray_node())
-        world.create(*objects.stray_service())
-        yield world
+        bare.create(*objects.stray_service())
+        yield bare
     finally:
-        world.delete_service(objects.STRAY_SERVICE)
-        world.delete("/api/v1/nodes/node-02")
-        move(world, "node-02", STRAY_POD_GATEWAY)
+        bare.delete_service(objects.STRAY_SERVICE)
+        bare.delete("/api/v1/nodes/node-02")
+        move(bare, "node-02", STRAY_POD_GATEWAY)
+        bare.reset()
 
 
 @pytest.fixture
 def kept(stray: World) -> World:
     """With a route to each endpoint."""
     stray.change_network(podRoutes="endpoints")
-    stray.apply()
+    stray.settle()
     return stray
 
 
@@ -61,7 +63,7 @@ def answers(world: World) -> bool | str:
 
 def pod_routes(world: World) -> dict[str, str]:
     """By destination, those that the VM keeps."""
-    lines = world.guest("ip -4 route show proto 251").splitlines()
+    lines = world.look("ip -4 route show proto 251").splitlines()
     return {words[0]: words[2] for line in lines if (words := line.split())}
 
 
@@ -72,7 +74,7 @@ def status(world: World) -> dict[str, Any]:
 
 
 def test_pods_outside_their_nodes_pod_cidr_are_named_with_the_setting_that_helps(stray: World) -> None:
-    stray.apply()
+    stray.settle()
     (host,) = stray.vmproxy("plan", "-o", "json").json["hosts"]
     assert ADVICE in host["warnings"]
     ran = stray.vmproxy("doctor", "-o", "json")
@@ -83,7 +85,7 @@ def test_pods_outside_their_nodes_pod_cidr_are_named_with_the_setting_that_helps
 
 
 def test_every_service_answers_with_a_route_to_each_endpoint_and_no_more_rights(stray: World) -> None:
-    stray.apply()
+    stray.settle()
     stray.change_network(podRoutes="endpoints")
     assert set(stray.drift()) == {CONFIG, UNIT_FILE, ROUTES}
     stray.apply()
@@ -138,7 +140,7 @@ def test_an_endpoint_on_an_unknown_node_is_told_and_not_routed(kept: World) -> N
 
     wait.until("the unknown Node", told, timeout=30)
     assert POD not in pod_routes(kept)
-    assert f"no route to {POD} on Node node-09" in kept.guest("journalctl -o cat -u vmproxy-routes.service")
+    assert f"no route to {POD} on Node node-09" in kept.look("journalctl -o cat -u vmproxy-routes.service")
 
 
 def test_routes_outlast_an_api_outage_and_lateness_is_told(kept: World) -> None:
@@ -202,4 +204,4 @@ def test_another_setting_takes_the_routes_away(kept: World) -> None:
     assert kept.drift() == []
     assert pod_routes(kept) == {}
     assert status(kept)["podRoutes"] is None
-    assert kept.guest("systemctl show -P SubState vmproxy-routes.service").strip() == "exited"
+    assert kept.look("systemctl show -P SubState vmproxy-routes.service").strip() == "exited"

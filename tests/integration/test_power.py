@@ -33,10 +33,10 @@ def test_after_a_restart_with_an_expired_token_all_comes_back_and_an_older_one_i
     world.restart()
     wait.until("an answer without any apply", lambda: _answers(world), timeout=RESTART_SECONDS)
     assert world.drift() == []
-    token = world.guest("cat /etc/vmproxy/token")
+    token = world.look("cat /etc/vmproxy/token")
 
     def renewed() -> bool | str:
-        return world.guest("cat /etc/vmproxy/token") != token or "the token of before"
+        return world.look("cat /etc/vmproxy/token") != token or "the token of before"
 
     world.guest("date -s '+13 hours'")  # as after a pause: half of the token's life is over
     wait.until("the renewal by the wall clock", renewed, timeout=RESTART_SECONDS, every=2.0)

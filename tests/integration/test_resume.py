@@ -21,7 +21,7 @@ def test_the_api_server_is_down_and_what_runs_goes_on(world: World) -> None:
     control.process("kube-apiserver").stop()
     try:
         says(world.vmproxy("plan"), 1, "cannot reach the API server")
-        assert world.in_namespace("host", "curl", "-sS", "-m", "10", url).strip() in {"web-1", "web-2"}
+        assert world.look_in("host", "curl", "-sS", "-m", "10", url).strip() in {"web-1", "web-2"}
         ran = world.vmproxy("verify", "-o", "json")
         assert ran.code == 4
         assert ran.json["hosts"][0]["checks"][0]["hop"] == "api"
@@ -36,7 +36,7 @@ def test_the_api_server_is_down_and_what_runs_goes_on(world: World) -> None:
 def test_a_full_disk_in_the_guest(world: World) -> None:
     world.guest(f"rm {PROGRAM}; fallocate -l $(df --output=avail -B1 / | tail -1) /filled || true")
     says(world.vmproxy("apply"), 1, "No space left")
-    assert "absent" in world.guest(f"ls {PROGRAM} 2>/dev/null || echo absent")
+    assert "absent" in world.look(f"ls {PROGRAM} 2>/dev/null || echo absent")
     world.guest("rm /filled")
     world.apply()
     assert world.drift() == []

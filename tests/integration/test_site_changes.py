@@ -36,7 +36,7 @@ def test_the_mode_changes_live_and_both_modes_answer(world: World) -> None:
     world.reset()
     world.apply()
     assert world.vmproxy("status", "-o", "json").json["hosts"][0]["proxy"]["mode"] == "nftables"
-    assert "kube-proxy" not in world.guest("iptables-save | grep KUBE-SVC || true")
+    assert "kube-proxy" not in world.look("iptables-save | grep KUBE-SVC || true")
     assert answered(world)
     assert world.started() == before
 
@@ -51,7 +51,7 @@ def test_an_older_kube_proxy_runs_and_is_upgraded_live(world: World) -> None:
     assert answered(world)
     world.reset()
     world.apply()
-    assert world.guest("/usr/local/lib/vmproxy/kube-proxy --version").split() == ["Kubernetes", "v1.36.3"]
+    assert world.look("/usr/local/lib/vmproxy/kube-proxy --version").split() == ["Kubernetes", "v1.36.3"]
     assert answered(world)
     assert world.started() == before
 
@@ -68,7 +68,7 @@ def test_a_plain_gateway_makes_no_node_and_borrows_no_name(world: World) -> None
     with world.api() as api:
         nodes = {item["metadata"]["name"] for item in api.get("/api/v1/nodes").json()["items"]}
     assert nodes == {"win-01", "node-01"}
-    assert "vmproxy-it-win-01" in world.guest(f"cat {CONFIG}")
+    assert "vmproxy-it-win-01" in world.look(f"cat {CONFIG}")
     assert answered(world)
 
 
@@ -77,7 +77,7 @@ def test_the_token_s_life_changes_live(world: World) -> None:
     world.change(proxy={"version": "v1.36.3", "tokenTTL": "10m"})
     assert world.drift() == ["/etc/vmproxy/credential.json: sha256"]
     world.apply()
-    claims = world.guest("cut -d. -f2 /etc/vmproxy/token | base64 -d 2>/dev/null || true")
+    claims = world.look("cut -d. -f2 /etc/vmproxy/token | base64 -d 2>/dev/null || true")
     exp, iat = (int(claims.split(f'"{name}":')[1].split(",")[0]) for name in ("exp", "iat"))
     assert exp - iat == 600
     assert world.drift() == []
@@ -107,7 +107,7 @@ def test_another_api_address_changes_live(world: World) -> None:
     assert world.drift() == ["/etc/vmproxy/kubeconfig: sha256", "/etc/vmproxy/credential.json: sha256"]
     world.apply()
     assert answered(world)
-    assert MOVED_CONTROL in world.guest(f"ss -tn state established dst {MOVED_CONTROL} | tail -n +2")
+    assert MOVED_CONTROL in world.look(f"ss -tn state established dst {MOVED_CONTROL} | tail -n +2")
 
 
 def knows_vlans(world: World) -> bool:
@@ -132,7 +132,7 @@ def test_the_vlan_changes_live_on_the_switch_s_port(world: World) -> None:
     ran = world.vmproxy("apply")
     assert ran.code == 1, "nobody else is in VLAN 7: the VM is out of reach, and that is said"
     assert "error:" in ran.err
-    assert "7 PVID" in world.in_namespace("switch", "bridge", "vlan", "show")
+    assert "7 PVID" in world.look_in("switch", "bridge", "vlan", "show")
     world.reset()
     world.apply()
     assert world.drift() == []
@@ -168,7 +168,7 @@ def test_the_switch_changes_live(world: World) -> None:
         world.change_host(switch={"name": "br7"})
         assert world.drift() == ["switch"]
         world.apply()
-        assert "vmp" in world.in_namespace("switch", "ip", "-br", "link", "show", "master", "br7")
+        assert "vmp" in world.look_in("switch", "ip", "-br", "link", "show", "master", "br7")
         assert answered(world)
         world.reset()
         world.apply()

@@ -27,7 +27,7 @@ def test_another_size_is_cold_says_why_and_needs_yes(settled: World) -> None:
     assert world.started() == before
     assert world.curl("web") in {"web-1", "web-2"}, "a change that waits for --yes does not touch traffic"
     world.apply("--yes")
-    assert world.guest("nproc").strip() == "1"
+    assert world.look("nproc").strip() == "1"
     assert world.drift() == []
     assert answered(world)
 
@@ -38,9 +38,9 @@ def test_another_address_makes_the_vm_anew_and_moves_the_route(settled: World) -
     without = world.vmproxy("apply")
     assert without.code == 3
     assert "recreate" in without.out
-    assert f"via {before}" in world.in_namespace("host", "ip", "route")
+    assert f"via {before}" in world.look_in("host", "ip", "route")
     world.apply("--yes")
-    assert f"10.96.0.0/16 via {after}" in world.in_namespace("host", "ip", "route")
+    assert f"10.96.0.0/16 via {after}" in world.look_in("host", "ip", "route")
     assert world.drift() == []
     assert answered(world)
 
@@ -50,7 +50,7 @@ def test_another_address_while_the_vm_is_off_moves_the_route_too(settled: World)
     world.kill_vm()
     world.change_network(address=f"{after}/24")
     world.apply()
-    routes = world.in_namespace("host", "ip", "route")
+    routes = world.look_in("host", "ip", "route")
     assert f"10.96.0.0/16 via {after}" in routes
     assert before not in routes
     assert world.drift() == []
@@ -63,8 +63,8 @@ def test_destroying_a_vm_that_runs_leaves_nothing(settled: World) -> None:
     assert world.has_vm()
     assert world.vmproxy("destroy", "--yes").code == 0
     assert not world.has_vm()
-    assert "10.96" not in world.in_namespace("host", "ip", "route")
-    ports = world.in_namespace("switch", "ip", "-br", "link", "show", "master", "br0")
+    assert "10.96" not in world.look_in("host", "ip", "route")
+    ports = world.look_in("switch", "ip", "-br", "link", "show", "master", "br0")
     assert all(line.startswith("to-") for line in ports.splitlines()), "none is a VM's"
     assert world.vmproxy("destroy", "--yes").code == 0
 

@@ -59,7 +59,7 @@ def test_nothing_to_do_is_one_process_and_one_log_in(windows: HypervWorld) -> No
 def test_a_connection_from_the_host_to_a_clusterip_is_answered_through_the_vm(windows: HypervWorld) -> None:
     assert windows.curl("web") in {"web-1", "web-2"}
     assert windows.curl("web-pods", "/clientip") == VIA, "the backend sees the VM"
-    assert f"{RANGE} via {VIA}" in windows.in_namespace("host", "ip", "route")
+    assert f"{RANGE} via {VIA}" in windows.look_in("host", "ip", "route")
 
 
 def test_ssh_runs_a_command_with_its_input_and_gives_its_exit_code(windows: HypervWorld) -> None:
@@ -237,7 +237,7 @@ def test_destroy_leaves_nothing_behind_and_apply_makes_it_again(windows: HypervW
     assert windows.vmproxy("destroy", "--yes").code == 0
     assert not hyperv(windows.windows.state).vms
     assert not (windows.windows.drive / "ProgramData/vmproxy").exists()
-    assert "10.96" not in windows.in_namespace("host", "ip", "route")
+    assert "10.96" not in windows.look_in("host", "ip", "route")
     lasting = windows.windows.state.part(Network).routes
     assert not [route for route in lasting if str(route.to) == RANGE]
     assert windows.vmproxy("destroy", "--yes").code == 0

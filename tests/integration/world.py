@@ -53,7 +53,6 @@ class World:
     """A lab of that name, and a site file and keys of the test's own in `folder`.
 
     `tier`: what runs its VM.
-    `clean`: nothing was done since a plan found all in sync with the lab's own site file.
     `failed`: a test failed since, so that nobody knows in which state it is.
     """
 
@@ -61,8 +60,17 @@ class World:
     name: str
     folder: Path
     tier: Tier = field(default="vm", kw_only=True)
-    clean: bool = field(default=False, kw_only=True)
     failed: bool = field(default=False, kw_only=True)
+    _synced: dict[str, Any] | None = field(default=None, init=False)
+
+    @property
+    def clean(self) -> bool:
+        """Nothing was done since all was in sync with what the site file says now."""
+        return self._synced is not None and self._synced == self.site()
+
+    @clean.setter
+    def clean(self, value: bool) -> None:
+        self._synced = self.site() if value else None
 
     @property
     def site_file(self) -> Path:
@@ -86,7 +94,8 @@ class World:
         return self.state / "vmproxy/ssh" / SITE / "id_ed25519"
 
     def vmproxy(self, *words: str, stdin: str = "", env: dict[str, str] | None = None) -> Ran:
-        self.clean = self.clean and words[0] in LOOKING
+        if words[0] not in LOOKING:
+            self.clean = False
         whole = {**os.environ, **self._own(), **(env or {})}
         ran = run(self._words(words), env=whole, namespace=self.controller, stdin=stdin, timeout=SECONDS)
         assert ran.code is not None, f"{words} did not end within {SECONDS} s: {ran.err}"
@@ -135,15 +144,22 @@ class World:
         assert ran.code == 0, ran.err
         (host,) = ran.json["hosts"]
         found = [drift["field"] for action in host["actions"] for drift in action["drift"]]
-        self.clean = not found and self.site() == self.original()
+        self.clean = not found
         return found
 
     def in_sync(self) -> bool:
         return self.vmproxy("plan", "--exit-code").code == 0
 
     def guest(self, command: str, *, stdin: str = "") -> str:
-        """By the ssh client itself: `vmproxy ssh`, which looks at the host first, has tests of its own."""
+        """A command that changes something in the VM."""
         self.clean = False
+        return self.look(command, stdin=stdin)
+
+    def look(self, command: str, *, stdin: str = "") -> str:
+        """A command in the VM that changes nothing.
+
+        By the ssh client itself: `vmproxy ssh`, which looks at the host first, has tests of its own.
+        """
         address = self.site()["hosts"][0]["network"]["address"].partition("/")[0]
         words = ["ssh", "-i", str(self.ssh_key), *SSH_OPTIONS]
         inside = netns.run_in(self.status.namespaces["host"], [*words, f"root@{address}", command])
@@ -156,18 +172,18 @@ class World:
     def journal(self) -> str:
         """The end of the guest's, for the report of a test that failed; or why there is none."""
         try:
-            return self.guest("journalctl -n 80 --no-pager -o short-monotonic")
+            return self.look("journalctl -n 80 --no-pager -o short-monotonic")
         except (AssertionError, subprocess.SubprocessError, OSError, KeyError, IndexError) as exc:
             return f"none: {exc!r}"
 
     def restart(self) -> None:
         """The guest's, until SSH answers again; a container's takes less than a look at it."""
-        boot = self.guest(_BOOT_ID)
+        boot = self.look(_BOOT_ID)
         self.guest("sync; systemd-run -q sh -c 'sleep 1; systemctl reboot'")
 
         def booted() -> bool | str:
             try:
-                return self.guest(_BOOT_ID) != boot or "not restarted yet"
+                return self.look(_BOOT_ID) != boot or "not restarted yet"
             except AssertionError as exc:
                 return str(exc)
 
@@ -178,10 +194,12 @@ class World:
         self.guest("python3 -I -", stdin=_EXPIRED)
 
     def in_namespace(self, role: str, *command: str) -> str:
+        """A command that changes something there."""
         self.clean = False
-        return self._in_namespace(role, *command)
+        return self.look_in(role, *command)
 
-    def _in_namespace(self, role: str, *command: str) -> str:
+    def look_in(self, role: str, *command: str) -> str:
+        """A command that changes nothing there."""
         words = netns.run_in(self.status.namespaces[role], command)
         return subprocess.run(words, text=True, capture_output=True, check=True, timeout=60).stdout
 
@@ -214,7 +232,6 @@ class World:
         return loaded
 
     def write(self, site: dict[str, Any]) -> None:
-        self.clean = False
         with self.site_file.open("w") as file:
             YAML().dump(site, file)
 
@@ -227,17 +244,21 @@ class World:
         self.write(self.original())
 
     def settle(self, **host: Any) -> None:
-        """By an apply: in sync with the site file, with those keys of the host set in it.
+        """In sync with the site file, with those keys of the host set in it: by an apply, unless it is.
 
         From nothing where a test failed, so that one failure is not the next test's too.
         """
-        if self.failed:
-            self.reset()
-            self.vmproxy("destroy", "--yes")
-            self.failed = False
         if host:
             self.change_host(**host)
-        self.apply("--yes")
+        if self.failed:
+            wanted = self.site()
+            self.reset()
+            self.vmproxy("destroy", "--yes")
+            self.write(wanted)
+            self.failed = False
+        if not self.clean:
+            self.apply("--yes")
+            self.clean = True
 
     def control(self) -> ControlPlane:
         assert self.status.kubeconfig is not None
@@ -269,7 +290,7 @@ class World:
 
     def curl(self, service: str, path: str = "/hostname", role: str = "host") -> str:
         url = f"http://{self.cluster_ip(service)}{path}"
-        return self._in_namespace(role, "curl", "-sS", "-m", "10", url).strip()
+        return self.look_in(role, "curl", "-sS", "-m", "10", url).strip()
 
     def end_lost_sessions(self) -> None:
         """What the host does with a killed controller's sessions when their time is over, at once."""
