@@ -239,8 +239,8 @@ def test_a_node_that_moves_goes_and_comes_is_followed(sends: Lan) -> None:
 
 
 NEXT, OTHER = "10.244.4.0", "02:00:00:00:00:ff"
-INSTEAD = "printf 'link del vmproxy.1\\nlink add vmproxy.1 up type {}' | ip -batch -"
-"""At once, before the device is made again."""
+INSTEAD = "until printf 'link del vmproxy.1\\nlink add vmproxy.1 up type {}' | ip -batch -; do sleep .1; done"
+"""At once; again where the device was made again in between."""
 
 
 @pytest.mark.parametrize(
