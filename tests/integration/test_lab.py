@@ -102,9 +102,9 @@ def test_it_comes_up_answers_is_repaired_and_leaves_nothing(up: dict[str, object
         pid = int((kubeconfig.parent / f"{name}.pid").read_text().split()[0])
         os.kill(pid, signal.SIGKILL)
     client, switch = (f"vmproxy-{NAME}-{role}" for role in ("client", "switch"))
-    subprocess.run(["ip", "netns", "del", client], check=True)
-    left = ["ip", "-n", switch, "link", "add", "to-client", "type", "dummy"]
-    subprocess.run(left, check=False)  # where the kernel has removed it already, which it does later
+    subprocess.run(["ip", "-n", client, "link", "del", "eth0"], check=True)
+    left = ["link", "add", "to-client", "type", "bridge"]  # as of a namespace that the kernel still removes
+    subprocess.run(["ip", "-n", switch, *left], check=True)
     assert json.loads(vmproxy("lab", "status", "--name", NAME, "-o", "json").stdout)["running"] is False
     assert vmproxy("lab", "up", "--name", NAME).returncode == 0
     assert json.loads(vmproxy("lab", "status", "--name", NAME, "-o", "json").stdout)["running"] is True
