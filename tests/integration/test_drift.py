@@ -57,7 +57,7 @@ def another_audience(world: World) -> None:
     spec = {"audiences": ["somebody-else"], "expirationSeconds": 86400}
     with world.api() as api:
         answer = api.post(path, json={"spec": spec}).raise_for_status()
-    world.look("cat > /etc/vmproxy/token", stdin=answer.json()["status"]["token"])
+    world.guest("cat > /etc/vmproxy/token", stdin=answer.json()["status"]["token"])
 
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
