@@ -64,18 +64,18 @@ def answers(world: World) -> bool | str:
 def test_a_node_that_moves_goes_and_comes_is_followed_without_apply(kept: World, flannel: Flannel) -> None:
     left, moved = wanted(flannel, NEAR), (mac(flannel, FAR), "172.31.0.99")
     annotate(flannel, FAR, public_ip=moved[1])
-    wait.until("the entry", lambda: moved in (found := seen(kept)[2]).items() or str(found), timeout=120)
+    wait.until("the entry", lambda: moved in (found := seen(kept)[2]).items() or str(found), timeout=30)
     try:
         kept.delete(f"/api/v1/nodes/{FAR}")
-        wait.until("the route to go", lambda: (found := seen(kept)) == left or str(found), timeout=120)
+        wait.until("the route to go", lambda: (found := seen(kept)) == left or str(found), timeout=30)
         assert kept.drift() == []
         kept.delete(f"/api/v1/nodes/{NEAR}")
-        wait.until("the device to go", lambda: (found := device(kept)) == {} or str(found), timeout=120)
+        wait.until("the device to go", lambda: (found := device(kept)) == {} or str(found), timeout=30)
     finally:
         for node in FLANNEL_NODES:  # it announces its Node when it starts
             flannel.process(node).stop()
         flannel.up(print)
-    wait.until("the routes", lambda: is_whole(kept, flannel), timeout=120)
+    wait.until("the routes", lambda: is_whole(kept, flannel), timeout=30)
     assert kept.curl(FAR_SERVICE) == "pod-5"
     assert kept.drift() == []
 
@@ -84,7 +84,7 @@ def test_routes_outlast_an_api_server_that_is_gone_for_a_while(kept: World, flan
     before, url = seen(kept), f"http://{kept.cluster_ip(FAR_SERVICE)}/hostname"
     flannel.control.process("kube-apiserver").stop()
     try:
-        wait.until("the outage to be noticed", lambda: outage(kept) != "", timeout=120)
+        wait.until("the outage to be noticed", lambda: outage(kept) != "", timeout=60)
         assert seen(kept) == before
         assert kept.look_in("host", "curl", "-sSm", "30", url).strip() == "pod-5"
     finally:
@@ -92,10 +92,10 @@ def test_routes_outlast_an_api_server_that_is_gone_for_a_while(kept: World, flan
     annotate(flannel, FAR, public_ip="172.31.0.99")
     try:
         moved = mac(flannel, FAR), "172.31.0.99"
-        wait.until("the entry", lambda: moved in (found := seen(kept)[2]).items() or str(found), timeout=120)
+        wait.until("the entry", lambda: moved in (found := seen(kept)[2]).items() or str(found), timeout=60)
     finally:
         annotate(flannel, FAR, public_ip=FLANNEL_NODES[FAR])
-    wait.until("the routes", lambda: is_whole(kept, flannel), timeout=120)
+    wait.until("the routes", lambda: is_whole(kept, flannel), timeout=30)
 
 
 LOST = (
@@ -109,10 +109,10 @@ LOST = (
 def test_what_is_lost_in_the_vm_comes_back_by_itself(kept: World, flannel: Flannel) -> None:
     for break_ in LOST:
         kept.guest(break_)
-        wait.until("all of it", lambda: is_whole(kept, flannel), timeout=120)
-        wait.until("the pod", lambda: answers(kept), timeout=120)
+        wait.until("all of it", lambda: is_whole(kept, flannel), timeout=60)
+        wait.until("the pod", lambda: answers(kept), timeout=60)
     assert "mtu 1450" in kept.look("ip link show vmproxy.1")
-    wait.until("the unit to run again", lambda: (found := kept.drift()) == [] or str(found), timeout=120)
+    wait.until("the unit to run again", lambda: (found := kept.drift()) == [] or str(found), timeout=60)
 
 
 def test_a_watch_that_was_stopped_is_drift(kept: World, flannel: Flannel) -> None:
@@ -120,7 +120,7 @@ def test_a_watch_that_was_stopped_is_drift(kept: World, flannel: Flannel) -> Non
     assert kept.drift() == ["vmproxy-routes.service: active"]
     kept.apply()
     assert kept.drift() == []
-    wait.until("all of it", lambda: is_whole(kept, flannel), timeout=120)
+    wait.until("all of it", lambda: is_whole(kept, flannel), timeout=30)
 
 
 def test_the_port_is_found_and_the_site_files_own_one_wins(kept: World) -> None:
@@ -128,7 +128,7 @@ def test_the_port_is_found_and_the_site_files_own_one_wins(kept: World) -> None:
     kept.change(cluster={**kept.site()["cluster"], "flannelPort": 8472})
     assert kept.drift() == [CONFIG]
     kept.apply()
-    wait.until("the device", lambda: device(kept).get("port") == 8472, timeout=120)
+    wait.until("the device", lambda: device(kept).get("port") == 8472, timeout=30)
     ran = kept.vmproxy("verify", "--service", f"demo/{FAR_SERVICE}", "-o", "json")
     assert ran.code == 4
     (check,) = ran.json["hosts"][0]["checks"]
@@ -151,7 +151,7 @@ def test_a_node_that_filters_by_the_reverse_path_is_named(kept: World, flannel: 
         assert "drops it if net.ipv4.conf.*.rp_filter is 1 there" in check["detail"]
     finally:
         filter_by_reverse_path(flannel, 2)
-    wait.until("the pod", lambda: answers(kept), timeout=120)
+    wait.until("the pod", lambda: answers(kept), timeout=30)
 
 
 def test_a_node_of_no_use_is_named_with_what_helps(kept: World, flannel: Flannel) -> None:
@@ -164,7 +164,7 @@ def test_a_node_of_no_use_is_named_with_what_helps(kept: World, flannel: Flannel
     try:
         for notes in ({"backend_type": None}, {"backend_type": "vxlan", "public_ip": "node-03.example"}):
             annotate(flannel, NEAR, **notes)
-            wait.until("its route to go", lambda: (found := seen(kept)) == left or str(found), timeout=120)
+            wait.until("its route to go", lambda: (found := seen(kept)) == left or str(found), timeout=30)
         assert is_left(told) is True
         annotate(flannel, NEAR, public_ip=address, backend_type="host-gw")
         pod = FLANNEL_PODS["pod-4"]
@@ -174,7 +174,7 @@ def test_a_node_of_no_use_is_named_with_what_helps(kept: World, flannel: Flannel
         assert any(warning.startswith(told) for warning in status(kept)["warnings"])
     finally:
         annotate(flannel, NEAR, backend_type="vxlan", public_ip=address)
-    wait.until("the routes", lambda: is_whole(kept, flannel), timeout=120)
+    wait.until("the routes", lambda: is_whole(kept, flannel), timeout=30)
 
 
 def test_a_vm_that_was_switched_off_sends_again_without_apply(kept: World, flannel: Flannel) -> None:

@@ -225,6 +225,8 @@ def test_a_dns_that_does_not_answer_gets_no_rule(world: World) -> None:
     world.change(dns={"server": "10.96.77.77"})
     says(world.vmproxy("apply"), 1, "10.96.77.77", "does not answer")
     assert ours(world) == []
+    world.change(dns={})
+    world.apply()
 
 
 def test_a_domain_and_a_server_of_the_site_file_are_taken_as_they_are(named: World) -> None:
