@@ -239,7 +239,11 @@ def test_a_node_that_moves_goes_and_comes_is_followed(sends: Lan) -> None:
 
 
 NEXT, OTHER = "10.244.4.0", "02:00:00:00:00:ff"
-INSTEAD = "until printf 'link del vmproxy.1\\nlink add vmproxy.1 up type {}' | ip -batch -; do sleep .1; done"
+INSTEAD = """for try in 1 2 3 4 5; do
+    printf 'link del vmproxy.1\\nlink add vmproxy.1 up type {}' | ip -batch - && exit
+    sleep 0.1
+done
+exit 1"""
 """At once; again where the device was made again in between."""
 
 
