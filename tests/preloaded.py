@@ -26,7 +26,9 @@ _FORKED.set_forkserver_preload(
     [
         "tests.preloaded",
         "vmproxy.api",
-        *(f"vmproxy.cli.{commands}" for commands in ("doctor", "look", "work")),
+        "vmproxy.cli.doctor",
+        "vmproxy.cli.look",
+        "vmproxy.cli.work",
         "vmproxy.transport.winrm",
     ]
 )
