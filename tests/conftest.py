@@ -18,18 +18,27 @@ STARTED = time.time()
 _INTERRUPTED = pytest.StashKey[bool]()
 
 
-_FIRST = ("qemu-vm", "hyperv-vm", "hyperv-container", "tests/integration", "qemu-container", WINHOST.name)
-"""Parts in the order in which they begin: the last of them are short."""
+_FIRST = ("qemu-vm", "hyperv-vm", "hyperv-container", "qemu-container", "tests/integration", WINHOST.name)
+"""Parts in the order in which they begin; the first whose name fits is an item's: the last ones are short."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file of the emulated host's tests shares its fixtures: in one worker they are made once."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """A file of the emulated host's tests shares its fixtures: in one worker they are made once.
+
+    The order is made last: pytest itself puts tests with the same kind of host together.
+    """
     for item in items:
         if WINHOST in item.path.parents:
             item.add_marker(pytest.mark.xdist_group(f"winhost/{item.path.stem}"))
+    yield
     size = Counter(map(_file, items))
-    items.sort(key=lambda item: (_rank(item), -size[_file(item)]))
+    items.sort(key=lambda item: (_rank(item), _after(item, size[_file(item)])))
+
+
+def _after(item: pytest.Item, size: int) -> int:
+    """Within its part: the longest file first; a VM goes from file to file in their own order."""
+    return 0 if part(item.nodeid).endswith("-vm") else -size
 
 
 def _rank(item: pytest.Item) -> int:
