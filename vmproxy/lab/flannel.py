@@ -50,7 +50,7 @@ class Flannel:
     def up(self, report: Report) -> None:
         """Create what is missing, and wait until both Nodes are announced.
 
-        Raises VmproxyError if a program is not available or does not start.
+        Raises VmproxyError if a program is not available or goes on exiting.
         """
         if shutil.which(_IPTABLES) is None:
             raise ToolFailed(f"cannot start flannel: {_IPTABLES} is missing", hint=f"install {_IPTABLES}")
@@ -64,7 +64,7 @@ class Flannel:
                 apply_node(api, *_node(node))
         for node in FLANNEL_NODES:
             self._start(node, program)
-        wait.until("flannel", self._ready, timeout=_READY_SECONDS, every=0.2)
+        wait.until("flannel", lambda: self._ready(program), timeout=_READY_SECONDS, every=0.2)
 
     def down(self, report: Report) -> None:
         """Remove what was made, in whatever state it is."""
@@ -98,10 +98,14 @@ class Flannel:
             ports = (str(objects.HTTP_PORT), str(objects.UDP_PORT))
             process.start([sys.executable, "-m", "vmproxy.lab.backend", process.name, *ports])
 
-    def _ready(self) -> bool | str:
-        for process in map(self.process, FLANNEL_NODES):
+    def _ready(self, program: Path) -> bool | str:
+        """One that exited is started again, as its DaemonSet does it in a cluster."""
+        for node in FLANNEL_NODES:
+            process = self.process(node)
             if not process.alive():
-                raise ToolFailed(f"cannot start flannel: {process.name} exited", details=process.last_lines())
+                told = process.last_lines()
+                self._start(node, program)
+                return "; ".join([f"{process.name} exited", *told[-1:]])
         with self.control.api() as api:
             waits = [node for node in FLANNEL_NODES if _ANNOTATION not in _annotations(api, node)]
         return f"{', '.join(waits)}: not announced" if waits else True
