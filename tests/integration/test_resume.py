@@ -48,7 +48,7 @@ def test_ctrl_c_says_how_to_go_on(world: World, number: signal.Signals) -> None:
     process = world.start_until("pushing", "apply")
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == 1, err
     assert "run the same command again to continue" in err
     assert "Traceback" not in err
     world.apply()

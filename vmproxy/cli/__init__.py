@@ -18,6 +18,7 @@ from vmproxy.cli.exit_codes import ExitCode
 from vmproxy.errors import VmproxyError
 from vmproxy.util import crash
 
+_AGAIN_SECONDS = 0.01
 _COMMANDS = {
     "init": "site",
     "doctor": "doctor",
@@ -67,6 +68,7 @@ def cli() -> None:
 def main() -> NoReturn:
     """The console script."""
     _stop_by(signal.SIGTERM, signal.SIGHUP)
+    sys.unraisablehook = _unraisable
     try:
         code = cli.main(standalone_mode=False)
     except VmproxyError as exc:
@@ -94,13 +96,23 @@ def _stop(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def _unraisable(fault: sys.UnraisableHookArgs) -> None:
+    """A stop that came while a destructor ran comes again a moment later: Python only prints it there
+    (docs.python.org: object.__del__), and the run would go on to its end."""
+    if issubclass(fault.exc_type, KeyboardInterrupt):
+        signal.signal(signal.SIGALRM, _stop)
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+    else:
+        sys.__unraisablehook__(fault)
+
+
 def _stopped() -> NoReturn:
     """Other hosts' threads are not waited for: each change that they make is whole.
 
     What was registered to run at exit does run: a temporary folder, such as the one with a client
     certificate's key, is removed.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
         signal.signal(number, signal.SIG_IGN)
     hint = "nothing is left half-written; run the same command again to continue"
     try:

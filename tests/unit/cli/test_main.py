@@ -76,6 +76,40 @@ api.load = load
     assert not (tmp_path / "key").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_that_comes_while_a_destructor_runs_is_a_stop(tmp_path: Path, number: signal.Signals) -> None:
+    """As the one of filelock, which a real SIGTERM met: the run went on, with exit code 0."""
+    program = f"""
+class Held:
+    def __del__(self):
+        os.kill(os.getpid(), {number:d})
+def load(*_, **__):
+    Held()
+    time.sleep(20)
+    raise SystemExit(0)
+api.load = load
+"""
+    code, _, err = ran(tmp_path, program, "status")
+    assert code == 1
+    assert "error: stopped\n" in err
+    assert "ignored" not in err
+
+
+def test_another_fault_in_a_destructor_is_shown(tmp_path: Path) -> None:
+    program = """
+class Held:
+    def __del__(self):
+        raise ValueError("bad")
+def load(*_, **__):
+    Held()
+    raise SystemExit(0)
+api.load = load
+"""
+    code, _, err = ran(tmp_path, program, "status")
+    assert code == 0
+    assert "ValueError: bad" in err
+
+
 def test_a_run_under_nohup_goes_on_when_its_terminal_ends(tmp_path: Path) -> None:
     program = """
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
