@@ -13,7 +13,7 @@ from types import TracebackType
 
 import paramiko
 
-from vmproxy.errors import Conflict, Forbidden, ToolFailed, Unreachable
+from vmproxy.errors import Conflict, Forbidden, ToolFailed, Unreachable, VmproxyError
 
 USER = "root"
 _SECONDS = 60.0
@@ -21,6 +21,11 @@ _SILENCE = 300.0
 _CHUNK = 1 << 18
 _MOST = 64 << 20
 """Bytes of one answer, or of one command's output."""
+_NO_INPUT = "exec </dev/null\n"
+"""By the shell: when the command has ended already, an end of input that we send can follow our end of the
+channel, for which sshd ends the connection ("ieof packet referred to nonexistent channel")."""
+_NO_CODE = -1
+"""What paramiko's recv_exit_status() gives when the server gave none."""
 
 
 class Ssh:
@@ -42,16 +47,16 @@ class Ssh:
         return self._transport.is_active()
 
     def run(self, command: str) -> bytes:
-        """Run a command and return its stdout. It may be silent for at most five minutes.
+        """Run a shell command, without any input, and return its stdout. It may be silent for at most five
+        minutes.
 
         Raises ToolFailed if the command's exit code is not 0, Unreachable if the connection is lost.
         """
-        with self._errors(), self._start(command) as channel:
-            channel.shutdown_write()
+        with self._errors(), self._start(_NO_INPUT + command) as channel:
             out, err = self._read(channel)
             code = channel.recv_exit_status()
-        if code != 0:
-            raise self._failed(code, err)
+            if code != 0:
+                raise self._failed(code, err)
         return out
 
     def converse(self, command: str) -> Conversation:
@@ -70,9 +75,7 @@ class Ssh:
         try:
             yield
         except (paramiko.SSHException, OSError, EOFError) as exc:
-            raise Unreachable(
-                f"cannot continue in {self._what}: the connection was lost: {exc}", hint="run it again"
-            ) from exc
+            raise _lost(self._what, str(exc)) from exc
 
     def _read(self, channel: paramiko.Channel) -> tuple[bytes, bytes]:
         """Both streams to their end. Our commands write little to stderr, so it fits into its buffer."""
@@ -92,10 +95,18 @@ class Ssh:
                 )
             yield piece
 
-    def _failed(self, code: int, err: bytes) -> ToolFailed:
+    def _failed(self, code: int, err: bytes) -> VmproxyError:
+        """Of a command that has ended; its code is -1 when a signal or a lost connection ended it."""
+        if code == _NO_CODE and not self._answers():
+            return _lost(self._what)
         lines = err.decode(errors="replace").strip().splitlines()
-        cause = lines[-1] if lines else f"exit code {code}"
+        cause = lines[-1] if lines else "a signal ended it" if code == _NO_CODE else f"exit code {code}"
         return ToolFailed(f"cannot run a command in {self._what}: {cause}", details=lines[-12:-1])
+
+    def _answers(self) -> bool:
+        """Asked over the connection: when it is lost, its channels end before paramiko calls it inactive."""
+        self._transport.global_request("keepalive@openssh.com", wait=True)
+        return self.alive()
 
 
 class Conversation:
@@ -119,8 +130,7 @@ class Conversation:
                 if piece.endswith(b"\n"):
                     return bytes(answer)
             _, err = self._ssh._read(self._channel)
-            code = self._channel.recv_exit_status()
-        raise self._ssh._failed(code, err)
+            raise self._ssh._failed(self._channel.recv_exit_status(), err)
 
     def send(self, pieces: Iterable[bytes]) -> None:
         """Send without waiting for an answer. If the command exits early, the next `ask` raises its error.
@@ -182,6 +192,11 @@ def _log_in(transport: paramiko.Transport, host_key: str, identity: Path, key: s
         raise Unreachable(f"cannot reach {what} by SSH: {exc}") from exc
     except (OSError, EOFError) as exc:
         raise Unreachable(f"cannot reach {what} by SSH: {exc or 'the connection was lost'}") from exc
+
+
+def _lost(what: str, why: str = "") -> Unreachable:
+    why = why or "it was closed"
+    return Unreachable(f"cannot continue in {what}: the connection was lost: {why}", hint="run it again")
 
 
 def private_key(openssh: str) -> paramiko.PKey:

@@ -72,10 +72,6 @@ class Channel:
             self.closed = True
             raise
 
-    def shutdown_write(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-
     def recv(self, most: int) -> bytes:
         assert self._process.stdout is not None
         return self._process.stdout.read(most)
