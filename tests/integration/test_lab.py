@@ -84,6 +84,24 @@ def test_the_gateway_keeps_its_mac_address_whoever_joins_its_bridge(up: dict[str
     subprocess.run([*ip, "link", "del", "low"], check=True)
 
 
+def test_a_resolver_that_has_taken_the_host_s_part_keeps_it_when_the_lab_is_repaired(
+    up: dict[str, object],
+) -> None:
+    """As an emulated Windows host does: its DNS client is whom the programs of the namespace ask."""
+    file = Path(f"/etc/netns/vmproxy-{NAME}-host/resolv.conf")
+    before = file.read_text()
+    assert "nameserver 127.0.0.1\n" in before
+    file.write_text("nameserver 127.0.0.53\n")
+    try:
+        assert vmproxy("lab", "up", "--name", NAME).returncode == 0
+        assert file.read_text() == "nameserver 127.0.0.53\n"
+        file.unlink()
+        assert vmproxy("lab", "up", "--name", NAME).returncode == 0
+        assert file.read_text() == before
+    finally:
+        file.write_text(before)
+
+
 def test_it_comes_up_answers_is_repaired_and_leaves_nothing(up: dict[str, object]) -> None:
     assert up["running"] is True
     assert set(up) == {"running", "kubeconfig", "site", "namespaces", "binaries"}

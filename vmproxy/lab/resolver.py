@@ -91,7 +91,9 @@ def _prepare(network: Network) -> None:
     host = network.namespace("host")
     etc, rules = _etc(host), servers_file(host)
     etc.mkdir(parents=True, exist_ok=True)
-    (etc / "resolv.conf").write_text(f"nameserver {_ADDRESS}\noptions timeout:2 attempts:2\n")
+    file = etc / "resolv.conf"
+    if not file.exists():  # else of a resolver that plays that part instead, such as an emulated host's
+        file.write_text(f"nameserver {_ADDRESS}\noptions timeout:2 attempts:2\n")
     rules.parent.mkdir(parents=True, exist_ok=True)
     rules.touch()
 
