@@ -107,8 +107,11 @@ def world(bare: World) -> World:
 
 @pytest.fixture
 def settled(bare: World) -> World:
-    """The lab with its VM in sync with the site file as the test before left it: it saves a boot."""
-    if bare.failed:
+    """The lab with its VM in sync with its site file: in a VM as the test before left it, which saves a boot.
+
+    Which files share a container is a matter of how they are spread, and it boots in seconds.
+    """
+    if bare.failed or bare.tier == "container":
         bare.reset()
     bare.settle()
     return bare
