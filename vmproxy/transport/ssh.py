@@ -13,7 +13,7 @@ from types import TracebackType
 
 import paramiko
 
-from vmproxy.errors import Conflict, Forbidden, ToolFailed, Unreachable, VmproxyError
+from vmproxy.errors import Conflict, Forbidden, ToolFailed, Unreachable
 
 USER = "root"
 _SECONDS = 60.0
@@ -75,7 +75,10 @@ class Ssh:
         try:
             yield
         except (paramiko.SSHException, OSError, EOFError) as exc:
-            raise _lost(self._what, str(exc)) from exc
+            raise Unreachable(
+                f"cannot continue in {self._what}: the connection was lost: {str(exc) or 'it was closed'}",
+                hint="run it again",
+            ) from exc
 
     def _read(self, channel: paramiko.Channel) -> tuple[bytes, bytes]:
         """Both streams to their end. Our commands write little to stderr, so it fits into its buffer."""
@@ -95,18 +98,14 @@ class Ssh:
                 )
             yield piece
 
-    def _failed(self, code: int, err: bytes) -> VmproxyError:
-        """Of a command that has ended; its code is -1 when a signal or a lost connection ended it."""
-        if code == _NO_CODE and not self._answers():
-            return _lost(self._what)
+    def _failed(self, code: int, err: bytes) -> ToolFailed:
+        """Of a command that has ended: with no exit code when a signal or a lost connection ended it. Another
+        channel tells which, and raises the library's error when the connection is lost."""
+        if code == _NO_CODE:
+            self._transport.open_session(timeout=_SECONDS).close()
         lines = err.decode(errors="replace").strip().splitlines()
         cause = lines[-1] if lines else "a signal ended it" if code == _NO_CODE else f"exit code {code}"
         return ToolFailed(f"cannot run a command in {self._what}: {cause}", details=lines[-12:-1])
-
-    def _answers(self) -> bool:
-        """Asked over the connection: when it is lost, its channels end before paramiko calls it inactive."""
-        self._transport.global_request("keepalive@openssh.com", wait=True)
-        return self.alive()
 
 
 class Conversation:
@@ -191,12 +190,7 @@ def _log_in(transport: paramiko.Transport, host_key: str, identity: Path, key: s
             raise _other_key(what) from exc
         raise Unreachable(f"cannot reach {what} by SSH: {exc}") from exc
     except (OSError, EOFError) as exc:
-        raise Unreachable(f"cannot reach {what} by SSH: {exc or 'the connection was lost'}") from exc
-
-
-def _lost(what: str, why: str = "") -> Unreachable:
-    why = why or "it was closed"
-    return Unreachable(f"cannot continue in {what}: the connection was lost: {why}", hint="run it again")
+        raise Unreachable(f"cannot reach {what} by SSH: {str(exc) or 'the connection was lost'}") from exc
 
 
 def private_key(openssh: str) -> paramiko.PKey:
