@@ -31,9 +31,9 @@ SITE = "it"
 
 SSH_OPTIONS = (
     *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"),
-    *("-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=2"),
+    *("-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=2", "-o", "KexAlgorithms=curve25519-sha256"),
 )
-"""A guest that is switched off meanwhile is noticed."""
+"""A guest that is switched off meanwhile is noticed; the client's first choice of keys takes it 0.1 s."""
 _BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 _EXPIRED = """import base64, json
 path = "/etc/vmproxy/token"
