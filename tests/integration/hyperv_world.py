@@ -17,6 +17,7 @@ from tests.winhost import beside
 from tests.winhost.host import WinHost
 from tests.winhost.hyperv.machine import Machines
 from tests.winhost.hyperv.model import VM, hyperv
+from tests.winhost.warm import Pool
 from vmproxy import lab
 from vmproxy.util import wait
 
@@ -83,7 +84,7 @@ class HypervWorld(World):
 def bring_up(name: str, folder: Path, *, tier: Tier = "vm") -> Iterator[HypervWorld]:
     """The lab has to be taken down by the caller."""
     status = lab.up(name=name, report=print)
-    with WinHost(beside.machine(name)) as windows:
+    with WinHost(beside.machine(name), powershells=Pool(keep=tier == "container")) as windows:
         if tier == "container":
             windows.state.part(Machines).hypervisor = str(hypervisors.program(tier))
         world = HypervWorld(status, name, folder, windows, tier=tier)

@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import signal
-import subprocess
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from pathlib import Path
 from tests.winhost import powershell
 from tests.winhost.cmdline import Redirection, Simple, Unexpected, arguments, expand, parse
 from tests.winhost.powershell import Starter
+from tests.winhost.warm import Alone, Pool, Running
 
 LONGEST = 8191
 _POWERSHELL = {"powershell", "powershell.exe"}
@@ -42,11 +42,11 @@ class Pipes:
 class Programs:
     """What runs for one command line; killed together."""
 
-    running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    running: list[Running] = field(default_factory=list)
     killed: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def run(self, start: Callable[[], subprocess.Popen[bytes]]) -> int:
+    def run(self, start: Callable[[], Running]) -> int:
         """Start a program and wait for its end; raises Exit when all was killed before."""
         with self.lock:
             if self.killed:
@@ -56,7 +56,14 @@ class Programs:
         code = program.wait()
         with self.lock:
             self.running.remove(program)
+        program.release()
         return code if code >= 0 else 1
+
+    def waits_for_input(self) -> bool:
+        """Whether all that runs are kept processes (warm.py), and they wait for input."""
+        with self.lock:
+            running = list(self.running)
+        return bool(running) and all(program.waits_for_input() for program in running)
 
     def kill(self) -> None:
         """End what runs; nothing is started from now on."""
@@ -76,6 +83,8 @@ class Cmd:
     namespace: str | None = None
     started: list[str] = field(default_factory=list)
     """The programs that were started, by name: may be shared with other interpreters."""
+    pool: Pool = field(default_factory=Pool)
+    """Of powershell.exe's processes: the host's."""
     programs: Programs = field(default_factory=Programs)
 
     def run(self, line: str, pipes: Pipes) -> int:
@@ -90,6 +99,10 @@ class Cmd:
         except Unexpected as exc:
             _say(pipes.stderr, f"{exc}\r\n")
             return 255
+
+    def waits_for_input(self) -> bool:
+        """As Programs says it."""
+        return self.programs.waits_for_input()
 
     def kill(self) -> None:
         """End the programs that run; none starts from now on."""
@@ -160,10 +173,10 @@ class Cmd:
             case other if other in _CMD:
                 return self._nested(rest, pipes)
             case other if other in _POWERSHELL:
-                return self._start("powershell.exe", powershell.program(), rest, pipes)
+                return self._powershell(rest, pipes)
         program = self._find(name)
         if program is not None:
-            return self._start(program.name, program, rest, pipes)
+            return self._start(program, rest, pipes)
         _say(
             pipes.stderr,
             f"'{name}' is not recognized as an internal or external command,\r\n"
@@ -181,12 +194,29 @@ class Cmd:
             line = line.strip()[1:-1]
         return replace(self, variables=dict(self.variables)).run(line, pipes)
 
-    def _start(self, name: str, program: Path, rest: str, pipes: Pipes) -> int:
-        self.started.append(name)
-        folder = self._path(".")
-        starter = Starter(self._environment(), self.namespace, folder if folder.is_dir() else None)
+    def _powershell(self, rest: str, pipes: Pipes) -> int:
+        self.started.append("powershell.exe")
+        program = powershell.program()
+        return self.programs.run(
+            lambda: self.pool.start(
+                program,
+                arguments(rest),
+                environment=self._environment(),
+                namespace=self.namespace,
+                folder=self._here(),
+                streams=(pipes.stdin, pipes.stdout, pipes.stderr),
+            )
+        )
+
+    def _start(self, program: Path, rest: str, pipes: Pipes) -> int:
+        self.started.append(program.name)
+        starter = Starter(self._environment(), self.namespace, self._here())
         command = [str(program), *arguments(rest)]
-        return self.programs.run(lambda: starter.start(command, **vars(pipes)))
+        return self.programs.run(lambda: Alone(starter.start(command, **vars(pipes))))
+
+    def _here(self) -> Path | None:
+        folder = self._path(".")
+        return folder if folder.is_dir() else None
 
     def _environment(self) -> dict[str, str]:
         return {**self.host_env, **self.variables}

@@ -22,6 +22,8 @@ _PIECE = 16_384
 _AHEAD = 4 << 20
 """Bytes of output that are kept before the program has to wait."""
 _LOOK = 0.2
+_ENDING = 1.0
+"""Seconds for a program that waited for input and got the end of it."""
 _DYING = 5.0
 """Seconds; a program that left its process group may hold the streams open for longer."""
 
@@ -102,6 +104,14 @@ class Command:
             self.waiting += sum(len(piece) for _, piece in self.last)
             self.last = []
             self.changed.notify_all()
+
+    def close(self) -> None:
+        """What a client's signal does: as end(), but a process that is kept is not killed."""
+        if self.interpreter.waits_for_input():
+            with self.writing:
+                self._close_stdin()
+            self.runner.join(_ENDING)
+        self.end()
 
     def end(self) -> None:
         """Kill what runs, and wait until it is gone."""

@@ -20,6 +20,7 @@ from tests.winhost.cmd import Cmd
 from tests.winhost.faults import Switchboard
 from tests.winhost.server import Listener
 from tests.winhost.state import Host, Language
+from tests.winhost.warm import Pool
 from tests.winhost.wsman import Quotas, Service
 from vmproxy.util import netns
 
@@ -75,6 +76,8 @@ class WinHost:
     started: list[str] = field(default_factory=list)
     """Every program that ran, by name."""
     emulation: Emulation | None = None
+    powershells: Pool = field(default_factory=Pool)
+    """powershell.exe's processes that wait for another command."""
 
     def __enter__(self) -> WinHost:
         with ExitStack() as stack:
@@ -82,6 +85,7 @@ class WinHost:
             self._prepare()
             if self.machine.cmdlets:
                 self._emulate(stack)
+            stack.callback(self.powershells.close)
             self._listen(stack)
             self._reap(stack)
             self._stack = stack.pop_all()
@@ -223,7 +227,8 @@ class WinHost:
             "TMP": home + r"\AppData\Local\Temp",
             "WINPS_ADMIN": "1" if account.administrator else "0",
         }
-        return Cmd({**self.environment, **own}, dict(variables), self.machine.namespace, self.started)
+        environment = {**self.environment, **own}
+        return Cmd(environment, dict(variables), self.machine.namespace, self.started, pool=self.powershells)
 
     def _may_open(self, account: Account) -> bool:
         """WinRM's RootSDDL: administrators only, and a local one counts as such only unfiltered."""

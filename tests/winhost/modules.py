@@ -31,7 +31,7 @@ BRIDGE = Path(__file__).parent / "bridge"
 _SOURCES = (
     *("modules.py", "binding.py", "clrtypes.py", "tables.py", "formats.py"),
     *("bridge/bridge.psm1", "bridge/compile.psm1", "bridge/emit.psm1", "bridge/engine.ps1"),
-    "bridge/names.ps1",
+    *("bridge/names.ps1", "bridge/dns.ps1"),
     "bridge/Hyper-V.types.ps1xml",
 )
 _ALIASES = {
@@ -139,6 +139,7 @@ def _assemblies(version: str, folder: Path) -> None:
     _emit(
         f"New-WindowsAssembly '{types}' '{assembly}'; "
         f"New-EngineAssembly '{BRIDGE / 'engine.ps1'}' '{assembly}' '{engine}'; "
+        f"New-DnsAssembly '{BRIDGE / 'dns.ps1'}' '{engine}' '{folder / 'Windows.Dns.dll'}'; "
         f"New-CmdletAssembly '{cmdlets}' '{engine}' '{folder}'"
     )
 

@@ -58,8 +58,9 @@ class Starter:
         stdin: int = subprocess.PIPE,
         stdout: int = subprocess.PIPE,
         stderr: int = subprocess.PIPE,
+        inherited: Sequence[int] = (),
     ) -> subprocess.Popen[bytes]:
-        """A new process, the first of its own process group."""
+        """A new process, the first of its own process group; `inherited` are files that it has open too."""
         return subprocess.Popen(
             [*self._inside, *command],
             env=self._environment,
@@ -68,4 +69,5 @@ class Starter:
             stdout=stdout,
             stderr=stderr,
             start_new_session=True,
+            pass_fds=inherited,
         )

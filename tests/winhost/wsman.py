@@ -244,7 +244,7 @@ class Service:
         word = request.text("rsp:Signal/rsp:Code").rsplit("/", 1)[-1].lower()
         if word not in _SIGNALS:
             raise wsman_faults.invalid("Code")
-        command.end()
+        command.close()
         if _SIGNALS[word]:
             shell.commands.pop(identity, None)
         return soap.answer(request, "<rsp:SignalResponse/>")
@@ -253,7 +253,8 @@ class Service:
         with self.lock:
             if shell.identity in self.shells:
                 self._forget(shell)
-        shell.end()
+        for command in shell.commands.values():
+            command.close()
         return soap.answer(request, "")
 
     def _patience(self, request: Request) -> float:

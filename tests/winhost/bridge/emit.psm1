@@ -203,6 +203,13 @@ function New-EngineAssembly([string] $From, [string] $Types, [string] $To) {
     $builder.Save($To)
 }
 
+function New-DnsAssembly([string] $From, [string] $Engine, [string] $To) {
+    $null = [Assembly]::LoadFrom($Engine), [Assembly]::Load('System.Text.Json')
+    $builder = [PersistedAssemblyBuilder]::new([AssemblyName]::new('Windows.Dns'), [object].Assembly)
+    Add-CompiledClass $builder.DefineDynamicModule('Windows.Dns') $From 'Windows.Dns'
+    $builder.Save($To)
+}
+
 function New-CmdletAssembly([string] $From, [string] $Engine, [string] $Folder) {
     $run = [Assembly]::LoadFrom($Engine).GetType('Windows.Engine').GetMethod('Run')
     foreach ($one in ([IO.File]::ReadAllText($From) | ConvertFrom-Json).PSObject.Properties) {
@@ -213,4 +220,4 @@ function New-CmdletAssembly([string] $From, [string] $Engine, [string] $Folder) 
     }
 }
 
-Export-ModuleMember -Function New-WindowsAssembly, New-EngineAssembly, New-CmdletAssembly
+Export-ModuleMember -Function New-WindowsAssembly, New-EngineAssembly, New-DnsAssembly, New-CmdletAssembly

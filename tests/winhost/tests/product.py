@@ -18,6 +18,7 @@ from tests.winhost.host import Machine, Version, WinHost
 from tests.winhost.state import Language
 from tests.winhost.tests.conftest import SOON
 from tests.winhost.tests.guests import efi_disk
+from tests.winhost.warm import Pool
 from vmproxy.hosts.hyperv.kind import HYPERV
 from vmproxy.hosts.protocols import Delivery
 from vmproxy.image import Download
@@ -188,7 +189,7 @@ def windows(
             bridges={"External": "br0"},
             language=language,
         )
-        winhost = stack.enter_context(WinHost(about))
+        winhost = stack.enter_context(WinHost(about, powershells=Pool(keep=True)))
         disk = efi_disk(work / "image.vhdx", work)
         packed = work / "image.vhdx.gz"
         packed.write_bytes(gzip.compress(disk.read_bytes(), mtime=0))
