@@ -40,8 +40,8 @@ bench:
 	$(as_root) "$$venv/bin/python" -m bench $(ARGS)
 
 versions:
-	scripts/versions lowest 3.11 -n 2
-	scripts/versions newest 3.13 -n 2
+	scripts/versions lowest 3.11
+	scripts/versions newest 3.13
 
 clean:
 	venv=$$(scripts/prepare run)
