@@ -62,7 +62,8 @@ pathlib.Path("key").write_text("secret")
 atexit.register(lambda: pathlib.Path("key").unlink())
 def load(*_, **__):
     pathlib.Path("ready").touch()
-    time.sleep(60)
+    for _ in range(600):  # a signal just before a sleep is seen after it
+        time.sleep(0.1)
 api.load = load
 """
     with start(tmp_path, program, "status") as process:
@@ -85,7 +86,8 @@ class Held:
         os.kill(os.getpid(), {number:d})
 def load(*_, **__):
     Held()
-    time.sleep(20)
+    for _ in range(200):
+        time.sleep(0.1)
     raise SystemExit(0)
 api.load = load
 """
