@@ -56,7 +56,8 @@ class Programs:
         code = program.wait()
         with self.lock:
             self.running.remove(program)
-        program.release()
+            killed = self.killed
+        program.release(killed=killed)
         return code if code >= 0 else 1
 
     def waits_for_input(self) -> bool:

@@ -147,6 +147,7 @@ class WinHost:
         for listener in (self.http, self.https):
             listener.hang_up()
         self.service.end()
+        self.powershells.end()
         if self.emulation is not None:
             self.emulation.reboot()
 

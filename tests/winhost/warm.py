@@ -42,8 +42,8 @@ class Running(Protocol):
     def wait(self) -> int:
         """Its exit code; negative: the signal that ended it."""
 
-    def release(self) -> None:
-        """To be called once after the end, when nobody signals the group any more."""
+    def release(self, *, killed: bool) -> None:
+        """To be called once after the end, when nobody signals the group any more; `killed`: one did."""
 
     def waits_for_input(self) -> bool:
         """Of a process that is kept: nothing happens in it before there is more input, or the end of it."""
@@ -62,7 +62,7 @@ class Alone:
     def wait(self) -> int:
         return self.process.wait()
 
-    def release(self) -> None:
+    def release(self, *, killed: bool) -> None:
         pass
 
     def waits_for_input(self) -> bool:
@@ -108,9 +108,9 @@ class _Run:
             time.sleep(0.005)
         return True
 
-    def release(self) -> None:
-        if self.over:
-            self.kept.connection.close()
+    def release(self, *, killed: bool) -> None:
+        if self.over or killed:  # also one that answered just before the signal
+            _end(self.kept)
         else:
             self.pool.put(self.kept)
 
@@ -162,8 +162,13 @@ class Pool:
     def close(self) -> None:
         """End the idle ones; the others end when they are put back."""
         with self.lock:
-            self.closed, idle = True, self.idle
-            self.idle = []
+            self.closed = True
+        self.end()
+
+    def end(self) -> None:
+        """End the idle ones."""
+        with self.lock:
+            idle, self.idle = self.idle, []
         for one in idle:
             _end(one)
 
@@ -172,6 +177,9 @@ class Pool:
             found = next((one for one in self.idle if one.key == key), None)
             if found:
                 self.idle.remove(found)
+        if found and found.process.poll() is not None:  # somebody killed it
+            _end(found)
+            return self._take(key)
         return found
 
 
@@ -206,6 +214,6 @@ def _started(key: str, program: Path, starter: Starter) -> _Process:
 
 def _end(kept: _Process) -> None:
     kept.connection.close()
-    with suppress(ProcessLookupError):
+    if kept.process.poll() is None:
         os.killpg(kept.process.pid, signal.SIGKILL)
-    kept.process.wait()
+        kept.process.wait()

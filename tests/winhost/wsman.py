@@ -58,6 +58,11 @@ class Shell:
     def running(self) -> int:
         return sum(one.exit_code is None for one in self.commands.values())
 
+    def close(self) -> None:
+        """As its client deletes it."""
+        for command in self.commands.values():
+            command.close()
+
     def end(self) -> None:
         for command in self.commands.values():
             command.end()
@@ -253,8 +258,7 @@ class Service:
         with self.lock:
             if shell.identity in self.shells:
                 self._forget(shell)
-        for command in shell.commands.values():
-            command.close()
+        shell.close()
         return soap.answer(request, "")
 
     def _patience(self, request: Request) -> float:

@@ -4,8 +4,9 @@
 
 using namespace System.Reflection
 
-# .NET's own, where PowerShell's names mean Windows' drives and variables.
 $script:Stack = 8MB  # as a process's first thread has
+
+# .NET's own, where PowerShell's names mean Windows' drives and variables.
 $script:Core = [object].Assembly
 $script:Environment = $script:Core.GetType('System.Environment')
 $script:Directory = $script:Core.GetType('System.IO.Directory')

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -16,7 +15,12 @@ import pytest
 from tests.winhost.cmd import Pipes
 from tests.winhost.host import Machine, WinHost
 from tests.winhost.presence import require
+from tests.winhost.tests.conftest import client
 from tests.winhost.warm import Pool
+from vmproxy.errors import NotReady
+from vmproxy.util import wait
+
+pytestmark = pytest.mark.winhost
 
 ACCELERATORS = "System.Management.Automation.TypeAccelerators"
 
@@ -28,9 +32,13 @@ class Ran:
     err: str
 
 
+@pytest.fixture(autouse=True)
+def _present() -> None:
+    require()
+
+
 @pytest.fixture
 def host() -> Iterator[WinHost]:
-    require()
     with WinHost(powershells=Pool(keep=True)) as running:
         yield running
 
@@ -173,7 +181,6 @@ def test_input_is_the_commands_own(host: WinHost) -> None:
 
 
 def test_without_keeping_each_command_has_a_process_of_its_own() -> None:
-    require()
     with WinHost(Machine(cmdlets=False)) as host:
         assert process(host) != process(host)
 
@@ -181,9 +188,34 @@ def test_without_keeping_each_command_has_a_process_of_its_own() -> None:
 def test_a_process_that_is_killed_is_replaced(host: WinHost) -> None:
     first = process(host)
     os.kill(first, signal.SIGKILL)
-    assert run(host, "'after'").out in {"after\r\n", ""}, "the kill may be found out by this one"
+    os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
     assert run(host, "'after'").out == "after\r\n"
     assert process(host) != first
+
+
+def test_a_restart_of_the_host_ends_the_idle_ones_too(host: WinHost) -> None:
+    first = process(host)
+    host.reboot()
+    assert not Path(f"/proc/{first}").exists()
+    assert process(host) != first
+
+
+def test_a_client_that_is_done_does_not_end_a_process_that_waits_for_it(host: WinHost) -> None:
+    pids = []
+    for _ in range(3):
+        with client(host) as wire, wire.powershell() as shell:
+            pids.append(shell.call("$PID"))
+        wait.until("the process to be kept", lambda: bool(host.powershells.idle) or "no", timeout=5)
+    assert len(set(pids)) == 1
+
+
+def test_a_client_that_gives_up_ends_a_process_that_is_busy(host: WinHost) -> None:
+    with client(host) as wire, wire.powershell() as shell:
+        pid = shell.call("$PID")
+        with pytest.raises(NotReady):
+            shell.call("while ($true) { }", timeout=1.0)
+    wait.until("its end", lambda: not Path(f"/proc/{pid}").exists() or "no", timeout=5)
+    assert host.powershells.idle == []
 
 
 def test_two_commands_at_once_have_two_processes_that_are_both_kept(host: WinHost) -> None:
@@ -205,10 +237,7 @@ def test_two_commands_at_once_have_two_processes_that_are_both_kept(host: WinHos
 
 
 def test_no_process_is_left_of_a_host_that_ends() -> None:
-    require()
     with WinHost(Machine(cmdlets=False), powershells=Pool(keep=True)) as host:
         pid = process(host)
         assert Path(f"/proc/{pid}").exists()
-    deadline = time.monotonic() + 5
-    while Path(f"/proc/{pid}").exists():
-        assert time.monotonic() < deadline
+    assert not Path(f"/proc/{pid}").exists()
